@@ -1,0 +1,7 @@
+"""`python -m mmfuse` is `mmfuse`."""
+
+import sys
+
+from mmfuse.cli import main
+
+sys.exit(main())

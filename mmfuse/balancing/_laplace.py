@@ -1,0 +1,97 @@
+"""Gradient distributions from a Laplace posterior of the last layer: the first half of BOGC's route 1.
+
+Follows Achituve, Diamant, Netzer, Chechik, Fetaya: "Bayesian Uncertainty for Gradient Aggregation in
+Multi-Task Learning" (BayesAgg-MTL), ICML 2024, the ancestor of BOGC. Pure functions, no state.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.linalg import cho_factor, cho_solve
+
+
+def with_bias(features: jax.Array) -> jax.Array:
+  """[B, d] -> [B, d + 1], a column of ones appended."""
+  return jnp.concatenate([features, jnp.ones((features.shape[0], 1), features.dtype)], axis=1)
+
+
+def laplace_posterior(
+    weights: jax.Array,
+    features: jax.Array,
+    label: jax.Array,
+    *,
+    prior_variance: float = 5e-3,
+    prior_mean: jax.Array | None = None,
+    prior_precision: jax.Array | None = None,
+) -> tuple[jax.Array, jax.Array]:
+  r"""Gaussian posterior of a softmax layer around `weights`: (mean [C (d+1)], covariance).
+
+  Lambda = \sum_b J_b^T (diag p_b - p_b p_b^T) J_b + P with J_b = I_C (x) [h_b, 1]; the mean is one Newton
+  step, vec(W) - Lambda^{-1} (d CE / d vec(W) + P (vec(W) - m)), for the cross-entropy summed over rows.
+
+  Args:
+    weights: W [C, d + 1], rows [weights, bias]; vec is row-major.
+    features: h [B, d].
+    label: int [B].
+    prior_variance: gamma > 0, P = I / gamma (ancestor: 5e-4 to 5e-3).
+    prior_mean: m [C (d+1)], default 0.
+    prior_precision: P, in place of I / gamma.
+
+  The cost is O((C (d + 1))^3).
+  """
+  classes, width = weights.shape
+  inputs, flat = with_bias(features), weights.reshape(-1)
+  probabilities = jax.nn.softmax(inputs @ weights.T)
+  precision = jnp.eye(flat.size, dtype=weights.dtype) / prior_variance
+  if prior_precision is not None:
+    precision = prior_precision
+  centred = flat if prior_mean is None else flat - prior_mean
+  spread = (jax.vmap(jnp.diag)(probabilities)
+            - probabilities[:, :, None] * probabilities[:, None, :])  # [B, C, C]
+  curvature = jnp.einsum("bij,bk,bl->ikjl", spread, inputs, inputs).reshape(flat.size, flat.size)
+  residual = probabilities - jax.nn.one_hot(label, classes, dtype=weights.dtype)
+  slope = (residual.T @ inputs).reshape(classes * width) + precision @ centred
+  factor = cho_factor(curvature + precision, lower=True)
+  covariance = cho_solve(factor, jnp.eye(flat.size, dtype=weights.dtype))
+  return flat - cho_solve(factor, slope), 0.5 * (covariance + covariance.T)
+
+
+def gradient_moments(
+    mean: jax.Array,
+    covariance: jax.Array,
+    features: jax.Array,
+    label: jax.Array,
+    normals: jax.Array,
+    *,
+    power: float = 1.0,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+  r"""Monte-Carlo mean and variance of d CE_b / d h_b over W ~ N(mean, covariance).
+
+  W_s = mean + chol(covariance) z_s; g_sb = W_s[:, :d]^T (softmax(z_sb) - onehot(y_b));
+  v_b = max(E g^2 - (E g)^2, 1e-8)^power.
+
+  Args:
+    mean: [C (d+1)]; covariance: its square.
+    features: h [B, d]; label: int [B].
+    normals: z [S, C (d+1)], standard normals; S = 512 in the ancestor's code.
+    power: q; below 1 it flattens the variances (ancestor: 5e-4 to 1e-1 for classification).
+
+  Returns:
+    (mean [B, d], variance [B, d], mean over draws and rows of the cross-entropy).
+  """
+  width = features.shape[1] + 1
+  drawn = mean[None] + normals @ jnp.linalg.cholesky(covariance).T
+  layers = drawn.reshape(normals.shape[0], -1, width)
+  logits = jnp.einsum("bd,scd->sbc", with_bias(features), layers)
+  target = jax.nn.one_hot(label, layers.shape[1], dtype=features.dtype)
+  gradients = jnp.einsum("sbc,scd->sbd", jax.nn.softmax(logits) - target[None], layers[:, :, :-1])
+  first = gradients.mean(0)
+  # The variance of the draws, which equals E g^2 - (E g)^2 without its cancellation.
+  second = jnp.maximum(jnp.mean((gradients - first[None]) ** 2, axis=0), 1e-8) ** power
+  loss = -jnp.mean(jnp.sum(jax.nn.log_softmax(logits) * target[None], axis=-1))
+  return first, second, loss
+
+
+def precision_weighted(mean: jax.Array, var: jax.Array) -> jax.Array:
+  r"""\sum_k mu_k / v_k / \sum_k 1 / v_k, divided by the batch size: [B, K, d] twice -> [B, d]."""
+  precision = 1.0 / var
+  return jnp.sum(precision * mean, axis=1) / jnp.sum(precision, axis=1) / mean.shape[0]

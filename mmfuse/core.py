@@ -1,0 +1,102 @@
+"""The types every method is made of: Batch, Outputs, Clock, State, Phase, Method, Model, Objective.
+
+A method is a value, as in Optax: pure functions and nothing that owns the loop. `train.fit` owns jit,
+seeds, mesh, checkpoints and logging, once, for all of them (docs/design.md, sections 2 and 3).
+"""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import jax
+from jaxtyping import Array, Bool, Float, Int
+
+PyTree = Any
+Key = jax.Array
+Metrics = dict[str, jax.Array]
+
+
+class Batch(NamedTuple):
+  """What one step sees. `B` rows; a row may lack modalities and may be padding."""
+
+  inputs: dict[str, PyTree]  # {modality: pytree of [B, ...]}
+  label: PyTree  # int [B] classes; int [B, L] multi-label 0/1; float [B] or [B, R] regression; a pytree; None
+  mask: dict[str, Bool[Array, "B"]]  # {modality: [B]}, True = present
+  weight: Float[Array, "B"]  # weight of the example; 0 = padding
+  index: Int[Array, "B"]  # row in its split
+  extra: dict[str, PyTree] = MappingProxyType({})  # {name: [B, ...]}: pseudo-labels, lengths...  # type: ignore[assignment]
+
+
+class Outputs(NamedTuple):
+  """What a model says about a batch."""
+
+  logits: Array | None  # [B, C] of the fused head ([B, L], [B, R] alike), None without one
+  unimodal_logits: dict[str, Array] = MappingProxyType({})  # {modality: [B, C]}  # type: ignore[assignment]
+  features: dict[str, PyTree] = MappingProxyType({})  # {modality: what the encoder returned}  # type: ignore[assignment]
+  aux: dict[str, PyTree] = MappingProxyType({})  # "split_logits" {modality: [B, C]}, members, CAMs...  # type: ignore[assignment]
+
+
+class Clock(NamedTuple):
+  """Time as an argument: int32 scalars, traced, owned by `fit`, restarting per phase, never vmapped."""
+
+  step: Int[Array, ""]  # optimisation steps done in this phase
+  epoch: Int[Array, ""]  # epochs done in this phase
+  batch: Int[Array, ""]  # position within the epoch
+  batches: Int[Array, ""]  # batches per epoch
+  epochs: Int[Array, ""]  # epochs of this phase: lets a schedule be a function of progress
+
+
+class State(NamedTuple):
+  """A run's state: one pytree structure for all phases, fixed by `init` (so one checkpoint template)."""
+
+  params: PyTree
+  stats: PyTree  # batch statistics
+  opt: dict[str, PyTree]  # {phase name: optimiser state}
+  memory: dict[str, PyTree]  # the method's own: teachers, prototypes, chains...
+
+
+class Phase(NamedTuple):
+  """One stage of training. Only `name` and `step` are required."""
+
+  name: str  # "train"; "teacher", "student"; "probe"...
+  step: Callable[..., tuple[State, Metrics]]  # (state, batch, key, clock) -> (state, metrics): pure, jit-able
+  begin: Callable[..., State] | None = None  # (state, splits, key), once on entering
+  epoch_end: Callable[..., State] | None = None  # (state, splits, key), between epochs
+  rows: Callable[..., tuple[Any, Any]] | None = None  # (state, key) -> (index [n], keep {m: [n]} or None) of the next epoch
+  predict: Callable[..., Outputs] | None = None  # what this phase is validated with; None = the method's
+  select: str | None = None  # validation metric; the best params are put back on leaving; None = fit's
+  share: float = 1.0  # of the epoch budget
+
+
+class Method(NamedTuple):
+  """A multi-modal learning method."""
+
+  init: Callable[..., State]  # (key, batch) -> State: shapes from one example batch
+  predict: Callable[..., Outputs]  # (state, inputs, mask) -> Outputs
+  phases: tuple[Phase, ...]
+  functions: Mapping[str, Callable[..., Any]] = MappingProxyType({})  # "diagnose", "decode", "elbo"...
+
+
+class Model(NamedTuple):
+  """The model contract that makes per-objective gradients cheap.
+
+  `encode` touches encoder m only through modality m; `heads` is everything after, and gets the
+  statistics that `encode` returned. `variables` is {"params": ..., "batch_stats": ...}.
+  """
+
+  init: Callable[..., dict[str, PyTree]]  # (key, inputs, mask) -> variables
+  encode: Callable[..., tuple[dict[str, PyTree], PyTree]]  # (variables, inputs, mask, *, train, rngs)
+  heads: Callable[..., tuple[Outputs, PyTree]]  # (variables, features, mask, *, train, rngs)
+  modalities: tuple[str, ...] = ()
+  restrict: Callable[..., "Model"] | None = None  # (modalities) -> the same model on fewer modalities
+
+
+class Objective(NamedTuple):
+  """Losses with memory: `apply(outputs, batch, memory, **extra) -> ({name: scalar}, memory)`.
+
+  A plain `fn(outputs, batch, **extra) -> {name: scalar}` is an objective too. Static name order:
+  "fused" first, then modalities. `extra`: `key`, `clock`, and `forward` where it is named.
+  """
+
+  init: Callable[..., PyTree]  # (batch, outputs) -> memory
+  apply: Callable[..., tuple[dict[str, jax.Array], PyTree]]

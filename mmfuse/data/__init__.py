@@ -1,0 +1,33 @@
+"""Data sets and your own arrays: read at the door, split, standardised from training rows only."""
+
+from mmfuse.data._arrays import from_arrays
+from mmfuse.data._arrays import table_from_arrays
+from mmfuse.data._error import DataError
+from mmfuse.data._fake import fake
+from mmfuse.data._index import DATASETS
+from mmfuse.data._index import Dataset
+from mmfuse.data._index import describe
+from mmfuse.data._index import load
+from mmfuse.data._inputs import read_inputs
+from mmfuse.data._npz import read_arrays
+from mmfuse.data._scaler import Scaler
+from mmfuse.data._table import Split
+from mmfuse.data._table import Splits
+from mmfuse.data._table import Table
+
+__all__ = [
+  "DATASETS",
+  "DataError",
+  "Dataset",
+  "Scaler",
+  "Split",
+  "Splits",
+  "Table",
+  "describe",
+  "fake",
+  "from_arrays",
+  "load",
+  "read_arrays",
+  "read_inputs",
+  "table_from_arrays",
+]

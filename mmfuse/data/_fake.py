@@ -1,0 +1,67 @@
+"""A twin of a table with the same schema and random content, for smoke tests."""
+
+import dataclasses
+
+import numpy as np
+
+from mmfuse.data import _fingerprint
+from mmfuse.data._error import DataError
+from mmfuse.data._table import Table
+
+_PARTS = np.asarray(("train", "validation", "test", "train"))
+
+
+def _inputs(x: np.ndarray, rows: int, rng: np.random.Generator) -> np.ndarray:
+  shape = (rows, *x.shape[1:])
+  if x.dtype.kind == "f":
+    return rng.normal(size=shape).astype(np.float32)
+  return rng.integers(0, int(x.max()) + 1, shape).astype(np.int32)
+
+
+def _label(table: Table, part: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+  shape = (len(part), *table.label.shape[1:])
+  if table.task == "classification":  # in turn within each part, so that training sees them all
+    turn = np.empty(len(part), np.int32)
+    for p in np.unique(part):
+      turn[part == p] = np.arange((part == p).sum())
+    return turn % np.int32(table.num_outputs)
+  if table.task == "multilabel":
+    return rng.integers(0, 2, shape).astype(np.int32)
+  return rng.normal(size=shape).astype(np.float32)
+
+
+def fake(table: Table, rows: int = 24, seed: int = 0) -> Table:
+  """A table of `rows` random rows with the modalities, shapes, dtypes and task of `table`.
+
+  Groups, a split column and absent modalities are there where `table` has them: at most as many
+  groups as in `table`, each in one split; a modality that `table` lacks somewhere is absent from a
+  few rows, and no row lacks all. The name ends in `_fake`.
+
+  Raises DataError for fewer than 6 rows, which cannot be split.
+  """
+  if rows < 6:
+    raise DataError(f"a fake table needs at least 6 rows, got {rows}")
+  rng, number = np.random.default_rng(seed), np.arange(rows)
+  group = None
+  if table.group is not None:
+    groups = min(len(np.unique(table.group)), max(4, rows // 2))
+    group = number % groups
+  unit = number if group is None else group
+  split = None if table.split is None else _PARTS[unit % 4]
+  mask = {m: np.ones(rows, bool) for m in sorted(table.mask)}
+  if len(mask) > 1:
+    for i, m in enumerate(mask):
+      if not table.mask[m].all():
+        mask[m] = number % (4 * len(mask)) // 4 != i if rows >= 8 else mask[m]
+  inputs = {}
+  for m, x in sorted(table.inputs.items()):
+    inputs[m] = _inputs(x, rows, rng)
+    inputs[m][~mask[m]] = 0
+  label = _label(table, np.zeros(rows) if split is None else split, rng)
+  return dataclasses.replace(
+    table, name=f"{table.name}_fake", inputs=inputs, label=label, mask=mask, group=group,
+    split=split, notes=("random content in the shape of " + table.name,),
+    fingerprint=_fingerprint.fingerprint(
+      inputs, mask, label, group, split, table.class_names, f"fake-1 {seed}"
+    ),
+  )  # fmt: skip

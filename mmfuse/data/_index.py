@@ -1,0 +1,121 @@
+"""THE INDEX of built-in data sets, and `load`, which also takes a path to an `.npz`."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from mmfuse.data import _digits, _synthetic, _watch_imu
+from mmfuse.data._error import DataError, closest
+from mmfuse.data._inputs import is_embedding
+from mmfuse.data._labels import check_task
+from mmfuse.data._npz import HINT, read_npz
+from mmfuse.data._table import Table
+
+
+class Dataset(NamedTuple):
+  """A row of the index."""
+
+  build: Callable[[str | None], Table]  # data_dir -> table
+  what: str  # one line
+  size: str  # rows and shapes
+  licence: str
+  how: str  # how it is had
+
+
+def _av_mnist(data_dir: str | None) -> Table:
+  from mmfuse.data import _av_mnist as av_mnist  # scipy and audio code, needed by nobody else
+
+  return av_mnist.table(data_dir)
+
+
+DATASETS: dict[str, Dataset] = {
+  "watch_imu": Dataset(
+    lambda data_dir: _watch_imu.table(),
+    "smart watch in seven shoulder exercises, ten subjects, split by subject",
+    "2,369 windows; accel [100, 3], gyro [100, 3]; 7 classes; 961/643/765",
+    "BSD-3-Clause (seglearn)",
+    "pip install 'mmfuse[datasets]'",
+  ),
+  "digits": Dataset(
+    lambda data_dir: _digits.table(),
+    "three noisy views of 8x8 digits, one clearly better than the others",
+    "1,797 rows; A [32], B [32], C [16]; 10 classes; 560/140/1,097",
+    "CC BY 4.0 (UCI Optical Recognition of Handwritten Digits)",
+    "pip install 'mmfuse[datasets]'",
+  ),
+  "synthetic_1": Dataset(
+    lambda data_dir: _synthetic.table(1),
+    "A is easy but shows a wrong class in 30 % of rows, B is hard: a counter-example for MIMO",
+    "5,600 rows; A [20], B [60]; 8 classes; 2,400/800/2,400",
+    "Apache-2.0 (generated)",
+    "built in",
+  ),
+  "synthetic_2": Dataset(
+    lambda data_dir: _synthetic.table(2),
+    "A is memorised fast, B is learnt slowly: the situation MIMO is made for",
+    "5,600 rows; A [300], B [60]; 8 classes; 2,400/800/2,400",
+    "Apache-2.0 (generated)",
+    "built in",
+  ),
+  "av_mnist": Dataset(
+    _av_mnist,
+    "blurred MNIST digits with noisy spoken digits",
+    "70,000 rows; image [28, 28, 1], audio [112, 112, 1]; 10 classes; 55,000/5,000/10,000",
+    "CC BY-SA 3.0 (MNIST), CC BY-SA 4.0 (Free Spoken Digit Dataset)",
+    "your copies of both, in --data-dir or MMFUSE_DATA_DIR",
+  ),
+}
+
+
+def describe() -> list[dict[str, str]]:
+  """A row per built-in set: name, what, size, licence, how. Builds nothing."""
+  return [
+    {"name": name, "what": d.what, "size": d.size, "licence": d.licence, "how": d.how}
+    for name, d in sorted(DATASETS.items())
+  ]
+
+
+def _choose(table: Table, task: str | None, encoders: Mapping[str, Any]) -> Table:
+  """A built-in table with the user's encoders; its task and its numbers are what they are."""
+  if task not in (None, table.task):
+    raise DataError(f"{table.name} is a {table.task} set, it cannot be a {task}")
+  for m, spec in sorted(encoders.items()):
+    if m not in table.inputs:
+      raise DataError(f"the encoder for {m!r} belongs to no modality{closest(m, table.inputs)}")
+    if is_embedding(spec) and table.inputs[m].dtype.kind == "f":
+      raise DataError(f"modality {m!r} of {table.name} holds numbers, an embedding reads integers")
+  return dataclasses.replace(table, encoders={**table.encoders, **encoders})
+
+
+def load(
+  source: str,
+  *,
+  task: str | None = None,
+  encoders: Mapping[str, Any] | None = None,
+  drop_empty: bool = False,
+  data_dir: str | None = None,
+) -> Table:
+  """A built-in data set by name, or the arrays of an `.npz` by path.
+
+  Args:
+    source: a name of `DATASETS`, or a path that ends in `.npz`.
+    task: "classification", "multilabel", "regression"; None reads it off the label.
+    encoders: {modality: spec or module}, the user's choices.
+    drop_empty: leave out rows without any modality (`.npz`; built-in sets have none).
+    data_dir: where files that the user has to bring lie.
+
+  Raises:
+    DataError: an unknown name, or whatever is wrong with the content, in one sentence.
+  """
+  check_task(task)
+  source = str(source)
+  if source.endswith(".npz"):
+    return read_npz(source, task=task, encoders=encoders, drop_empty=drop_empty)
+  if source in DATASETS:
+    return _choose(DATASETS[source].build(data_dir), task, encoders or {})
+  if pathlib.Path(source).exists():
+    raise DataError(f"{source!r} is no .npz archive; {HINT}")
+  raise DataError(
+    f"unknown data set {source!r}{closest(source, DATASETS)}, or a path that ends in .npz"
+  )

@@ -1,0 +1,176 @@
+"""Split, Splits and Table: a data set before and after it is split and standardised."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mmfuse.data import _splitting
+from mmfuse.data._error import DataError
+from mmfuse.data._scaler import Scaler
+
+FRACTIONS = (0.6, 0.2, 0.2)  # train, validation, test
+TASKS = ("classification", "multilabel", "regression")
+
+
+class Split(NamedTuple):
+  """One split, as numpy arrays of N rows."""
+
+  inputs: dict[str, np.ndarray]  # {modality: float32 [N, ...], or int32 [N, L] for an embedding}
+  label: np.ndarray  # int32 [N] classes; int32 [N, L] 0/1; float32 [N] or [N, R]
+  mask: dict[str, np.ndarray]  # {modality: bool [N]}, True = present
+  index: np.ndarray  # type: ignore[assignment]  # int32 [N], row in the table
+  group: np.ndarray | None  # [N] int or str, None without groups
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Splits:
+  """Standardised splits of one table; what `train.fit` takes."""
+
+  name: str
+  train: Split
+  validation: Split
+  test: Split | None  # None for whoever may not see it (`without_test`)
+  task: str  # "classification" | "multilabel" | "regression"
+  num_outputs: int  # classes, labels or regression targets
+  class_names: tuple[str, ...]  # [num_outputs], empty for regression
+  encoders: dict[str, Any]  # {modality: spec or module}, the user's choices only
+  scaler: Scaler  # fitted on the present training rows
+  fingerprint: str  # of the table: equal for all seeds and folds
+  notes: tuple[str, ...] = ()  # sentences to print
+
+  @property
+  def modalities(self) -> tuple[str, ...]:
+    """Sorted names."""
+    return tuple(sorted(self.train.inputs))
+
+  @property
+  def num_classes(self) -> int:
+    """Width of a head: classes, labels or regression targets."""
+    return self.num_outputs
+
+  def without_test(self) -> "Splits":
+    """The same splits with the test arrays out of reach."""
+    return dataclasses.replace(self, test=None)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Table:
+  """All rows of a data set, checked but neither split nor standardised."""
+
+  name: str
+  inputs: dict[str, np.ndarray]  # {modality: float32 or int32 [N, ...]}, 0 where absent
+  label: np.ndarray  # as in Split
+  mask: dict[str, np.ndarray]  # {modality: bool [N]}
+  group: np.ndarray | None  # [N] int or str
+  split: np.ndarray | None  # [N] str, "train" | "validation" | "test"
+  task: str
+  class_names: tuple[str, ...]
+  encoders: dict[str, Any]
+  notes: tuple[str, ...]
+  fingerprint: str
+
+  @property
+  def modalities(self) -> tuple[str, ...]:
+    """Sorted names."""
+    return tuple(sorted(self.inputs))
+
+  @property
+  def num_outputs(self) -> int:
+    """Classes, labels or regression targets."""
+    return len(self.class_names) or int(np.prod(self.label.shape[1:], dtype=int))
+
+  def splits(
+    self,
+    seed: int = 0,
+    fold: int | None = None,
+    folds: int | None = None,
+    fractions: Sequence[float] = FRACTIONS,
+  ) -> Splits:
+    """Splits and standardises; the scaler reads the training rows only.
+
+    Without `folds`, the table's own `split` column decides; where there is none, `fractions`, by
+    group if there are groups, else stratified by class. With `folds=k`, part `fold` tests, the next
+    part validates, the rest train, and a `split` column is not used.
+
+    Args:
+      seed: of the shuffle.
+      fold: which of the `folds`, 0-based.
+      folds: number of parts, at least 3.
+      fractions: train, validation and test share, positive, summing to 1. Default .6, .2, .2.
+
+    Raises:
+      DataError: an empty split, too many folds, or fractions that are none.
+    """
+    if folds is None and fold is None:
+      parts = self._parts(seed, fractions)
+    else:
+      parts = self._fold(seed, fold, folds)
+    rows = {name: np.flatnonzero(parts == i) for i, name in enumerate(_splitting.SPLITS)}
+    for name, index in rows.items():
+      if not len(index):
+        sizes = ", ".join(f"{n} {len(r)}" for n, r in rows.items())
+        raise DataError(f"the {name} split is empty: {sizes} rows")
+    scaler = Scaler.fit(self.inputs, self.mask, rows["train"])
+    made = {name: self._take(index, scaler) for name, index in rows.items()}
+    return Splits(
+      **made, name=self.name, task=self.task, num_outputs=self.num_outputs,
+      class_names=self.class_names, encoders=dict(self.encoders), scaler=scaler,
+      fingerprint=self.fingerprint, notes=(*self.notes, *self._split_notes(rows)),
+    )  # fmt: skip
+
+  def _strata(self) -> np.ndarray:
+    return self.label if self.task == "classification" else np.zeros(len(self.label), int)
+
+  def _parts(self, seed: int, fractions: Sequence[float]) -> np.ndarray:
+    if self.split is not None:
+      return np.stack([self.split == name for name in _splitting.SPLITS]).argmax(0)
+    check_fractions(fractions)
+    if self.group is not None:
+      return _splitting.by_group(self.group, fractions, seed)
+    return _splitting.by_class(self._strata(), fractions, seed)
+
+  def _fold(self, seed: int, fold: int | None, folds: int | None) -> np.ndarray:
+    if folds is None or fold is None:
+      raise DataError(f"fold and folds go together, got fold={fold} and folds={folds}")
+    if folds < 3:
+      raise DataError(f"folds must be at least 3 (train, validation, test), got {folds}")
+    if not 0 <= fold < folds:
+      raise DataError(f"fold must lie in 0..{folds - 1}, got {fold}")
+    if self.group is not None:
+      parts = _splitting.folds_by_group(self.group, folds, seed)
+    else:
+      parts = _splitting.folds_by_class(self._strata(), folds, seed)
+    return _splitting.of_fold(parts, fold, folds)
+
+  def _take(self, index: np.ndarray, scaler: Scaler) -> Split:
+    mask = {m: v[index] for m, v in sorted(self.mask.items())}
+    inputs = scaler.apply({m: self.inputs[m][index] for m in mask}, mask)
+    group = None if self.group is None else self.group[index]
+    return Split(inputs, self.label[index], mask, index.astype(np.int32), group)
+
+  def _split_notes(self, rows: Mapping[str, np.ndarray]) -> list[str]:
+    notes = []
+    for m, present in sorted(self.mask.items()):
+      if not present[rows["train"]].any():
+        notes.append(f"modality {m!r} is absent from every training row")
+    if self.task == "classification":
+      seen = np.unique(self.label[rows["train"]])
+      for part in ("validation", "test"):
+        new = np.setdiff1d(self.label[rows[part]], seen)
+        if len(new):
+          names = ", ".join(self.class_names[c] for c in new)
+          notes.append(f"{part} has classes that never occur in training: {names}")
+    return notes
+
+
+def check_fractions(fractions: Sequence[float]) -> None:
+  """Raises DataError unless these are three positive shares that sum to 1."""
+  numeric = not isinstance(fractions, str) and np.asarray(fractions).dtype.kind in "iuf"
+  share = np.asarray(fractions if numeric else (), float)
+  if share.shape != (3,) or not (share > 0).all() or abs(share.sum() - 1) > 1e-6:
+    raise DataError(
+      f"fractions must be three positive shares (train, validation, test) that sum to 1, "
+      f"got {fractions!r}"
+    )

@@ -1,0 +1,116 @@
+"""One convolution, two formulations: `lax.conv` and patches + matrix product (same parameters)."""
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import product
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+FORMULATIONS = ("auto", "lax", "patches")
+PATCH_LIMIT = 1 << 19  # elements of one row's patches; above it they cost more memory than time
+
+Padding = str | int | Sequence[int | tuple[int, int]]
+
+
+def pads(padding: Padding, size: Sequence[int], kernel: Sequence[int], strides: Sequence[int]):
+  """`padding` as (low, high) pairs: "SAME", "VALID", one number, or a number or pair per axis."""
+  if padding == "VALID":
+    return tuple((0, 0) for _ in size)
+  if padding == "SAME":
+    total = [max((-(-n // s) - 1) * s + k - n, 0) for n, k, s in zip(size, kernel, strides)]
+    return tuple((t // 2, t - t // 2) for t in total)
+  if isinstance(padding, str):
+    raise ValueError(f"padding is 'SAME', 'VALID' or numbers, got {padding!r}")
+  each = [padding] * len(size) if isinstance(padding, int) else padding
+  return tuple((p, p) if isinstance(p, int) else tuple(p) for p in each)
+
+
+def windows(x: jax.Array, kernel: Sequence[int], strides: Sequence[int]) -> list[jax.Array]:
+  """The kernel positions of x [_, *size, _] as prod(kernel) strided slices [_, *out, _]."""
+  out = [(n - k) // s + 1 for n, k, s in zip(x.shape[1:-1], kernel, strides)]
+
+  def one(offset):
+    limits = [o + (n - 1) * s + 1 for o, n, s in zip(offset, out, strides)]
+    return jax.lax.slice(
+        x, (0, *offset, 0), (x.shape[0], *limits, x.shape[-1]), (1, *strides, 1))
+
+  return [one(offset) for offset in product(*(range(k) for k in kernel))]
+
+
+def conv_lax(x, kernel, strides, padding, batch_last=False):
+  """`lax.conv_general_dilated` of x [B, *size, C] with kernel [*k, C, F]."""
+  spatial = "DHW"[-(x.ndim - 2):]
+  layout = f"C{spatial}N" if batch_last else f"N{spatial}C"
+  return jax.lax.conv_general_dilated(
+      x, kernel, strides, padding, dimension_numbers=(layout, f"{spatial}IO", layout))
+
+
+def conv_patches(x, kernel, strides, padding, batch_last=False):
+  """The same by slices and one matrix product; differentiates without convolution or scatter."""
+  x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+  patches = jnp.concatenate(windows(x, kernel.shape[:-2], strides), 0 if batch_last else -1)
+  matrix = kernel.reshape(-1, kernel.shape[-1])
+  return jnp.tensordot(matrix, patches, ((0,), (0,))) if batch_last else patches @ matrix
+
+
+def use_patches(x, kernel, strides, padding, formulation) -> bool:
+  """What `formulation` means for x on this backend; raises ValueError for one that is unknown."""
+  if formulation not in FORMULATIONS:
+    raise ValueError(f"formulation is one of {', '.join(FORMULATIONS)}, got {formulation!r}")
+  if formulation != "auto":
+    return formulation == "patches"
+  if jax.default_backend() != "cpu":
+    return False
+  out = [(n + sum(p) - k) // s + 1
+         for n, p, k, s in zip(x.shape[1:-1], padding, kernel[:-2], strides)]
+  return math.prod(out) * math.prod(kernel[:-1]) <= PATCH_LIMIT
+
+
+def prefer_batch_last(x: jax.Array, kernel: Sequence[int], formulation: str) -> bool:
+  """Whether a small network on x [B, *size, C] is faster as [C, *size, B]: where it uses patches.
+
+  Few channels make short rows, and the batch is long: half the time on LeNet, on CPU. On [B, T, C]
+  with 32 channels and more it makes no difference, so 1-D networks stay as they are.
+  """
+  size = x.shape[1:-1]
+  strides = (1,) * len(size)
+  padding = pads("SAME", size, kernel, strides)
+  return use_patches(x, (*kernel, x.shape[-1], 1), strides, padding, formulation)
+
+
+class Conv(nn.Module):
+  """Convolution of x [B, *size, C] to [B, *out, features]; parameters kernel [*k, C, F], bias [F].
+
+  strides default to 1 and padding to "SAME" (as in XLA). formulation: "lax", "patches", or "auto"
+  (default): patches on CPU for 1-D and small 2-D inputs, where `lax.conv` inside `lax.scan` is
+  several times slower, and `lax` elsewhere. Values and gradients agree to 1e-5. batch_last: x and
+  the result are [C, *size, B] (default False).
+  """
+
+  features: int
+  kernel: Sequence[int]
+  strides: Sequence[int] | None = None
+  padding: Padding = "SAME"
+  use_bias: bool = True
+  formulation: str = "auto"
+  kernel_init: Callable[..., jax.Array] = nn.initializers.lecun_normal()
+  batch_last: bool = False
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    if x.ndim != len(self.kernel) + 2:
+      raise ValueError(f"a convolution with kernel {tuple(self.kernel)} takes arrays of rank "
+                       f"{len(self.kernel) + 2}, got shape {list(x.shape)}")
+    strides = tuple(self.strides or (1,) * len(self.kernel))
+    channel = 0 if self.batch_last else x.ndim - 1
+    shape = (*self.kernel, x.shape[channel], self.features)
+    kernel = self.param("kernel", self.kernel_init, shape).astype(x.dtype)
+    padding = pads(self.padding, x.shape[1:-1], self.kernel, strides)
+    patches = use_patches(x, shape, strides, padding, self.formulation)
+    y = (conv_patches if patches else conv_lax)(x, kernel, strides, padding, self.batch_last)
+    if self.use_bias:
+      bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(x.dtype)
+      y = y + jnp.expand_dims(bias, [a for a in range(y.ndim) if a != channel])
+    return y

@@ -1,0 +1,34 @@
+"""Convolutions over time: the default encoder of sequences of vectors."""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mmfuse.encoders._conv import Conv
+from mmfuse.encoders._norm import Norm
+
+
+class Conv1D(nn.Module):
+  """x [B, T, C] -> [B, features]: (convolution, norm, ReLU) per width, then the mean over time.
+
+  widths default to (32, 64), kernel to 5, norm to "layer" (see `Norm`); padding keeps T, so any
+  T >= 1 works. A dense layer follows where `features` (default 64) is not the last width.
+  formulation: see `Conv`.
+  """
+
+  features: int = 64
+  widths: Sequence[int] = (32, 64)
+  kernel: int = 5
+  norm: str = "layer"
+  formulation: str = "auto"
+
+  @nn.compact
+  def __call__(self, x: jax.Array, mask: jax.Array, *, train: bool) -> jax.Array:
+    for i, width in enumerate(self.widths):
+      conv = Conv(width, (self.kernel,), use_bias=self.norm != "batch",
+                  formulation=self.formulation, name=f"conv{i}")
+      x = nn.relu(Norm(self.norm, name=f"norm{i}")(conv(x), mask, train=train))
+    x = jnp.mean(x, 1)
+    return x if x.shape[-1] == self.features else nn.Dense(self.features, name="project")(x)

@@ -1,0 +1,80 @@
+"""Which encoder fits an array: by rank and dtype, or by name."""
+
+import difflib
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from mmfuse.encoders._conv1d import Conv1D
+from mmfuse.encoders._conv2d import Conv2D, Frames
+from mmfuse.encoders._embedding import Embedding
+from mmfuse.encoders._lenet import LeNet, lenet_layers
+from mmfuse.encoders._mlp import MLP
+from mmfuse.encoders._recurrent import GRU, LSTM
+from mmfuse.encoders._resnet import ResNet18, ResNet34
+from mmfuse.encoders._transformer import Transformer
+
+# name -> (ranks it takes, batch axis included; module of the shape)
+NAMES: dict[str, tuple[tuple[int, ...], Callable[[tuple[int, ...]], nn.Module]]] = {
+    "mlp": ((1, 2, 3, 4, 5), lambda shape: MLP()),
+    "conv1d": ((3,), lambda shape: Conv1D()),
+    "conv2d": ((3, 4), lambda shape: Conv2D()),
+    "lenet": ((3, 4), lambda shape: LeNet(layers=lenet_layers(shape[1:3]))),
+    "resnet18": ((3, 4), lambda shape: ResNet18(small_stem=max(shape[1:3]) <= 64)),
+    "resnet34": ((3, 4), lambda shape: ResNet34(small_stem=max(shape[1:3]) <= 64)),
+    "gru": ((3,), lambda shape: GRU()),
+    "lstm": ((3,), lambda shape: LSTM()),
+    "transformer": ((3,), lambda shape: Transformer()),
+}
+BY_RANK = {2: "mlp", 3: "conv1d", 4: "conv2d"}
+
+
+def _embedding(shape, vocabulary):
+  if len(shape) not in (1, 2):
+    raise ValueError(f"an embedding takes tokens [B] or [B, L], got shape {list(shape)}")
+  if vocabulary is None:
+    raise ValueError("an embedding needs its vocabulary size, got none; "
+                     "pass vocabulary=encoders.vocabulary_size(tokens)")
+  return Embedding(vocabulary)
+
+
+def default_encoder(shape: tuple[int, ...], dtype, vocabulary: int | None = None) -> nn.Module:
+  """The encoder of arrays of `shape` (batch axis included) and `dtype`.
+
+  Floats: `MLP` for [B, D], `Conv1D` for [B, T, C], `Conv2D` for [B, H, W, C], `Frames(Conv2D)` for
+  [B, T, H, W, C]. Integers: `Embedding` of `vocabulary` tokens for [B] and [B, L]. Raises
+  ValueError for anything else, and for integers without a vocabulary.
+  """
+  if jnp.issubdtype(dtype, jnp.integer):
+    return _embedding(shape, vocabulary)
+  if jnp.issubdtype(dtype, jnp.floating) and len(shape) == 5:
+    return Frames(Conv2D())
+  if jnp.issubdtype(dtype, jnp.floating) and len(shape) in BY_RANK:
+    return by_name(BY_RANK[len(shape)], shape, dtype)
+  raise ValueError(f"no encoder for shape {list(shape)} of {jnp.dtype(dtype).name}; floats of rank "
+                   "2 to 5 and integers of rank 1 or 2 have one (batch axis included)")
+
+
+def by_name(
+    spec: str, shape: tuple[int, ...], dtype, vocabulary: int | None = None) -> nn.Module:
+  """The encoder called `spec`, fitted to arrays of `shape` (batch axis included) and `dtype`.
+
+  Names: mlp, conv1d, conv2d, lenet, resnet18, resnet34, gru, lstm, transformer, embedding. ResNets
+  take the small stem for sides up to 64. Raises ValueError for an unknown name (with the closest
+  one), and for a rank or dtype that the encoder cannot take.
+  """
+  known = [*NAMES, "embedding"]
+  if spec not in known:
+    close = difflib.get_close_matches(spec, known, 1, 0.0)[0]
+    raise ValueError(
+        f"unknown encoder {spec!r}; did you mean {close!r}? (there are {', '.join(known)})")
+  if spec == "embedding":
+    if not jnp.issubdtype(dtype, jnp.integer):
+      raise ValueError(f"encoder 'embedding' takes integers, got {jnp.dtype(dtype).name}")
+    return _embedding(shape, vocabulary)
+  ranks, build = NAMES[spec]
+  if len(shape) not in ranks or not jnp.issubdtype(dtype, jnp.floating):
+    raise ValueError(f"encoder {spec!r} takes floats of rank {' or '.join(map(str, ranks))} (batch "
+                     f"axis included), got shape {list(shape)} of {jnp.dtype(dtype).name}")
+  return build(shape)

@@ -1,0 +1,52 @@
+"""Concatenation with one linear head: the additive fusion of the balancing literature."""
+
+from collections.abc import Mapping
+
+import flax.linen as nn
+import jax
+
+
+def _products(features: Mapping[str, jax.Array], kernel: jax.Array) -> dict[str, jax.Array]:
+  """{m: h_m W_m}, the rows of `kernel` dealt out in order sorted(m)."""
+  names = sorted(features)
+  widths = [features[m].shape[-1] for m in names]
+  if sum(widths) != kernel.shape[0]:
+    raise ValueError(
+        f"the kernel has {kernel.shape[0]} rows, but the features {widths} need {sum(widths)}")
+  products, start = {}, 0
+  for m, width in zip(names, widths):
+    products[m] = features[m] @ kernel[start:start + width]
+    start += width
+  return products
+
+
+def split_concat(
+    features: Mapping[str, jax.Array], kernel: jax.Array, bias: jax.Array) -> dict[str, jax.Array]:
+  r"""z_m = h_m W_m + b / M, so that \sum_m z_m is the fused head's output.
+
+  features {m: [B, D_m]}; kernel [sum_m D_m, C], its rows in order sorted(m); bias [C].
+  Returns {m: [B, C]}. Raises ValueError where the kernel has another number of rows.
+  """
+  share = (bias / len(features)).reshape(1, -1)
+  return {m: z + share for m, z in _products(features, kernel).items()}
+
+
+class Concat(nn.Module):
+  r"""logits = \sum_m h_m W_m + b = [h_1; ...; h_M] W + b, W [sum_m D_m, C], b [C].
+
+  `(features {m: [B, D_m]}, mask {m: bool [B]}, *, num_classes, train) -> (logits [B, C], split)`
+  with split {m: [B, C]} as in `split_concat`. Absent rows come in as zeros: b / M is their share.
+  The split is that of Peng et al., Balanced Multimodal Learning via On-the-fly Gradient Modulation,
+  CVPR 2022.
+  """
+
+  @nn.compact
+  def __call__(self, features, mask, *, num_classes: int, train: bool):
+    del mask, train
+    rows = sum(h.shape[-1] for h in features.values())
+    kernel = self.param("kernel", nn.initializers.lecun_normal(), (rows, num_classes))
+    bias = self.param("bias", nn.initializers.zeros, (num_classes,))
+    products = _products(features, kernel)
+    # The products are shared by both outputs, so that a rule which wants the split pays nothing.
+    share = (bias / len(products)).reshape(1, -1)
+    return sum(products.values()) + bias.reshape(1, -1), {m: z + share for m, z in products.items()}

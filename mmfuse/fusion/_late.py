@@ -1,0 +1,175 @@
+"""Late fusion: an encoder per modality, a uni-modal head each, and one fused head."""
+
+import dataclasses
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mmfuse import masks, tree
+from mmfuse.core import Outputs
+from mmfuse.fusion._concat import Concat
+
+
+def named_key(key: jax.Array, name: str) -> jax.Array:
+  """A key that depends on `key` and `name` alone, so that a subtree is the same in any company."""
+  return jax.random.fold_in(key, zlib.crc32(name.encode()))
+
+
+def named_rngs(rngs: Mapping[str, jax.Array] | None, name: str) -> dict[str, jax.Array]:
+  """`rngs` with every key made the one of subtree `name`; {} for None."""
+  return {k: named_key(v, name) for k, v in (rngs or {}).items()}
+
+
+def check_modalities(modalities: Sequence[str]) -> None:
+  """Refuses no modality, and names that would collide with those of the parameter tree."""
+  if not modalities:
+    raise ValueError("a model needs at least one modality, got none")
+  for m in modalities:
+    if m in tree.RESERVED:
+      raise ValueError(f"{m!r} is a reserved name and cannot be a modality; rename it "
+                       f"(reserved: {', '.join(tree.RESERVED)})")
+
+
+def check_present(modalities: Sequence[str], inputs: Mapping, mask: Mapping) -> None:
+  """Refuses a batch that lacks one of `modalities`, in its inputs or in its mask."""
+  for name, given in (("inputs", inputs), ("mask", mask)):
+    lacking = sorted(set(modalities) - set(given))
+    if lacking:
+      raise ValueError(
+          f"modality {lacking[0]!r} not in {name}; available: {', '.join(sorted(given))}")
+
+
+@dataclasses.dataclass(frozen=True)
+class LateFusion:
+  r"""h_m = encoder_m(x_m), logits = fusion({h_m}), unimodal_logits_m = h_m W_m + b_m.
+
+  Implements `core.Model`: `init`, `encode`, `heads`, `restrict`, `modalities`. It holds no
+  parameters; `variables` is {"params": {m: ..., "heads": {m: ..., "fused": ...}}, "batch_stats":
+  {m: ..., "heads": ...}}, where subtrees without statistics are left out.
+
+  encoders: {modality: Linen module `(x, mask, *, train) -> [B, D_m]`}; num_classes C: the width of
+  every head; fusion: Linen module `(features, mask, *, num_classes, train) -> (logits [B, C],
+  split {m: [B, C]} or None)`, default `Concat()`; dropout: rate on the features before all heads
+  (default 0). Initialisation of encoder m and head m depends on the key and the name m alone.
+  Raises ValueError for no modality, a reserved name, num_classes < 1, a rate outside [0, 1), or a
+  fusion led by a modality that is not there.
+  """
+
+  encoders: Mapping[str, nn.Module]
+  num_classes: int
+  fusion: nn.Module = dataclasses.field(default_factory=Concat)
+  dropout: float = 0.0
+
+  def __post_init__(self):
+    check_modalities(self.modalities)
+    if self.num_classes < 1:
+      raise ValueError(f"num_classes must be at least 1, got {self.num_classes}")
+    if not 0 <= self.dropout < 1:
+      raise ValueError(f"dropout must lie in [0, 1), got {self.dropout}")
+    by = getattr(self.fusion, "by", None)
+    if by is not None and by not in self.encoders:
+      raise ValueError(f"the fusion is led by {by!r}, which is no modality of the model; "
+                       f"available: {', '.join(self.modalities)}")
+
+  def __hash__(self):
+    return hash((self.modalities, self.num_classes, self.dropout))
+
+  @property
+  def modalities(self) -> tuple[str, ...]:
+    """The names, sorted."""
+    return tuple(sorted(self.encoders))
+
+  def restrict(self, modalities: Sequence[str]) -> "LateFusion":
+    """The same model on fewer modalities. Raises ValueError for a name it does not have."""
+    unknown = sorted(set(modalities) - set(self.encoders))
+    if unknown:
+      raise ValueError(
+          f"modality {unknown[0]!r} not in the model; available: {', '.join(self.modalities)}")
+    fusion = self.fusion.restrict(modalities) if hasattr(self.fusion, "restrict") else self.fusion
+    encoders = {m: self.encoders[m] for m in sorted(modalities)}
+    return dataclasses.replace(self, encoders=encoders, fusion=fusion)
+
+  def init(self, key: jax.Array, inputs: Mapping[str, Any], mask: masks.Mask) -> dict[str, Any]:
+    """Variables from one example batch: inputs {m: [B, ...]}, mask {m: bool [B]}."""
+    inputs = self._select(inputs, mask)
+    params, stats, features = {}, {}, {}
+    for m in self.modalities:
+      features[m], variables = self.encoders[m].init_with_output(
+          named_key(key, m), inputs[m], mask[m], train=False)
+      _store(variables, m, params, stats)
+    heads = {m: self._dense().init(named_key(key, f"heads/{m}"), features[m])["params"]
+             for m in self.modalities}
+    variables = self.fusion.init(
+        named_key(key, "heads/fused"), features, mask, num_classes=self.num_classes, train=False)
+    _store(variables, tree.FUSED, heads, stats_heads := {})
+    params[tree.HEADS] = heads
+    if stats_heads:
+      stats[tree.HEADS] = stats_heads
+    return {"params": params, "batch_stats": stats}
+
+  def encode(self, variables, inputs, mask, *, train: bool, rngs=None):
+    """({m: [B, D_m]}, batch_stats). Features of absent rows are zero and pass no gradient."""
+    inputs = self._select(inputs, mask)
+    old = variables["batch_stats"]
+    stats, features = dict(old), {}
+    for m in self.modalities:
+      h, new = _apply(self.encoders[m], variables["params"][m], old.get(m), train,
+                      named_rngs(rngs, m), inputs[m], mask[m])
+      features[m] = jnp.where(mask[m].reshape(-1, 1), h, jnp.zeros((), h.dtype))
+      if m in old:
+        stats[m] = new
+    return features, stats
+
+  def heads(self, variables, features, mask, *, train: bool, rngs=None):
+    """(Outputs, batch_stats); `variables` must carry the statistics that `encode` returned.
+
+    aux["split_logits"] {m: [B, C]} is there where the fusion is additive (concat, sum).
+    """
+    params, stats = variables["params"][tree.HEADS], variables["batch_stats"]
+    dropped = {m: self._drop(features[m], m, train, rngs) for m in self.modalities}
+    unimodal = {m: self._dense().apply({"params": params[m]}, dropped[m]) for m in self.modalities}
+    old = stats.get(tree.HEADS, {})
+    (logits, split), new = _apply(
+        self.fusion, params.get(tree.FUSED, {}), old.get(tree.FUSED), train,
+        named_rngs(rngs, tree.FUSED), dropped, {m: mask[m] for m in self.modalities},
+        num_classes=self.num_classes)
+    if tree.HEADS in stats:
+      stats = {**stats, tree.HEADS: {tree.FUSED: new}}
+    aux = {} if split is None else {"split_logits": split}
+    return Outputs(logits, unimodal, dict(features), aux), stats
+
+  def _dense(self):
+    return nn.Dense(self.num_classes)
+
+  def _drop(self, x, modality, train, rngs):
+    if not train or self.dropout == 0:
+      return x
+    if not rngs:
+      raise ValueError('dropout in training needs rngs={"dropout": key}, got none')
+    key = named_key(rngs["dropout"], f"heads/{modality}")
+    keep = jax.random.bernoulli(key, 1 - self.dropout, x.shape)
+    return jnp.where(keep, x / (1 - self.dropout), jnp.zeros((), x.dtype))
+
+  def _select(self, inputs, mask):
+    check_present(self.modalities, inputs, mask)
+    return masks.fill({m: inputs[m] for m in self.modalities}, mask)
+
+
+def _store(variables, name, params, stats):
+  params[name] = variables.get("params", {})
+  if "batch_stats" in variables:
+    stats[name] = variables["batch_stats"]
+
+
+def _apply(module, params, stats, train, rngs, *args, **kwargs):
+  """(output, statistics): the statistics are returned as they came unless training moves them."""
+  variables = {"params": params} if stats is None else {"params": params, "batch_stats": stats}
+  if not train or stats is None:
+    return module.apply(variables, *args, train=train, rngs=rngs, **kwargs), stats
+  out, new = module.apply(
+      variables, *args, train=True, rngs=rngs, mutable=["batch_stats"], **kwargs)
+  return out, new["batch_stats"]

@@ -1,0 +1,265 @@
+"""Running metrics: pytree accumulators over padded batches, jit-able, float32 sums.
+
+A row of weight 0 (padding, or an absent modality) is never read, whatever it holds. Every metric is
+NaN where no row counted: there is nothing to report, and a table shows `n/a`.
+"""
+
+import difflib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+class Metric(NamedTuple):
+  """A running metric as three pure functions."""
+
+  init: Callable[[], Any]  # () -> accumulator, all zeros
+  update: Callable[..., Any]  # (accumulator, logits [B, C], label, weight [B]) -> accumulator
+  compute: Callable[[Any], dict[str, jax.Array]]  # accumulator -> {name: float32 scalar}
+
+
+class ClassificationSums(NamedTuple):
+  """What `classification` adds up."""
+
+  confusion: jax.Array  # [C, C] weight of rows of class i said to be j; exact to 2^24
+  nll: jax.Array  # weighted sum of -log softmax[label], in nats
+
+
+class MultilabelSums(NamedTuple):
+  """What `multilabel` adds up."""
+
+  counts: jax.Array  # [L, 2, 2] weight of rows by (label, prediction)
+  exact: jax.Array  # weight of rows with every label right
+
+
+class RegressionSums(NamedTuple):
+  """What `regression` adds up: moments about running means, so that an offset costs no digits."""
+
+  weight: jax.Array  # total weight
+  mean: jax.Array  # [2, R] of label and prediction
+  moment: jax.Array  # [2, 2, R] sums of products of deviations from those means
+  absolute: jax.Array  # [R] sum of |error|
+  squared: jax.Array  # [R] sum of error^2
+
+
+def _ratio(a: jax.Array, b: jax.Array, otherwise: float) -> jax.Array:
+  return jnp.where(b > 0, a / jnp.where(b > 0, b, 1.0), otherwise)
+
+
+def _columns(logits: jax.Array, expected: int, what: str) -> jax.Array:
+  if logits.ndim != 2 or logits.shape[-1] != expected:
+    raise ValueError(
+        f"the metric expects logits [B, {expected}] ({what}), got {list(logits.shape)}")
+  return logits.astype(jnp.float32)
+
+
+def _used(weight: jax.Array, *arrays: jax.Array) -> tuple[jax.Array, ...]:
+  """Weight and arrays with the content of weight-0 rows replaced by 0, by selection."""
+  used = weight > 0
+  select = lambda x: jnp.where(used.reshape((-1,) + (1,) * (x.ndim - 1)), x, jnp.zeros((), x.dtype))
+  return select(weight.astype(jnp.float32)), *(select(x) for x in arrays)
+
+
+def _positive(name: str, value: int) -> None:
+  if not isinstance(value, int | np.integer) or value < 1:
+    raise ValueError(f"{name} must be a positive whole number, got {value!r}")
+
+
+def classification(num_classes: int) -> Metric:
+  r"""Accuracy, balanced accuracy, macro-F1 and negative log likelihood from one confusion matrix.
+
+  With N the confusion matrix [C, C] (row: label, column: prediction, ties to the lower class):
+  accuracy = tr N / sum N;
+  balanced_accuracy = mean_c N_cc / sum_j N_cj over classes that occur in the labels;
+  macro_f1 = mean_c 2 N_cc / (sum_j N_cj + sum_i N_ic) over classes that occur in labels or
+  predictions (a class without a prediction counts 0, one that occurs nowhere is left out, as in
+  scikit-learn);
+  nll = mean of -log softmax(logits)[label], in nats.
+
+  `update` takes logits [B, C], label int [B] in 0..C-1 and weight [B].
+  Raises ValueError for a num_classes below 1 and for logits of another width.
+  """
+  _positive("num_classes", num_classes)
+
+  def init():
+    zeros = lambda *shape: jnp.zeros(shape, jnp.float32)
+    return ClassificationSums(zeros(num_classes, num_classes), zeros())
+
+  def update(acc, logits, label, weight):
+    logits = _columns(logits, num_classes, "one column per class")
+    weight, logits, label = _used(weight, logits, label)
+    confusion = acc.confusion.at[label, jnp.argmax(logits, -1)].add(weight)
+    own = jnp.take_along_axis(jax.nn.log_softmax(logits), label[:, None], axis=-1)[:, 0]
+    return ClassificationSums(confusion, acc.nll - jnp.sum(weight * own))
+
+  def compute(acc):
+    right, total = jnp.diagonal(acc.confusion), jnp.sum(acc.confusion)
+    labels, predictions = jnp.sum(acc.confusion, 1), jnp.sum(acc.confusion, 0)
+    recall, f1 = _ratio(right, labels, 0.0), _ratio(2 * right, labels + predictions, 0.0)
+    return {
+        "accuracy": _ratio(jnp.sum(right), total, jnp.nan),
+        "balanced_accuracy": _ratio(jnp.sum(recall), jnp.sum(labels > 0), jnp.nan),
+        "macro_f1": _ratio(jnp.sum(f1), jnp.sum(labels + predictions > 0), jnp.nan),
+        "nll": _ratio(acc.nll, total, jnp.nan),
+    }
+
+  return Metric(init, update, compute)
+
+
+def multilabel(num_labels: int) -> Metric:
+  """Accuracy (mean over labels), micro-F1, macro-F1 and subset accuracy.
+
+  A label is predicted where its logit is positive. F1 = 2 TP / (2 TP + FP + FN), over all cells
+  (micro) or per label and then averaged (macro; a label that neither occurs nor is predicted counts
+  0). Subset accuracy: the share of rows with every label right.
+
+  `update` takes logits [B, L], label [B, L] of 0/1 and weight [B].
+  Raises ValueError for a num_labels below 1 and for logits of another width.
+  """
+  _positive("num_labels", num_labels)
+
+  def init():
+    return MultilabelSums(jnp.zeros((num_labels, 2, 2), jnp.float32), jnp.zeros((), jnp.float32))
+
+  def update(acc, logits, label, weight):
+    logits = _columns(logits, num_labels, "one column per label")
+    weight, logits, label = _used(weight, logits, label.astype(jnp.float32))
+    truth, said = label > 0.5, logits > 0
+    rows = jnp.stack([~truth, truth], -1).astype(jnp.float32) * weight[:, None, None]
+    columns = jnp.stack([~said, said], -1).astype(jnp.float32)
+    counts = jnp.einsum("bli,blj->lij", rows, columns, precision=jax.lax.Precision.HIGHEST)
+    exact = jnp.sum(weight * (truth == said).all(-1))
+    return MultilabelSums(acc.counts + counts, acc.exact + exact)
+
+  def compute(acc):
+    hit, missed, false = acc.counts[:, 1, 1], acc.counts[:, 1, 0], acc.counts[:, 0, 1]
+    weight, errors = jnp.sum(acc.counts[0]), jnp.sum(missed + false)
+    known = lambda x: jnp.where(weight > 0, x, jnp.nan)
+    return {
+        "accuracy": _ratio(jnp.sum(acc.counts) - errors, jnp.sum(acc.counts), jnp.nan),
+        "micro_f1": known(_ratio(2 * jnp.sum(hit), 2 * jnp.sum(hit) + errors, 0.0)),
+        "macro_f1": known(jnp.mean(_ratio(2 * hit, 2 * hit + missed + false, 0.0))),
+        "subset_accuracy": _ratio(acc.exact, weight, jnp.nan),
+    }
+
+  return Metric(init, update, compute)
+
+
+def _merge(a: RegressionSums, b: RegressionSums) -> RegressionSums:
+  """The moments of two groups of rows together (Chan, Golub, LeVeque, 1979)."""
+  weight = a.weight + b.weight
+  share = _ratio(b.weight, weight, 0.0)
+  delta = b.mean - a.mean
+  moment = a.moment + b.moment + delta[:, None] * delta[None] * (a.weight * share)
+  return RegressionSums(
+      weight, a.mean + delta * share, moment, a.absolute + b.absolute, a.squared + b.squared)
+
+
+def regression(num_outputs: int = 1) -> Metric:
+  """R^2, mean absolute error, root mean squared error and Pearson correlation, means over outputs.
+
+  r2 = 1 - sum (y - p)^2 / sum (y - mean y)^2; where the label is constant (to float32 resolution)
+  it is 1 for a perfect prediction and 0 otherwise, as in scikit-learn. mae, rmse: in label units.
+  pearson: 0 where label or prediction is constant.
+
+  `update` takes predictions [B, R] as `logits`, label [B] or [B, R] and weight [B].
+  Raises ValueError for a num_outputs below 1 and for predictions of another width.
+  """
+  _positive("num_outputs", num_outputs)
+
+  def init():
+    zeros = lambda *shape: jnp.zeros((*shape, num_outputs), jnp.float32)
+    return RegressionSums(jnp.zeros((), jnp.float32), zeros(2), zeros(2, 2), zeros(), zeros())
+
+  def update(acc, logits, label, weight):
+    predicted = _columns(logits, num_outputs, "one column per output")
+    label = label.reshape(label.shape[0], -1).astype(jnp.float32)
+    if label.shape != predicted.shape:
+      raise ValueError(f"label has {label.shape[-1]} outputs per row, the prediction {num_outputs}")
+    weight, predicted, label = _used(weight, predicted, label)
+    total, w = jnp.sum(weight), weight[None, :, None]
+    both = jnp.stack([label, predicted])
+    mean = _ratio(jnp.sum(w * both, 1), total, 0.0)
+    away = both - mean[:, None]
+    moment = jnp.sum(w[None] * away[:, None] * away[None], 2)
+    error = label - predicted
+    return _merge(acc, RegressionSums(
+        total, mean, moment, jnp.sum(w[0] * jnp.abs(error), 0), jnp.sum(w[0] * error**2, 0)))
+
+  def compute(acc):
+    # Below this the deviations are rounding errors of the mean itself.
+    floor = acc.weight * jnp.square(4 * jnp.finfo(jnp.float32).eps * acc.mean)
+    variance = jnp.stack([acc.moment[0, 0], acc.moment[1, 1]])
+    constant = variance <= floor
+    perfect = (acc.squared == 0).astype(jnp.float32)
+    r2 = jnp.where(constant[0], perfect, 1 - _ratio(acc.squared, variance[0], 0.0))
+    pearson = _ratio(acc.moment[0, 1], jnp.sqrt(variance[0]) * jnp.sqrt(variance[1]), 0.0)
+    known = lambda x: jnp.where(acc.weight > 0, jnp.mean(x), jnp.nan)
+    return {
+        "r2": known(r2),
+        "mae": known(_ratio(acc.absolute, acc.weight, 0.0)),
+        "rmse": known(jnp.sqrt(_ratio(acc.squared, acc.weight, 0.0))),
+        "pearson": known(jnp.where(constant.any(0), 0.0, pearson)),
+    }
+
+  return Metric(init, update, compute)
+
+
+_BUILDERS = {"classification": classification, "multilabel": multilabel, "regression": regression}
+_PRIMARY = {"classification": "accuracy", "multilabel": "macro_f1", "regression": "r2"}
+TASKS = tuple(_BUILDERS)
+
+
+def _known(task: str) -> str:
+  if task not in _BUILDERS:
+    close = difflib.get_close_matches(str(task), TASKS, 1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    raise ValueError(f"unknown task {task!r}, expected one of {', '.join(TASKS)}{hint}")
+  return task
+
+
+def for_task(task: str, num_outputs: int) -> Metric:
+  """The running metric of a task, one of `TASKS`, for logits with `num_outputs` columns.
+
+  Raises ValueError for an unknown task, naming the closest.
+  """
+  return _BUILDERS[_known(task)](num_outputs)
+
+
+def primary(task: str) -> str:
+  """The score that models of a task are selected and compared by: accuracy, macro_f1 or r2.
+
+  Larger is better for all three. Raises ValueError for an unknown task, naming the closest.
+  """
+  return _PRIMARY[_known(task)]
+
+
+def majority(label_train, task: str, num_outputs: int) -> np.ndarray:
+  """Logits [C] (float32) of the constant predictor, from training labels: a row every table needs.
+
+  classification: log((n_c + 1) / (n + C)), so that argmax is the majority class (ties to the lower)
+  and the likelihood stays finite for a class that training lacks;
+  multilabel: log((n_l + 1) / (n - n_l + 1)), positive where most rows have the label;
+  regression: the mean of the labels.
+  Raises ValueError without training rows, for an unknown task, and for labels outside 0..C-1.
+  """
+  _known(task)
+  label = np.asarray(label_train)
+  if len(label) == 0:
+    raise ValueError("the majority predictor needs at least one training row, got none")
+  if task == "classification":
+    if label.min() < 0 or label.max() >= num_outputs:
+      raise ValueError(
+          f"labels must lie in 0..{num_outputs - 1}, got {label.min()}..{label.max()}")
+    count = np.bincount(label.astype(int), minlength=num_outputs)
+    return np.log((count + 1.0) / (len(label) + num_outputs)).astype(np.float32)
+  label = label.reshape(len(label), -1).astype(np.float64)
+  if label.shape[1] != num_outputs:
+    raise ValueError(f"labels have {label.shape[1]} columns, expected {num_outputs}")
+  if task == "multilabel":
+    count = label.sum(0)
+    return np.log((count + 1.0) / (len(label) - count + 1.0)).astype(np.float32)
+  return label.mean(0).astype(np.float32)

@@ -1,0 +1,22 @@
+"""The fair protocol: equal trials, selection on validation, paired intervals, a sealed test split."""
+
+import importlib
+
+from mmfuse.protocol._config import Compare
+from mmfuse.protocol._config import UsageError
+
+# Loaded on first use: the command line shows its help without waiting for JAX.
+_LAZY = {
+    "Search": "_search",
+    "load_table": "_compare",
+    "output_folder": "_compare",
+    "predict": "_predict",
+    "run": "_compare",
+}
+__all__ = ["Compare", "Search", "UsageError", "load_table", "output_folder", "predict", "run"]
+
+
+def __getattr__(name: str):
+  if name in _LAZY:
+    return getattr(importlib.import_module(f"mmfuse.protocol.{_LAZY[name]}"), name)
+  raise AttributeError(f"module 'mmfuse.protocol' has no attribute {name!r}")

@@ -1,0 +1,185 @@
+"""What a comparison is asked to do: one frozen dataclass, checked before anything runs. Imports no JAX."""
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import math
+import pathlib
+from typing import Annotated, Literal
+
+import tyro
+
+
+class UsageError(ValueError):
+  """Bad input of a user: one sentence, exit code 2, no traceback."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Compare:
+  """Take methods through one data set under one fair protocol and write one honest table."""
+
+  data: str = "watch_imu"
+  """A built-in data set (see `mmfuse data`) or the path of an .npz file."""
+  methods: tuple[str, ...] = ("default",)
+  """Names, commas or spaces: `all`, `default`, or `mine.py:builder` for one of your own."""
+  set: tuple[str, ...] = ()
+  """Hyper-parameters: `mimo.lam=2 ogm.alpha=.1`."""
+  encoder: tuple[str, ...] = ()
+  """Encoders: `text=embedding gait=mine.py:MyEncoder`; others are chosen by rank and dtype."""
+  fusion: str = "concat"
+  """How the features are joined: concat, sum, gated or film."""
+  task: Literal["classification", "multilabel", "regression"] | None = None
+  """What the labels are, where their type does not say."""
+  seeds: int = 5
+  """Runs per method; a seed fixes initialisation and batch order, the same for every method."""
+  folds: int | None = None
+  """Cross-validation over so many folds (by group where there are groups) instead of one split."""
+  tune: int = 3
+  """Trials per method: 3 learning rates; 9 adds three values of a method's own hyper-parameter; 1 = none."""
+  epochs: int = 40
+  """Passes over the training rows in every run."""
+  batch_size: int = 64
+  """Rows a step."""
+  learning_rate: float | None = None
+  """With `--tune 1`: the one rate of all rows. Else the middle of the grid (.03 for SGD)."""
+  optimizer: Literal["sgd", "adam"] = "sgd"
+  """SGD with momentum .9, or Adam (rates / 30)."""
+  schedule: Literal["constant", "cosine", "step"] = "constant"
+  """The learning rate's schedule, the same for all methods."""
+  weight_decay: float = 0.0
+  """The same for all methods."""
+  patience: int | None = None
+  """Stop a run after so many epochs without improvement."""
+  select: str | None = None
+  """Validation metric of the fused head: accuracy, macro_f1, balanced_accuracy, r2... None = by task."""
+  drop_empty: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+  """Drop rows without any modality instead of refusing them."""
+  data_dir: str | None = None
+  """Where the raw files of built-in sets lie; default $MMFUSE_DATA_DIR."""
+  train_size: int | None = None
+  """Training rows of a set that is built (av_mnist); its other splits shrink alike."""
+  out: str | None = None
+  """Output folder; default results/<data name>."""
+  resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+  """Continue what is in the output folder."""
+  checkpoint_seconds: float = 15.0
+  """Least time between two checkpoints of a run."""
+  threads: int | None = None
+  """Use so many CPU cores."""
+  smoke: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+  """A few rows, one epoch, two seeds: does everything run?"""
+
+  @property
+  def rates(self) -> tuple[float, ...]:
+    """The learning rates of the search."""
+    scale = 1.0 if self.optimizer == "sgd" else 1.0 / 30.0
+    if self.tune == 1:
+      return (self.learning_rate if self.learning_rate is not None else 0.03 * scale,)
+    return tuple(r * scale for r in (0.01, 0.03, 0.1))
+
+  def numeric(self) -> dict:
+    """The fields that can change a number, without those that say where and how fast."""
+    skip = ("out", "resume", "threads", "checkpoint_seconds", "data_dir")
+    return {k: v for k, v in dataclasses.asdict(self).items() if k not in skip}
+
+  def check(self) -> None:
+    """Raises UsageError, one sentence, for numbers that make no sense."""
+    for name in ("seeds", "epochs", "batch_size", "threads", "patience", "train_size"):
+      value = getattr(self, name)
+      if value is not None and value < 1:
+        raise UsageError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
+    rate = self.learning_rate
+    if rate is not None and not (math.isfinite(rate) and rate > 0):
+      raise UsageError(f"--learning-rate must be a positive number, got {rate}")
+    if self.tune not in (1, 3, 9):
+      raise UsageError(f"--tune takes 1, 3 or 9 trials, got {self.tune}")
+    if rate is not None and self.tune != 1:
+      raise UsageError("--learning-rate fixes one rate for all rows: it needs --tune 1")
+    if self.folds is not None and self.folds < 3:
+      raise UsageError(f"--folds needs at least 3 (train, validation, test), got {self.folds}")
+    if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
+      raise UsageError(f"--weight-decay must not be negative, got {self.weight_decay}")
+    if not (math.isfinite(self.checkpoint_seconds) and self.checkpoint_seconds >= 0):
+      raise UsageError(f"--checkpoint-seconds must not be negative, got {self.checkpoint_seconds}")
+
+
+def split_words(words: tuple[str, ...]) -> list[str]:
+  """Commas or spaces: ("a,b", "c") -> [a, b, c]."""
+  return [w for word in words for w in word.replace(",", " ").split()]
+
+
+def parse_value(text: str) -> object:
+  """A number, boolean or word as JSON would read it; else the word itself (".5" and "1e-3" are numbers)."""
+  try:
+    return json.loads(text)
+  except json.JSONDecodeError:
+    pass
+  try:
+    return float(text)
+  except ValueError:
+    return text
+
+
+def parse_settings(words: tuple[str, ...]) -> dict[str, dict[str, object]]:
+  """("mimo.lam=2",) -> {"mimo": {"lam": 2}}."""
+  out: dict[str, dict[str, object]] = {}
+  for word in split_words(words):
+    target, equals, value = word.partition("=")
+    method, dot, name = target.rpartition(".")
+    if not (equals and dot and method and name):
+      raise UsageError(f"--set takes method.name=value, got {word!r}")
+    out.setdefault(method, {})[name] = parse_value(value)
+  return out
+
+
+def parse_pairs(words: tuple[str, ...], flag: str) -> dict[str, str]:
+  """("a=b",) -> {"a": "b"}."""
+  out = {}
+  for word in split_words(words):
+    name, equals, value = word.partition("=")
+    if not (equals and name and value):
+      raise UsageError(f"{flag} takes name=value, got {word!r}")
+    out[name] = value
+  return out
+
+
+def closest(name: str, known) -> str:
+  """"closest: a, b", or all there is."""
+  known = list(known)
+  close = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+  return f"closest: {', '.join(close)}" if close else f"available: {', '.join(known)}"
+
+
+def digest(value: object) -> str:
+  """Sixteen hex digits of the sha256 of a JSON value."""
+  return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def load_attribute(spec: str):
+  """`mine.py:name` -> the object. The file is the user's own code and is run, as an import would."""
+  import importlib.util
+  import sys
+
+  path, _, name = spec.rpartition(":")
+  file = pathlib.Path(path)
+  if not path or not name:
+    raise UsageError(f"expected file.py:name, got {spec!r}")
+  if not file.is_file():
+    raise UsageError(f"{spec!r}: there is no file {path!r}")
+  module_name = f"mmfuse_user_{file.stem}_{digest(str(file.resolve()))}"
+  if module_name not in sys.modules:
+    loader = importlib.util.spec_from_file_location(module_name, file)
+    module = importlib.util.module_from_spec(loader)
+    sys.modules[module_name] = module
+    loader.loader.exec_module(module)
+  module = sys.modules[module_name]
+  if not hasattr(module, name):
+    public = [n for n in vars(module) if not n.startswith("_")]
+    raise UsageError(f"{path} has no {name!r}; {closest(name, public)}")
+  return getattr(module, name)
+
+
+def source_digest(spec: str) -> str:
+  """sha256 of the file of `mine.py:name`: an edited file is another configuration."""
+  return digest(pathlib.Path(spec.rpartition(":")[0]).read_text())

@@ -1,0 +1,172 @@
+"""From names to rows: which methods run on which model, with which trials."""
+
+import dataclasses
+import inspect
+import itertools
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from mmfuse import encoders, fusion, methods, train
+from mmfuse.core import Method
+from mmfuse.protocol._config import (
+    Compare, UsageError, closest, digest, load_attribute, parse_pairs, parse_settings, source_digest, split_words)
+
+NINE_RATES = (0.003, 0.005, 0.01, 0.017, 0.03, 0.05, 0.1, 0.17, 0.3)  # for rows without a `grid`, SGD
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+  """One point of a row's search."""
+
+  rate: float
+  hyper: tuple[tuple[str, Any], ...] = ()  # sorted items, so that a trial can be a key
+
+
+@dataclasses.dataclass(frozen=True, eq=False)  # hashed by identity: entries hold dicts
+class Row:
+  """A line of the table."""
+
+  name: str  # as in results.jsonl: "joint", "unimodal/accel", "loss_share"
+  entry: methods.Entry
+  fixed: dict[str, Any]  # keyword arguments of the builder
+  source: str = ""  # digest of the user's file, "" for ours
+
+  @property
+  def slug(self) -> str:
+    """The name as a file name."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", self.name)
+
+  def build(self, cfg: Compare, model: Any, trial: Trial) -> Method:
+    """The method at a point of the search, on the optimiser all rows share."""
+    options = {**self.fixed, **dict(trial.hyper)}
+    if "tx" in inspect.signature(self.entry.build).parameters:
+      options["tx"] = shared_optimizer(cfg, trial.rate)
+    return self.entry.build(model, trial.rate, **options)
+
+  def trials(self, cfg: Compare) -> list[Trial]:
+    """The points of the search, an equal number for every row."""
+    rates = self.entry.rates if self.entry.rates is not None and cfg.tune != 1 else cfg.rates
+    if cfg.tune != 9:
+      return [Trial(r) for r in rates]
+    free = {k: v for k, v in self.entry.grid.items() if k not in self.fixed}
+    if not free:
+      scale = 1.0 if cfg.optimizer == "sgd" else 1.0 / 30.0
+      return [Trial(r * scale) for r in NINE_RATES]
+    (name, values), = free.items()
+    return [Trial(r, ((name, v),)) for v, r in itertools.product(values, rates)]
+
+  def config(self, cfg: Compare) -> dict:
+    """What decides this row's numbers, whatever other rows there are."""
+    numeric = {k: v for k, v in cfg.numeric().items() if k not in ("methods", "set")}
+    return {"method": self.name, "fixed": self.fixed, "source": self.source, **numeric}
+
+
+def shared_optimizer(cfg: Compare, rate: float):
+  """The same optimiser for every row."""
+  make = train.sgd if cfg.optimizer == "sgd" else train.adam
+  return make(rate, weight_decay=cfg.weight_decay, schedule=cfg.schedule)
+
+
+def _entry(spec: str) -> tuple[str, methods.Entry, str]:
+  """A word of `--methods` -> (name, entry, digest of its source)."""
+  if ":" not in spec:
+    if spec not in methods.METHODS:
+      raise UsageError(f"unknown method {spec!r}; {closest(spec, methods.METHODS)}")
+    return spec, methods.METHODS[spec], ""
+  found = load_attribute(spec)
+  name = spec.rpartition(":")[2]
+  if isinstance(found, methods.Entry):
+    return name, found, source_digest(spec)
+  if not callable(found):
+    raise UsageError(f"{spec!r} is a {type(found).__name__}, expected a builder (model, learning_rate) -> Method")
+  return name, methods.Entry(found, "own", "own", "own", "", spec), source_digest(spec)
+
+
+def method_words(cfg: Compare) -> list[str]:
+  """`--methods` with `all` and `default` spelt out, each word once."""
+  words = []
+  for word in split_words(cfg.methods):
+    if word == "all":
+      words += list(methods.METHODS)
+    elif word == "default":
+      words += list(methods.SMOKE if cfg.smoke else methods.DEFAULT)
+    else:
+      words.append(word)
+  if not words:
+    raise UsageError("--methods names no method")
+  return list(dict.fromkeys(words))
+
+
+def make_rows(cfg: Compare, modalities: Iterable[str], task: str) -> tuple[list[Row], dict[str, str]]:
+  """-> (rows, {name: reason} of rows that cannot run on such data)."""
+  settings = parse_settings(cfg.set)
+  rows: list[Row] = []
+  unavailable: dict[str, str] = {}
+  for word in method_words(cfg):
+    name, entry, source = _entry(word)
+    fixed = settings.pop(name, {})
+    _check_settings(name, entry, fixed)
+    if any(r.name == name for r in rows):
+      raise UsageError(f"two methods are called {name!r}; rename yours")
+    if task not in entry.tasks:
+      unavailable[name] = f"needs {' or '.join(entry.tasks)} labels, these are {task}"
+    elif entry.per_modality:
+      rows += [Row(f"{name}/{m}", entry, {**fixed, "modality": m}, source) for m in sorted(modalities)]
+    else:
+      takes_task = "task" in inspect.signature(entry.build).parameters
+      rows.append(Row(name, entry, {**fixed, "task": task} if takes_task else fixed, source))
+  for name in settings:
+    raise UsageError(f"--set names {name!r}, which is not among the methods; "
+                     f"{closest(name, [r.name for r in rows])}")
+  return rows, unavailable
+
+
+def _check_settings(name: str, entry: methods.Entry, fixed: dict) -> None:
+  """An option that a builder does not have is refused before anything runs."""
+  from mmfuse import balancing
+
+  parameters = dict(inspect.signature(entry.build).parameters)
+  if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+    rule = getattr(balancing, name, None)
+    parameters |= {} if rule is None else dict(inspect.signature(rule).parameters)
+  known = [p for p, v in parameters.items()
+           if p not in ("model", "learning_rate", "tx", "num_objectives", "modality", "task", "labels", "modalities")
+           and v.kind not in (v.VAR_KEYWORD, v.VAR_POSITIONAL)]
+  for option in fixed:
+    if option not in known:
+      hint = closest(option, known) if known else "it has none"
+      raise UsageError(f"method {name!r} has no option {option!r}; {hint}")
+
+
+def encoder_choices(cfg: Compare) -> dict[str, Any]:
+  """`--encoder NAME=spec` -> {modality: spec or a module of the user's class}."""
+  out: dict[str, Any] = {}
+  for name, spec in parse_pairs(cfg.encoder, "--encoder").items():
+    out[name] = spec
+    if ":" in spec:
+      made = load_attribute(spec)
+      out[name] = made() if isinstance(made, type) else made
+  return out
+
+
+def make_model(splits: Any, fusion_name: str) -> fusion.LateFusion:
+  """Late fusion with an encoder per modality: the user's choice, else by rank and dtype."""
+  chosen = {}
+  for m in splits.modalities:
+    x, spec = splits.train.inputs[m], splits.encoders.get(m)
+    if spec is None:
+      chosen[m] = encoders.default_encoder(x.shape, x.dtype)
+    elif isinstance(spec, str):
+      vocabulary = int(np.max(x)) + 1 if x.dtype.kind == "i" else None
+      chosen[m] = encoders.by_name(spec, x.shape, x.dtype, **({"vocabulary": vocabulary} if vocabulary else {}))
+    else:
+      chosen[m] = spec
+  return fusion.LateFusion(chosen, splits.num_outputs, fusion.by_name(fusion_name))
+
+
+def config_hash(config: dict) -> str:
+  """Sixteen hex digits of what decides a row's numbers."""
+  return digest(config)

@@ -1,0 +1,148 @@
+"""Train and choose, on training and validation rows only: equal trials for every row, then more seeds."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from mmfuse import train
+from mmfuse.core import Method
+from mmfuse.protocol._config import Compare, digest
+from mmfuse.protocol._rows import Row, Trial, make_model
+from mmfuse.protocol._store import Store, read_json, write_json
+
+TIE = 0.002  # validation means closer than this tie; the smaller learning rate wins
+TRIAL_SEEDS = 2
+
+
+class Diverged(RuntimeError):
+  """No trial of a row has a usable epoch."""
+
+
+@dataclasses.dataclass
+class Search:
+  """Everything about training rows on one split (fold) of the data; it never holds the test rows."""
+
+  cfg: Compare
+  store: Store
+  splits: Any  # without test
+  fold: int | None
+  progress: Callable[..., None]
+
+  def __post_init__(self):
+    assert self.splits.test is None
+    self.model = make_model(self.splits, self.cfg.fusion)
+    self._methods: dict = {}
+
+  @property
+  def seeds(self) -> list[int]:
+    return list(range(self.cfg.seeds))
+
+  def method(self, row: Row, trial: Trial) -> Method:
+    """One Method per row and hyper-parameters where the rate is a traced value, else one per rate."""
+    key = (row.name, trial.hyper)
+    if key not in self._methods:
+      self._methods[key] = row.build(self.cfg, self.model, trial)
+    method = self._methods[key]
+    if self.traced_rate(method):
+      return method
+    key = (row.name, trial)
+    if key not in self._methods:
+      self._methods[key] = row.build(self.cfg, self.model, trial)
+    return self._methods[key]
+
+  def template(self, method: Method) -> Any:
+    """The shapes of a method's state."""
+    batch = train.to_batch(self.splits.train)
+    example = jax.tree.map(lambda x: x[:2], batch)
+    return jax.eval_shape(method.init, jax.random.key(0), example)
+
+  def traced_rate(self, method: Method) -> bool:
+    """Whether the learning rate lives in the optimiser's state."""
+    return train.has_learning_rate(self.template(method).opt)
+
+  def path(self, row: Row, seed: int, trial: Trial, suffix: str):
+    """Where a run of this split is kept."""
+    hyper = "" if not trial.hyper else "-" + "-".join(f"{k}{v}" for k, v in trial.hyper)
+    return self.store.run_path(row.slug, self.fold, seed, f"lr{trial.rate:.6g}{hyper}", suffix)
+
+  def run(self, row: Row, seed: int, trial: Trial) -> train.RunLog:
+    """One run: found on disk, continued from its checkpoint, or trained."""
+    return self.runs(row, [(seed, trial)])[0]
+
+  def runs(self, row: Row, wanted: list[tuple[int, Trial]]) -> list[train.RunLog]:
+    """Several runs; on an accelerator those of one program go together."""
+    missing = [(s, t) for s, t in wanted if not self.path(row, s, t, ".json").exists()]
+    if jax.default_backend() == "cpu":
+      groups = [[run] for run in missing]
+    else:
+      by_program: dict[int, list] = {}
+      for seed, trial in missing:
+        by_program.setdefault(id(self.method(row, trial)), []).append((seed, trial))
+      groups = list(by_program.values())
+    for group in groups:
+      self._train(row, group)
+    return [train.RunLog.from_json(read_json(self.path(row, s, t, ".json"))["log"]) for s, t in wanted]
+
+  def _train(self, row: Row, group: list[tuple[int, Trial]]) -> None:
+    cfg, (seed, trial) = self.cfg, group[0]
+    method = self.method(row, trial)
+    checkpoint = self.path(row, seed, trial, ".checkpoint")
+    result = train.fit(
+        method, self.splits, epochs=cfg.epochs, batch_size=cfg.batch_size, seeds=[s for s, _ in group],
+        learning_rate=[t.rate for _, t in group] if self.traced_rate(method) else None,
+        select=cfg.select, patience=cfg.patience, checkpoint_dir=str(checkpoint),
+        checkpoint_seconds=cfg.checkpoint_seconds,
+        on_epoch=lambda entry: self.progress(row, self.fold, entry))
+    for i, (seed, trial) in enumerate(group):
+      train.save_weights(self._ready(self.path(row, seed, trial, ".safetensors")), result.state(i))
+      write_json(self.path(row, seed, trial, ".json"),
+                 {"row": row.name, "seed": seed, "rate": trial.rate, "hyper": dict(trial.hyper),
+                  "metric": result.metric, "log": result.logs[i].to_json()})
+    train.remove_checkpoints(checkpoint)
+
+  @staticmethod
+  def _ready(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+  def choose(self, row: Row) -> dict:
+    """The row's search and final runs -> its choice, written before any test row is read."""
+    trials = row.trials(self.cfg)
+    seeds = self.seeds[:TRIAL_SEEDS]
+    wanted = [(s, t) for t in trials for s in seeds]
+    logs = dict(zip([(t, s) for s, t in wanted], self.runs(row, wanted)))
+    means = [float(np.mean([_score(logs[t, s]) for s in seeds])) for t in trials]
+    best = max(means)
+    if best == -np.inf:
+      raise Diverged("every trial diverged (non-finite loss or gradient)")
+    tied = [t for t, v in zip(trials, means) if v >= best - TIE]
+    chosen = min(tied, key=lambda t: (t.rate, trials.index(t)))
+    self.runs(row, [(s, chosen) for s in self.seeds[TRIAL_SEEDS:]])
+    rates = sorted({t.rate for t in trials})
+    finite = [v for v in means if v > -np.inf]
+    choice = {
+        "learning_rate": chosen.rate, "hyper": dict(chosen.hyper), "rates": rates,
+        "edge": len(rates) > 1 and chosen.rate in (rates[0], rates[-1]),
+        "spread": max(finite) - min(finite),
+        "trials": [{"learning_rate": t.rate, "hyper": dict(t.hyper), "seed": s,
+                    "validation": _finite(_score(logs[t, s])), "diverged_at": logs[t, s].diverged_at}
+                   for t in trials for s in seeds],
+        "config": digest(row.config(self.cfg)),
+    }
+    write_json(self.store.choice_path(row.slug, self.fold), choice)
+    return choice
+
+  def chosen(self, choice: dict) -> Trial:
+    """The trial a choice names."""
+    return Trial(choice["learning_rate"], tuple(sorted(choice["hyper"].items())))
+
+
+def _score(log: train.RunLog) -> float:
+  return -np.inf if log.best is None else log.best
+
+
+def _finite(value: float) -> float | None:
+  return value if np.isfinite(value) else None

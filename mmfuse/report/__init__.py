@@ -1,0 +1,45 @@
+"""One honest table: records of runs in, markdown, CSV, terminal, PNG and one HTML page out."""
+
+# ruff: noqa: I001 (one import per line, the house style)
+
+from mmfuse.report._bars import bars
+from mmfuse.report._curves import curves
+from mmfuse.report._html import html
+from mmfuse.report._records import read_jsonl
+from mmfuse.report._records import write_jsonl
+from mmfuse.report._records import write_whole
+from mmfuse.report._statistics import Difference
+from mmfuse.report._statistics import Estimate
+from mmfuse.report._statistics import estimate
+from mmfuse.report._statistics import holm
+from mmfuse.report._statistics import paired
+from mmfuse.report._summary import Row
+from mmfuse.report._summary import Summary
+from mmfuse.report._summary import summarise
+from mmfuse.report._table import csv
+from mmfuse.report._table import markdown
+from mmfuse.report._table import terminal
+from mmfuse.report._words import caption
+from mmfuse.report._words import sentence
+
+__all__ = [
+  "Difference",
+  "Estimate",
+  "Row",
+  "Summary",
+  "bars",
+  "caption",
+  "csv",
+  "curves",
+  "estimate",
+  "holm",
+  "html",
+  "markdown",
+  "paired",
+  "read_jsonl",
+  "sentence",
+  "summarise",
+  "terminal",
+  "write_jsonl",
+  "write_whole",
+]

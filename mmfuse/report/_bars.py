@@ -1,0 +1,108 @@
+"""Per-modality bars with intervals, as PNG."""
+
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+from mmfuse.report import _format
+from mmfuse.report._figure import COLOURS, INK, new_figure, plain, save, tidy, wrap
+from mmfuse.report._summary import FUSED, UNIMODAL, Row, Summary, as_summary
+
+
+def _bars_of(row: Row, modalities: Sequence[str]) -> list[tuple[str, Any]]:
+  """[(head, estimate)] to draw: a single modality's own prediction is that modality's bar."""
+  if row.method.startswith(UNIMODAL) and row.method.removeprefix(UNIMODAL) in modalities:
+    found = [(row.method.removeprefix(UNIMODAL), row.test)]
+  else:
+    found = [(FUSED, row.test), *((m, row.unimodal.get(m)) for m in modalities)]
+  return [(head, e) for head, e in found if e is not None]
+
+
+def bars(results: Any, path: str | os.PathLike) -> pathlib.Path:
+  """A bar per method and head (fused, then each modality) with 95 % t intervals, as PNG at `path`.
+
+  `results` as in `markdown`. A dashed line marks the majority class. Returns the path. Raises
+  ImportError with a sentence where matplotlib is absent, ValueError without rows.
+  """
+  summary: Summary = as_summary(results)
+  drawn = [(r, b) for r in summary.rows if (b := _bars_of(r, summary.modalities))]
+  if not summary.rows:
+    raise ValueError("there are no rows to draw")
+  scale = 100.0 if _format.is_share(summary.metric) else 1.0
+  heads = (FUSED, *summary.modalities)
+  colour = {h: COLOURS[(i - 1) % len(COLOURS)] if i else INK for i, h in enumerate(heads)}
+  lines = sum(len(b) for _, b in drawn)
+  figure = new_figure(9.0, 1.3 + 0.17 * lines + 0.12 * len(drawn))
+  axes = figure.add_subplot()
+  ticks, y, handles, ends = [], 0.0, {}, [0.0]
+  for _, found in drawn:
+    ticks.append(y + (len(found) - 1) / 2)
+    for head, e in found:
+      half = scale * (e.half or 0.0)
+      handles.setdefault(
+        head,
+        axes.barh(
+          y,
+          scale * e.mean,
+          0.88,
+          color=colour[head],
+          xerr=half or None,
+          error_kw={"ecolor": "#777777", "elinewidth": 1.1, "capsize": 2},
+        ),
+      )
+      end = max(scale * e.mean + half, 0.0)
+      axes.annotate(
+        _format.number(e.mean, summary.metric),
+        (end, y),
+        (3, 0),
+        va="center",
+        fontsize=7,
+        textcoords="offset points",
+        color=INK,
+      )
+      ends += [end, scale * e.mean - half]
+      y += 1.0
+    y += 0.7
+  _finish_bars(axes, summary, drawn, ticks, scale, ends)
+  if not drawn:
+    axes.set_title("no row has a finite score", fontsize=9, color=INK)
+    return save(figure, path)
+  shown = [h for h in heads if h in handles]
+  box = figure.legend(
+    [handles[h] for h in shown],
+    shown,
+    loc="outside upper center",
+    fontsize=8,
+    ncols=min(len(shown), 6),
+    frameon=False,
+  )
+  plain(box.get_texts())
+  return save(figure, path)
+
+
+def _finish_bars(
+  axes: Any, summary: Summary, drawn: list, ticks: list[float], scale: float, ends: list[float]
+) -> None:
+  names = [r.method + (" (best)" if r.best else "") for r, _ in drawn]
+  axes.set_yticks(ticks, [wrap(n, 34) for n in names])
+  plain(axes.get_yticklabels())
+  axes.invert_yaxis()
+  axes.margins(y=0.01)
+  room = 0.08 * (max(ends) - min(ends) or 1.0)  # for the numbers at the ends of the bars
+  axes.set_xlim(min(min(ends) - (room if min(ends) < 0 else 0), 0), max(ends) + room)
+  if summary.majority is not None:
+    axes.axvline(scale * summary.majority, color="#B00020", linestyle="--", linewidth=1)
+    axes.annotate(
+      "majority class",
+      (scale * summary.majority, 1),
+      (2, 2),
+      fontsize=7,
+      color="#B00020",
+      xycoords=("data", "axes fraction"),
+      textcoords="offset points",
+    )
+  unit = " (%)" if scale == 100.0 else ""
+  axes.set_xlabel(f"{summary.split} {_format.name(summary.metric)}{unit}", fontsize=9, color=INK)
+  axes.axvline(0, color=INK, linewidth=0.8)
+  tidy(axes)

@@ -1,0 +1,150 @@
+"""The columns of the table, shared by markdown, terminal and HTML."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from mmfuse.report import _format
+from mmfuse.report._statistics import Difference, Estimate
+from mmfuse.report._summary import Row, Summary
+
+
+class Column(NamedTuple):
+  """One column: what it is called, what it shows, and what it sorts by."""
+
+  header: str
+  cell: Callable[[Row], str]
+  value: Callable[[Row], float | str | None]  # sort key; None goes last
+  hint: Callable[[Row], str] = lambda row: ""  # a few more words on a cell, for a tooltip
+  key: str = ""  # "method", "fused", a modality...
+
+
+def _mean(e: Estimate | Difference | None) -> float | None:
+  return None if e is None else e.mean
+
+
+def _method(row: Row) -> str:
+  return f"{row.method} (best)" if row.best else row.method
+
+
+def _difference(summary: Summary, base: str) -> Column:
+  def cell(row):
+    if row.method == base:
+      return "baseline"
+    return _format.difference(row.differences.get(base), summary.metric)
+
+  def hint(row):
+    d = row.differences.get(base)
+    if d is None:
+      return ""
+    adjusted, plain = _format.p_value(d.p_holm), _format.p_value(d.p)
+    return f"Holm-adjusted {adjusted}, unadjusted {plain}, n = {d.n}"
+
+  name = f"vs {base}"
+  return Column(name, cell, lambda row: _mean(row.differences.get(base)), hint, name)
+
+
+def _score(
+  header: str, pick: Callable[[Row], Estimate | None], metric: str, key: str, interval: bool = True
+) -> Column:
+  return Column(
+    header,
+    lambda row: _format.estimate(pick(row), metric, interval=interval),
+    lambda row: _mean(pick(row)),
+    lambda row: "" if pick(row) is None else f"n = {pick(row).n}",
+    key,
+  )
+
+
+def _contribution(row: Row, metric: str) -> str:
+  lost = sorted(row.contribution.items())
+  said = [f"{m} {_format.number(v, metric, signed=True)}" for m, v in lost]
+  return ", ".join(said) or _format.NONE
+
+
+def columns(
+  summary: Summary,
+  *,
+  further: bool = False,
+  heads: bool = True,
+  intervals: bool = True,
+  cost: bool = True,
+) -> list[Column]:
+  """All columns, left to right.
+
+  `further`: the other metrics; `heads`: one per modality, with or without `intervals`; `cost`:
+  validation, step time, parameters, gradient evaluations, contribution.
+  """
+  metric = summary.metric
+  out = [
+    Column("method", _method, lambda row: row.method, key="method"),
+    _score("fused", lambda row: row.test, metric, "fused"),
+  ]
+  if heads:
+    for m in summary.modalities:
+      out.append(_score(m, lambda row, m=m: row.unimodal.get(m), metric, m, intervals))
+  out.extend(_difference(summary, base) for base in summary.baselines)
+  if further:
+    for s in sorted({s for row in summary.rows for s in row.scores} - {metric}):
+      out.append(_score(_format.name(s), lambda row, s=s: row.scores.get(s), s, s))
+  if cost and summary.split != "validation":
+    out.append(_score("validation", lambda row: row.validation, metric, "validation", False))
+  out.append(
+    Column(
+      "learning rate",
+      lambda row: _format.rates(row.learning_rates, row.edge),
+      lambda row: row.learning_rates[0] if row.learning_rates else None,
+      lambda row: "; ".join(f"{k} = {v}" for h in row.hyper for k, v in h.items()),
+      "rate",
+    )
+  )
+  if cost:
+    out.extend(
+      [
+        Column(
+          "step time",
+          lambda row: _format.ratio(row.relative_step_time),
+          lambda row: row.relative_step_time,
+          key="time",
+        ),
+        Column("parameters", lambda row: _format.count(row.parameters), lambda row: row.parameters),
+        Column(
+          "gradient evaluations",
+          lambda row: _format.count(row.gradient_evaluations),
+          lambda row: row.gradient_evaluations,
+        ),
+        Column("contribution", lambda row: _contribution(row, metric), lambda row: None),
+      ]
+    )
+  return out
+
+
+def majority_row(summary: Summary) -> Row | None:
+  """The row of the constant predictor, None where its score is not known."""
+  if summary.majority is None:
+    return None
+  name = {"regression": "mean label", "multilabel": "majority per label"}
+  return Row(
+    method=name.get(str(summary.info.get("task")), "majority class"),
+    runs=0,
+    test=Estimate(summary.majority, None, 1),
+    unimodal={},
+    validation=None,
+    differences={},
+    scores={},
+    contribution={},
+    learning_rates=(),
+    hyper=(),
+    edge=False,
+    spread=None,
+    relative_step_time=None,
+    seconds_per_step=None,
+    parameters=None,
+    gradient_evaluations=None,
+    best=False,
+  )
+
+
+def all_rows(summary: Summary) -> list[Row]:
+  """The rows and, last, the majority class where its score is known."""
+  last = majority_row(summary)
+  return [*summary.rows, *([last] if last is not None else [])]

@@ -1,0 +1,49 @@
+"""Training: the supervised builder, the one loop, evaluation, checkpoints."""
+
+from mmfuse.train._cache import cache_dir
+from mmfuse.train._cache import enable_compilation_cache
+from mmfuse.train._checkpoint import Checkpointer
+from mmfuse.train._checkpoint import load_weights
+from mmfuse.train._checkpoint import remove_checkpoints
+from mmfuse.train._checkpoint import save_weights
+from mmfuse.train._evaluate import evaluate
+from mmfuse.train._evaluate import evaluate_subsets
+from mmfuse.train._evaluate import predict_split
+from mmfuse.train._evaluate import to_batch
+from mmfuse.train._fit import fit
+from mmfuse.train._optimizer import SCHEDULES
+from mmfuse.train._optimizer import adam
+from mmfuse.train._optimizer import has_learning_rate
+from mmfuse.train._optimizer import scale_by_progress
+from mmfuse.train._optimizer import set_learning_rate
+from mmfuse.train._optimizer import sgd
+from mmfuse.train._result import Result
+from mmfuse.train._result import RunLog
+from mmfuse.train._result import validation_scores
+from mmfuse.train._supervised import supervised
+from mmfuse.train._timing import interleaved_step_times
+
+__all__ = [
+    "SCHEDULES",
+    "Checkpointer",
+    "Result",
+    "RunLog",
+    "adam",
+    "cache_dir",
+    "enable_compilation_cache",
+    "evaluate",
+    "evaluate_subsets",
+    "fit",
+    "has_learning_rate",
+    "interleaved_step_times",
+    "load_weights",
+    "predict_split",
+    "remove_checkpoints",
+    "save_weights",
+    "scale_by_progress",
+    "set_learning_rate",
+    "sgd",
+    "supervised",
+    "to_batch",
+    "validation_scores",
+]

@@ -1,0 +1,110 @@
+"""Checkpoints: Orbax for a run under way, safetensors for weights. Nothing is ever unpickled."""
+
+import pathlib
+import shutil
+import time
+import warnings
+from typing import Any
+
+import jax
+import numpy as np
+
+from mmfuse.core import State
+
+
+class Checkpointer:
+  """Saves (arrays, meta) at an epoch's end when enough time has passed; restores the newest whole one.
+
+  `meta` is JSON; floats survive exactly. Two checkpoints are kept, so a damaged one has a predecessor.
+  """
+
+  def __init__(self, folder: str | pathlib.Path, seconds: float):
+    import orbax.checkpoint as ocp  # heavy: only where a run is checkpointed
+
+    self._ocp, self.folder, self.seconds = ocp, pathlib.Path(folder).absolute(), seconds
+    self.folder.mkdir(parents=True, exist_ok=True)
+    self._manager = ocp.CheckpointManager(
+        self.folder, options=ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False))
+    self._last = time.monotonic()
+
+  def due(self) -> bool:
+    """Whether `seconds` have passed since the last save."""
+    return time.monotonic() - self._last >= self.seconds
+
+  def save(self, step: int, arrays: Any, meta: dict) -> None:
+    """Writes one checkpoint; blocks until it is whole on disk."""
+    save = self._ocp.args
+    self._manager.save(step, args=save.Composite(
+        arrays=save.StandardSave(arrays), meta=save.JsonSave(meta)), force=True)
+    self._manager.wait_until_finished()
+    self._last = time.monotonic()
+
+  def restore(self, template: Any) -> tuple[Any, dict] | None:
+    """The newest checkpoint that can be read as `template`, or None; says which ones it passed over."""
+    load = self._ocp.args
+    target = jax.tree.map(self._ocp.utils.to_shape_dtype_struct, template)
+    for step in sorted(self._manager.all_steps(), reverse=True):
+      try:
+        found = self._manager.restore(step, args=load.Composite(
+            arrays=load.StandardRestore(target), meta=load.JsonRestore()))
+      except Exception as error:  # Orbax raises many kinds for a damaged file; each is reported
+        warnings.warn(f"checkpoint {step} cannot be read ({type(error).__name__}); trying the one before",
+                      stacklevel=2)
+        continue
+      return found["arrays"], found["meta"]
+    return None
+
+  def close(self, remove: bool = False) -> None:
+    """Releases the manager; `remove` deletes the folder of a finished run."""
+    self._manager.close()
+    if remove:
+      shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _named(state: State) -> dict[str, Any]:
+  """{"params/accel/...": leaf} of everything a prediction may need: no optimiser state."""
+  kept = {"params": state.params, "stats": state.stats, "memory": state.memory}
+  return {"/".join(str(getattr(p, "key", getattr(p, "name", getattr(p, "idx", p)))) for p in path): leaf
+          for path, leaf in jax.tree_util.tree_flatten_with_path(kept)[0]}
+
+
+def save_weights(path: str | pathlib.Path, state: State) -> None:
+  """Writes params, batch statistics and memory as safetensors, names joined by "/", whole or not at all."""
+  from safetensors.numpy import save
+
+  tensors = {k: np.ascontiguousarray(v) for k, v in jax.device_get(_named(state)).items()}
+  path = pathlib.Path(path)
+  temporary = path.with_name(path.name + ".tmp")
+  temporary.write_bytes(save(tensors, {"format": "mmfuse-1"}))
+  temporary.replace(path)
+
+
+def load_weights(path: str | pathlib.Path, template: State) -> State:
+  """The saved state in the structure of `template` (from `method.init`); its optimiser state is dropped.
+
+  Raises:
+    ValueError: no safetensors file, or one of another model (names the first difference).
+  """
+  from safetensors import SafetensorError
+  from safetensors.numpy import load
+
+  try:
+    tensors = load(pathlib.Path(path).read_bytes())
+  except SafetensorError as error:
+    raise ValueError(f"{path} is not a safetensors file: {error}") from error
+  wanted = _named(template)
+  for name in sorted(set(wanted) ^ set(tensors)):
+    where = "the model" if name in wanted else "the file"
+    raise ValueError(f"{path} is of another model: {name!r} is only in {where}")
+  for name, leaf in wanted.items():
+    if tuple(leaf.shape) != tensors[name].shape:
+      raise ValueError(f"{path} is of another model: {name!r} has shape {tensors[name].shape}, "
+                       f"expected {tuple(leaf.shape)}")
+  kept = {"params": template.params, "stats": template.stats, "memory": template.memory}
+  loaded = jax.tree.unflatten(jax.tree.structure(kept), [tensors[name] for name in wanted])
+  return State(loaded["params"], loaded["stats"], {}, loaded["memory"])
+
+
+def remove_checkpoints(folder: str | pathlib.Path) -> None:
+  """Deletes the checkpoints of a finished run."""
+  shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,159 @@
+"""Evaluation: padded batches, nothing dropped, every subset of modalities in one compilation."""
+
+import functools
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mmfuse import masks, metrics
+from mmfuse.core import Batch, Method, Outputs, State
+from mmfuse.tree import FUSED
+
+
+def to_batch(split: Any) -> Batch:
+  """All rows of a split as one `Batch` of host arrays, every weight 1."""
+  rows = len(next(iter(split.mask.values())))
+  return Batch(dict(split.inputs), split.label, dict(split.mask), np.ones(rows, np.float32),
+               np.arange(rows, dtype=np.int32), {})
+
+
+def padded_batches(split: Any, batch_size: int) -> Batch:
+  """A `Batch` of stacked batches [N, B, ...]; the last one is padded with rows of weight 0."""
+  batch = to_batch(split)
+  rows = batch.weight.shape[0]
+  size = min(batch_size, rows)
+  count = -(-rows // size)
+  index = np.minimum(np.arange(count * size), rows - 1).reshape(count, size)
+  stacked = jax.tree.map(lambda x: np.asarray(x)[index], batch)
+  real = np.arange(count * size).reshape(count, size) < rows
+  return stacked._replace(weight=stacked.weight * real)
+
+
+@functools.lru_cache(maxsize=64)
+def metric_for(task: str, num_outputs: int) -> metrics.Metric:
+  """The same Metric object for the same task, so that compiled evaluations are found again."""
+  return metrics.for_task(task, num_outputs)
+
+
+def _heads(outputs: Outputs) -> dict[str, jax.Array]:
+  heads = {} if outputs.logits is None else {FUSED: outputs.logits}
+  return {**heads, **dict(outputs.unimodal_logits)}
+
+
+def _update(predict, metric, totals, state, batch, keep):
+  """Adds one batch to {head: accumulator}; a modality's head is judged where it is present."""
+  mask = {m: v & keep[m] for m, v in batch.mask.items()}
+  heads = _heads(predict(state, batch.inputs, mask))
+  weight = {h: jnp.where(mask[h], batch.weight, 0.0) if h in mask else batch.weight for h in heads}
+  if totals is None:
+    totals = {h: metric.init() for h in heads}
+  return {h: metric.update(totals[h], heads[h], batch.label, weight[h]) for h in heads}
+
+
+@functools.partial(jax.jit, static_argnames=("predict", "metric"))
+def _update_jit(predict, metric, totals, state, batch, keep):
+  return _update(predict, metric, totals, state, batch, keep)
+
+
+def _run(predict, metric, state, batches, keep):
+  first = jax.tree.map(lambda x: x[0], batches)
+  totals = jax.eval_shape(lambda: _update(predict, metric, None, state, first, keep))
+  totals = {h: metric.init() for h in totals}
+  totals, _ = jax.lax.scan(
+      lambda t, batch: (_update(predict, metric, t, state, batch, keep), None), totals, batches)
+  return {h: metric.compute(t) for h, t in totals.items()}
+
+
+@functools.partial(jax.jit, static_argnames=("predict", "metric", "stacked"))
+def scan_batches(predict, metric, state, batches, keep, stacked=False):
+  """{head: {metric: value}} over stacked batches in one call; `stacked`: states [S, ...]."""
+  run = lambda s: _run(predict, metric, s, batches, keep)
+  return jax.vmap(run)(state) if stacked else run(state)
+
+
+def loop_batches(predict, metric, state, batches, keep):
+  """As `scan_batches`, from a Python loop: what is fast on CPU where `lax.conv` is involved."""
+  totals = None
+  for i in range(batches.weight.shape[0]):
+    totals = _update_jit(predict, metric, totals, state, jax.tree.map(lambda x: x[i], batches), keep)
+  return {h: jax.jit(metric.compute)(t) for h, t in totals.items()}
+
+
+def keep_all(modalities: Iterable[str]) -> dict[str, np.ndarray]:
+  """{modality: True}: the traced switch of `evaluate`, all on."""
+  return {m: np.array(True) for m in modalities}
+
+
+def evaluate(
+    method: Method,
+    state: State,
+    split: Any,
+    *,
+    metric: metrics.Metric,
+    present: Iterable[str] | None = None,
+    batch_size: int = 512,
+    predict: Callable[..., Outputs] | None = None,
+) -> dict[str, dict[str, float]]:
+  """{head: {metric: value}} of one state on a split, all rows counted once.
+
+  Args:
+    method, state: what predicts.
+    split: `inputs`, `label`, `mask` as in `data.Split`.
+    metric: see `metrics.for_task`.
+    present: modalities to keep; None keeps what the split's mask keeps.
+    batch_size: rows per compiled call; the last batch is padded and masked.
+    predict: overrides `method.predict` (a phase's own).
+
+  Raises:
+    ValueError: `present` names an unknown modality.
+  """
+  return evaluate_subsets(method, state, split, metric=metric, batch_size=batch_size, predict=predict,
+                          subsets=[tuple(split.mask) if present is None else tuple(present)])[0][1]
+
+
+def evaluate_subsets(
+    method: Method,
+    state: State,
+    split: Any,
+    *,
+    metric: metrics.Metric,
+    subsets: Iterable[tuple[str, ...]] | None = None,
+    batch_size: int = 512,
+    predict: Callable[..., Outputs] | None = None,
+) -> list[tuple[tuple[str, ...], dict[str, dict[str, float]]]]:
+  """As `evaluate` for several subsets (default: all 2^M - 1): the mask is traced, one compilation."""
+  batches = padded_batches(split, batch_size)
+  names = sorted(split.mask)
+  out = []
+  for subset in masks.combinations(names) if subsets is None else subsets:
+    unknown = sorted(set(subset) - set(names))
+    if unknown:
+      raise ValueError(f"modality {unknown[0]!r} not in data; available: {', '.join(names)}")
+    keep = {m: np.array(m in subset) for m in names}
+    scores = scan_batches(predict or method.predict, metric, state, batches, keep)
+    out.append((tuple(subset), to_floats(scores)))
+  return out
+
+
+def to_floats(scores: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+  """The same nested dict with Python floats."""
+  return {h: {k: float(v) for k, v in values.items()} for h, values in jax.device_get(scores).items()}
+
+
+@functools.partial(jax.jit, static_argnames=("predict",))
+def _predict_jit(predict, state, inputs, mask):
+  return predict(state, inputs, mask)
+
+
+def predict_split(method: Method, state: State, split: Any, *, batch_size: int = 512) -> Outputs:
+  """All outputs of a split, collected on the host in row order: logits [N, C] and so on."""
+  batches = padded_batches(split, batch_size)
+  rows = len(next(iter(split.mask.values())))
+  parts = [jax.device_get(_predict_jit(method.predict, state,
+                                       jax.tree.map(lambda x: x[i], batches.inputs),
+                                       jax.tree.map(lambda x: x[i], batches.mask)))
+           for i in range(batches.weight.shape[0])]
+  return jax.tree.map(lambda *x: np.concatenate(x)[:rows], *parts)

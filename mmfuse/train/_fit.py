@@ -1,0 +1,419 @@
+"""`fit`: the one loop. It owns jit, seeds, mesh, donation, selection, checkpoints and logging."""
+
+import functools
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from mmfuse import metrics as metrics_lib
+from mmfuse.core import Batch, Clock, Method, Phase, State
+from mmfuse.train import _evaluate
+from mmfuse.train._cache import enable_compilation_cache
+from mmfuse.train._checkpoint import Checkpointer
+from mmfuse.train._dependence import contains_primitive
+from mmfuse.train._optimizer import set_learning_rate
+from mmfuse.train._result import Result, RunLog
+from mmfuse.tree import FUSED
+
+LOWER_IS_BETTER = ("nll", "mae", "rmse")
+
+
+class Plan(NamedTuple):
+  """What all runs of one `fit` share."""
+
+  method: Method
+  data: Any
+  metric: metrics_lib.Metric
+  select: str
+  epochs: dict[str, int]
+  batch_size: dict[str, int]
+  patience: int | None
+  mesh: Mesh | None
+  loop: str
+  stacked: bool  # several runs at once, state leaves [S, ...]
+  diagnose: bool
+  on_epoch: Callable[[dict], None] | None
+
+
+# Compiled pieces. The step is a static argument, so a second `fit` of the same method compiles nothing.
+
+
+def _take(arrays: Batch, rows, keep) -> Batch:
+  batch = jax.tree.map(lambda x: x[rows], arrays)
+  return batch._replace(mask={m: v & keep[m] for m, v in batch.mask.items()})
+
+
+def _step(step, mesh, stacked, state, arrays, rows, keep, key, clock):
+  """One optimisation step on given rows; `stacked`: rows [S, B], keys [S], states [S, ...]."""
+  def one(state, rows, keep, key):
+    batch = _take(arrays, rows, keep)
+    if mesh is not None:
+      batch = jax.lax.with_sharding_constraint(batch, NamedSharding(mesh, PartitionSpec("data")))
+    return step(state, batch, jax.random.fold_in(key, clock.step), clock)
+
+  return (jax.vmap(one) if stacked else one)(state, rows, keep, key)
+
+
+@functools.partial(jax.jit, static_argnames=("step", "mesh", "stacked"), donate_argnames=("state",))
+def _step_jit(step, mesh, stacked, state, arrays, rows, keep, key, clock):
+  return _step(step, mesh, stacked, state, arrays, rows, keep, key, clock)
+
+
+@functools.partial(jax.jit, static_argnames=("step", "mesh", "stacked"), donate_argnames=("state",))
+def _epoch_jit(step, mesh, stacked, state, arrays, rows, keep, key, clock):
+  """A whole epoch in one call: rows [N, B] or [N, S, B] -> metrics [N, ...]."""
+  def body(carry, now):
+    state, done = carry
+    time_ = clock._replace(step=clock.step + done, batch=done)
+    state, metrics = _step(step, mesh, stacked, state, arrays, *now, key, time_)
+    return (state, done + 1), metrics
+
+  (state, _), metrics = jax.lax.scan(body, (state, jnp.zeros((), jnp.int32)), (rows, keep))
+  return state, metrics
+
+
+@functools.partial(jax.jit, static_argnames=("init", "stacked"))
+def _init_jit(init, stacked, key, batch):
+  return jax.vmap(init, (0, None))(key, batch) if stacked else init(key, batch)
+
+
+@functools.partial(jax.jit, static_argnames=("diagnose", "stacked"))
+def _diagnose_jit(diagnose, stacked, state, arrays, rows, keep, key, clock):
+  one = lambda s, r, k, q: diagnose(s, _take(arrays, r, k), q, clock)
+  return (jax.vmap(one) if stacked else one)(state, rows, keep, key)
+
+
+@jax.jit
+def _pick(better, new, old):
+  """Where a run got better, its new parameters; better is [] or [S]."""
+  def one(n, o):
+    return jnp.where(better.reshape(better.shape + (1,) * (n.ndim - better.ndim)), n, o)
+
+  return jax.tree.map(one, new, old)
+
+
+def _order(seed: int, phase: int, epoch: int, rows: np.ndarray, batch_size: int) -> np.ndarray:
+  """The epoch's batches [N, B]: a pure function of (seed, phase, epoch), the same for every method."""
+  shuffled = np.random.default_rng([seed, phase, epoch]).permutation(rows)
+  count = max(1, len(shuffled) // batch_size)
+  return shuffled[: count * batch_size].reshape(count, -1).astype(np.int32)
+
+
+def _rule_state(opt: Any) -> dict[str, Any]:
+  """What the rule decided last: the small leaves under a field named `weights` or `coefficients`."""
+  out = {}
+  for path, leaf in jax.tree_util.tree_flatten_with_path(opt)[0]:
+    names = [str(getattr(p, "name", getattr(p, "key", getattr(p, "idx", "")))) for p in path]
+    for field in ("weights", "coefficients"):
+      if field in names and leaf.size <= 1024:
+        out["/".join(["rule", *names[names.index(field):]])] = leaf
+  return out
+
+
+def fit(
+    method: Method,
+    data: Any,
+    *,
+    epochs: int | Mapping[str, int] = 40,
+    steps: int | None = None,
+    batch_size: int | Mapping[str, int] = 64,
+    seeds: int | Sequence[int] = 1,
+    learning_rate: float | Sequence[float] | None = None,
+    select: str | None = None,
+    patience: int | None = None,
+    mesh: Mesh | None = None,
+    checkpoint_dir: str | None = None,
+    checkpoint_seconds: float = 15.0,
+    loop: str = "auto",
+    together: bool | None = None,
+    diagnose: bool = True,
+    on_epoch: Callable[[dict], None] | None = None,
+) -> Result:
+  """Trains a method on a split data set and keeps, per seed, the first best epoch by validation.
+
+  Args:
+    method: any `core.Method`.
+    data: `data.Splits`; only `train` and `validation` are read, never `test`.
+    epochs: per phase, or one number shared out by `Phase.share`.
+    steps: instead of epochs: at least so many optimisation steps.
+    batch_size: rows a step, or {phase: rows}; an epoch drops the remainder of its shuffle.
+    seeds: a count (0..n-1) or the seeds themselves. A seed fixes initialisation and batch order, the
+      same for every method.
+    learning_rate: overrides the rate kept in the optimiser's state; one, or one per seed. Compiles nothing.
+    select: validation metric; None = `metrics.primary(data.task)`.
+    patience: stop a run after so many epochs without improvement.
+    mesh: a mesh with a `data` axis; the batch is split over it, everything else replicated.
+    checkpoint_dir: where to keep checkpoints; a run found there is continued.
+    checkpoint_seconds: least time between two checkpoints.
+    loop: "scan" (an epoch per call), "python" (a step per call), or "auto": scan unless XLA:CPU would
+      run convolutions inside it, which is several times slower there.
+    together: run the seeds as one `vmap`; None = on accelerators, where the method allows it.
+    diagnose: per epoch, cosine, conflict and norms of per-modality gradients on one batch.
+    on_epoch: called with the latest log entry of each run.
+
+  Raises:
+    ValueError: numbers that are not positive, an empty split, a batch that a mesh cannot split.
+  """
+  enable_compilation_cache()
+  seeds = list(range(seeds)) if isinstance(seeds, int) else [int(s) for s in seeds]
+  rates = list(learning_rate) if isinstance(learning_rate, Sequence) else [learning_rate] * len(seeds)
+  if not seeds:
+    raise ValueError("seeds must name at least one run")
+  if len(rates) != len(seeds):
+    raise ValueError(f"{len(rates)} learning rates for {len(seeds)} seeds; give one, or one per seed")
+  hosted = any(f is not None for p in method.phases for f in (p.begin, p.epoch_end, p.rows))
+  if together is None:
+    together = jax.default_backend() != "cpu"
+  stacked = together and not hosted and len(seeds) > 1
+  if loop not in ("auto", "scan", "python"):
+    raise ValueError(f"unknown loop {loop!r}; expected auto, scan or python")
+  plan = make_plan(method, data, epochs=epochs, steps=steps, batch_size=batch_size, select=select,
+                   patience=patience, mesh=mesh, loop=loop, stacked=stacked, diagnose=diagnose, on_epoch=on_epoch)
+  runs = list(zip(seeds, rates))
+  groups = [runs] if stacked else [[r] for r in runs]
+  logs, states = [], []
+  for i, group in enumerate(groups):
+    folder = None if checkpoint_dir is None else f"{checkpoint_dir}/{i}"
+    log, state = Group(plan, group).run(folder, checkpoint_seconds, keep_final=len(groups) > 1)
+    logs += log
+    states.append(state if stacked else jax.tree.map(lambda x: x[None], state))
+  joined = states[0] if len(states) == 1 else jax.tree.map(lambda *x: jnp.concatenate(x), *states)
+  return Result(joined, tuple(logs), plan.select, tuple(sorted(data.train.mask)))
+
+
+def make_plan(method: Method, data: Any, *, epochs: Any, batch_size: Any, steps: int | None = None,
+              select: str | None = None, patience: int | None = None, mesh: Mesh | None = None,
+              loop: str = "auto", stacked: bool = False, diagnose: bool = False,
+              on_epoch: Callable[[dict], None] | None = None) -> Plan:
+  """What all runs share, checked."""
+  rows = len(next(iter(data.train.mask.values())))
+  if rows == 0:
+    raise ValueError("the training split is empty")
+  sizes = {p.name: min(_per_phase(batch_size, p, "batch_size"), rows) for p in method.phases}
+  for name, size in sizes.items() if mesh is not None else ():
+    if size % mesh.shape["data"]:
+      raise ValueError(f"batch_size {size} of phase {name!r} does not split over {mesh.shape['data']} devices")
+  return Plan(method, data, _evaluate.metric_for(data.task, data.num_outputs),
+              select or metrics_lib.primary(data.task), _budget(method, epochs, steps, rows, sizes), sizes,
+              patience, mesh, loop, stacked, diagnose, on_epoch)
+
+
+def _per_phase(value: Any, phase: Phase, what: str) -> int:
+  if isinstance(value, Mapping):
+    if phase.name not in value:
+      raise ValueError(f"{what} names no value for phase {phase.name!r}; given: {', '.join(value)}")
+    value = value[phase.name]
+  if value != value or value < 1:
+    raise ValueError(f"{what} must be at least 1, got {value}")
+  return int(value)
+
+
+def _budget(method: Method, epochs: Any, steps: int | None, rows: int, sizes: dict) -> dict[str, int]:
+  if steps is not None:
+    if steps < 1:
+      raise ValueError(f"steps must be at least 1, got {steps}")
+    size = sizes[method.phases[-1].name]
+    epochs = -(-steps // max(1, rows // size))
+  if isinstance(epochs, Mapping):
+    return {p.name: _per_phase(epochs, p, "epochs") for p in method.phases}
+  return {p.name: max(1, round(_per_phase(epochs, p, "epochs") * p.share)) for p in method.phases}
+
+
+class Group:
+  """One run, or several as one vmapped program."""
+
+  def __init__(self, plan: Plan, runs: list[tuple[int, float | None]]):
+    self.plan, self.runs = plan, runs
+    self.seeds = [s for s, _ in runs]
+    self.rates = [r for _, r in runs]
+    keys = [jax.random.key(s) for s in self.seeds]
+    self.key = jnp.stack(keys) if plan.stacked else keys[0]
+    self.logs = [RunLog(seed, rate) for seed, rate in runs]
+    self.arrays = self._place(_evaluate.to_batch(plan.data.train))
+    validation = plan.data.validation
+    self.validation = None if validation is None else self._place(_evaluate.padded_batches(validation, 512))
+    self.keep = _evaluate.keep_all(plan.data.train.mask)
+
+  def _place(self, host):
+    """Arrays on the device(s), replicated over a mesh. Copied: donation must never reach the caller's."""
+    if self.plan.mesh is None:
+      return jax.tree.map(jnp.array, host)
+    return jax.tree.map(
+        lambda x: jax.device_put(jnp.array(x), NamedSharding(self.plan.mesh, PartitionSpec())), host)
+
+  def keys(self, number: int):
+    fold = lambda key: jax.random.fold_in(key, number)
+    return jax.vmap(fold)(self.key) if self.plan.stacked else fold(self.key)
+
+  def initial(self) -> State:
+    plan = self.plan
+    size = plan.batch_size[plan.method.phases[0].name]
+    example = jax.tree.map(lambda x: x[:size], self.arrays)
+    state = _init_jit(plan.method.init, plan.stacked, self.keys(0), example)
+    given = [r for r in self.rates if r is not None]
+    if given:
+      rate = np.asarray(given, np.float32) if plan.stacked else np.float32(given[0])
+      state = state._replace(opt=set_learning_rate(state.opt, rate))
+    return self._place(state)
+
+  def run(self, folder: str | None, seconds: float, keep_final: bool):
+    """Trains through all phases -> (logs, state)."""
+    state = self.initial()
+    best = jax.tree.map(jnp.copy, (state.params, state.stats))
+    position = [0, 0]
+    keeper = None if folder is None else Checkpointer(folder, seconds)
+    if keeper is not None:
+      found = keeper.restore({"state": state._asdict(), "best": list(best)})
+      if found is not None:
+        arrays, meta = found
+        self._check(meta)
+        state, best = State(**arrays["state"]), tuple(arrays["best"])
+        position = meta["position"]
+        self.logs = [RunLog.from_json(entry) for entry in meta["logs"]]
+    phases = list(enumerate(self.plan.method.phases))
+    for number, phase in phases[position[0]:]:
+      start = position[1] if number == position[0] else 0
+      state, best = self._phase(number, phase, state, best, start, keeper)
+    if keeper is not None:
+      if keep_final:
+        self._save(keeper, state, best, len(phases), 0)
+      keeper.close()
+    return self.logs, state
+
+  def _check(self, meta: dict) -> None:
+    mine = self._identity()
+    if meta["identity"] != mine:
+      changed = sorted(k for k in mine if meta["identity"].get(k) != mine[k])
+      raise ValueError(f"the checkpoint belongs to another run: {', '.join(changed)} differ; "
+                       "use another folder or remove it")
+
+  def _identity(self) -> dict:
+    return {"runs": [[s, None if r is None else float(r)] for s, r in self.runs],
+            "epochs": self.plan.epochs, "batch_size": self.plan.batch_size, "select": self.plan.select,
+            "data": getattr(self.plan.data, "fingerprint", "")}
+
+  def _save(self, keeper, state, best, phase: int, epoch: int) -> None:
+    keeper.save(phase * 1_000_000 + epoch, {"state": state._asdict(), "best": list(best)},
+                {"position": [phase, epoch], "logs": [log.to_json() for log in self.logs],
+                 "identity": self._identity()})
+
+  def _phase(self, number, phase: Phase, state, best, start: int, keeper):
+    plan = self.plan
+    splits = {"train": plan.data.train, "validation": plan.data.validation}
+    key = self.keys(number + 1)
+    predict = phase.predict or plan.method.predict
+    select = phase.select or plan.select
+    total = plan.epochs[phase.name]
+    if start == 0:
+      for log in self.logs:
+        log.enter(phase.name)
+      if phase.begin is not None:
+        state = phase.begin(state, splits, jax.random.fold_in(key, 0))
+      best = jax.tree.map(jnp.copy, (state.params, state.stats))
+    for epoch in range(start, total):
+      if all(log.stopped for log in self.logs):
+        break
+      rows, keep = self.rows(number, phase, state, key, epoch)
+      clock = Clock(*(jnp.int32(v) for v in (epoch * rows.shape[0], epoch, 0, rows.shape[0], total)))
+      began = time.perf_counter()
+      state, metrics = self.epoch(phase, state, rows, keep, key, clock)
+      finite = np.asarray(jax.device_get(metrics["finite"]))  # waits for the epoch
+      spent = (time.perf_counter() - began) / rows.shape[0]
+      if phase.epoch_end is not None:
+        state = phase.epoch_end(state, splits, jax.random.fold_in(key, epoch + 1))
+      entries = self._entries(number, phase, predict, state, metrics, rows, keep, key, clock)
+      better = self._log(phase, epoch, select, entries, finite, spent, rows)
+      best = _pick(jnp.asarray(better if plan.stacked else better[0]), (state.params, state.stats), best)
+      if plan.on_epoch is not None:
+        for log in self.logs:
+          plan.on_epoch({"seed": log.seed, "learning_rate": log.learning_rate, "epochs": total, **log.history[-1]})
+      if keeper is not None and keeper.due():
+        self._save(keeper, state, best, number, epoch + 1)
+    if self.validation is not None:
+      state = state._replace(params=best[0], stats=best[1])
+    return state, best
+
+  def rows(self, number, phase, state, key, epoch):
+    """-> rows [N, B] (or [N, S, B]) and kept modalities of the same shape."""
+    size = self.plan.batch_size[phase.name]
+    names = sorted(self.plan.data.train.mask)
+    everything = np.arange(self.arrays.weight.shape[0])
+    if phase.rows is None:
+      orders = [_order(s, number, epoch, everything, size) for s in self.seeds]
+      keeps = [{m: np.ones(o.shape, bool) for m in names} for o in orders]
+    else:
+      index, keep = phase.rows(state, jax.random.fold_in(key, 10_000 + epoch))
+      index = np.asarray(index)
+      order = _order(self.seeds[0], number, epoch, np.arange(len(index)), min(size, len(index)))
+      orders = [index[order].astype(np.int32)]
+      keeps = [{m: np.ones(order.shape, bool) if keep is None else np.asarray(keep[m])[order] for m in names}]
+    if not self.plan.stacked:
+      return orders[0], keeps[0]
+    return np.stack(orders, 1), {m: np.stack([k[m] for k in keeps], 1) for m in names}
+
+  def epoch(self, phase, state, rows, keep, key, clock):
+    plan = self.plan
+    fixed = (phase.step, plan.mesh, plan.stacked)
+    loop = plan.loop
+    if loop == "auto":
+      slow = jax.default_backend() == "cpu" and _has_conv(
+          *fixed, jax.tree.map(jax.typeof, (state, self.arrays, rows, keep, key, clock)))
+      loop = "python" if slow else "scan"
+    if loop == "scan":
+      return _epoch_jit(*fixed, state, self.arrays, rows, keep, key, clock)
+    collected = []
+    for i in range(rows.shape[0]):
+      now = clock._replace(step=clock.step + i, batch=jnp.int32(i))
+      state, metrics = _step_jit(*fixed, state, self.arrays, rows[i], {m: v[i] for m, v in keep.items()}, key, now)
+      collected.append(metrics)
+    return state, jax.tree.map(lambda *x: jnp.stack(x), *collected)
+
+  def _entries(self, number, phase, predict, state, metrics, rows, keep, key, clock):
+    """Everything logged of this epoch, on the host: leaves [] or [S]."""
+    plan = self.plan
+    entry = {k: v.mean(0) for k, v in metrics.items() if k != "finite"}
+    if self.validation is not None:
+      run = _evaluate.loop_batches if plan.loop == "python" and not plan.stacked else functools.partial(
+          _evaluate.scan_batches, stacked=plan.stacked)
+      entry["validation"] = run(predict, plan.metric, state, self.validation, self.keep)
+    if plan.diagnose and "diagnose" in plan.method.functions:
+      entry |= _diagnose_jit(plan.method.functions["diagnose"], plan.stacked, state, self.arrays, rows[0],
+                             {m: v[0] for m, v in keep.items()}, key, clock)
+    entry |= _rule_state(state.opt.get(phase.name))
+    return jax.device_get(entry)
+
+  def _log(self, phase, epoch, select, entries, finite, spent, rows) -> np.ndarray:
+    """Appends to each run's log -> which runs got better, bool [S]."""
+    better = np.zeros(len(self.logs), bool)
+    for i, log in enumerate(self.logs):
+      mine = jax.tree.map(lambda x: x[i] if self.plan.stacked else x, entries)
+      ok = finite[:, i] if self.plan.stacked else finite
+      if not ok.all():
+        log.diverge(epoch, int(np.argmin(ok)) + epoch * rows.shape[0])
+      scores = mine.pop("validation", None)
+      score = None
+      if scores is not None:
+        if FUSED not in scores or select not in scores[FUSED]:
+          known = sorted(scores.get(FUSED, {}))
+          raise ValueError(f"cannot select by {select!r}; this task has: {', '.join(known)}")
+        score = float(scores[FUSED][select]) * (-1 if select in LOWER_IS_BETTER else 1)
+      better[i] = log.append(phase.name, epoch, mine, scores, score, spent, rows.shape[0] * rows.shape[-1],
+                             self.plan.patience)
+    return better
+
+
+@functools.lru_cache(maxsize=256)
+def _conv_cache(step, mesh, stacked, shapes, treedef):
+  state, arrays, rows, keep, key, clock = jax.tree.unflatten(treedef, shapes)
+  traced = _epoch_jit.trace(step, mesh, stacked, state, arrays, rows, keep, key, clock)
+  return contains_primitive(traced.jaxpr, "conv_general_dilated")
+
+
+def _has_conv(step, mesh, stacked, abstract) -> bool:
+  shapes, treedef = jax.tree.flatten(abstract)
+  return _conv_cache(step, mesh, stacked, tuple(shapes), treedef)

@@ -1,0 +1,72 @@
+"""The optimisers every row of a table shares: the learning rate is a traced value of their state.
+
+A learning-rate search then compiles nothing: `fit(learning_rate=...)` writes the value into the state.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+# Factor of the learning rate as a function of progress in [0, 1).
+SCHEDULES: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "constant": jnp.ones_like,
+    "cosine": lambda p: 0.5 * (1.0 + jnp.cos(jnp.pi * p)),
+    "step": lambda p: jnp.where(p < 0.7, 1.0, 0.1),  # x 0.1 at 70 %, as OGM-GE and PMR train
+}
+
+
+def scale_by_progress(factor: Callable[[jax.Array], jax.Array]) -> optax.GradientTransformationExtraArgs:
+  """updates * factor(progress), progress = (epoch + batch / batches) / epochs read from `clock`."""
+  def update(updates, state, params=None, *, clock, **extra_args):
+    del params, extra_args
+    done = clock.epoch + clock.batch / jnp.maximum(clock.batches, 1)
+    value = factor((done / jnp.maximum(clock.epochs, 1)).astype(jnp.float32))
+    return jax.tree.map(lambda u: u * value.astype(u.dtype), updates), state
+
+  return optax.GradientTransformationExtraArgs(optax.init_empty_state, update)
+
+
+def _finish(direction, learning_rate, schedule, weight_decay, decoupled):
+  if schedule not in SCHEDULES:
+    raise ValueError(f"unknown schedule {schedule!r}; expected one of: {', '.join(SCHEDULES)}")
+  decay = [optax.add_decayed_weights(weight_decay)] if weight_decay else []
+  links = [direction, *decay] if decoupled else [*decay, direction]
+  if schedule != "constant":
+    links.append(scale_by_progress(SCHEDULES[schedule]))
+  rate = optax.inject_hyperparams(optax.scale_by_learning_rate)(learning_rate=float(learning_rate))
+  return optax.chain(*links, rate)
+
+
+def sgd(learning_rate: float = 0.03, *, momentum: float = 0.9, weight_decay: float = 0.0,
+        schedule: str = "constant") -> optax.GradientTransformationExtraArgs:
+  """SGD with momentum (.9, as the balancing papers train), coupled weight decay, learning rate in the state."""
+  direction = optax.trace(decay=momentum) if momentum else optax.identity()
+  return _finish(direction, learning_rate, schedule, weight_decay, decoupled=False)
+
+
+def adam(learning_rate: float = 1e-3, *, weight_decay: float = 0.0,
+         schedule: str = "constant") -> optax.GradientTransformationExtraArgs:
+  """Adam, or AdamW with `weight_decay` > 0, learning rate in the state."""
+  return _finish(optax.scale_by_adam(), learning_rate, schedule, weight_decay, decoupled=True)
+
+
+def _is_rate(path) -> bool:
+  keys = [getattr(p, "key", getattr(p, "name", None)) for p in path]
+  return keys[-2:] == ["hyperparams", "learning_rate"]
+
+
+def has_learning_rate(opt: Any) -> bool:
+  """Whether an optimiser state holds a learning rate that `set_learning_rate` can write."""
+  return any(_is_rate(path) for path, _ in jax.tree_util.tree_flatten_with_path(opt)[0])
+
+
+def set_learning_rate(opt: Any, learning_rate: Any) -> Any:
+  """`opt` with every injected learning rate set; raises ValueError where there is none."""
+  if not has_learning_rate(opt):
+    raise ValueError("this method's optimiser keeps no learning rate in its state; build it with train.sgd, "
+                     "train.adam or optax.inject_hyperparams, or build one method per rate")
+  return jax.tree_util.tree_map_with_path(
+      lambda path, leaf: jnp.asarray(learning_rate, leaf.dtype) if _is_rate(path) else leaf, opt)

@@ -1,0 +1,124 @@
+"""What `fit` returns: states, logs, and the records a table is made of."""
+
+import dataclasses
+import statistics
+from typing import Any
+
+import jax
+import numpy as np
+
+from mmfuse.core import State
+from mmfuse.tree import FUSED
+
+
+@dataclasses.dataclass
+class RunLog:
+  """The history of one run. Epochs count from 0; `selected_epoch` is the first best one."""
+
+  seed: int
+  learning_rate: float | None
+  history: list[dict] = dataclasses.field(default_factory=list)
+  selected_epoch: int = -1
+  best: float | None = None  # selection score, larger is better
+  waited: int = 0  # epochs since the best one
+  stopped: bool = False
+  diverged_at: int | None = None  # first step with a non-finite loss or gradient
+  examples: int = 0  # rows of gradient evaluations so far, all phases
+
+  def enter(self, phase: str) -> None:
+    """A phase begins: selection restarts."""
+    del phase
+    self.selected_epoch, self.best, self.waited, self.stopped = -1, None, 0, False
+
+  def diverge(self, epoch: int, step: int) -> None:
+    """The guard saw a non-finite step: the run ends with the best state it had."""
+    del epoch
+    self.stopped = True
+    self.diverged_at = step if self.diverged_at is None else self.diverged_at
+
+  def append(self, phase, epoch, entry, scores, score, seconds, examples, patience) -> bool:
+    """Logs an epoch; whether it is the best so far."""
+    frozen = self.stopped and self.diverged_at is None
+    if frozen:  # stopped early while other seeds of the same program go on
+      return False
+    self.examples += examples
+    heads = None if scores is None else {
+        h: {k: float(v) for k, v in values.items()} for h, values in scores.items()}
+    values = {k: np.asarray(v).tolist() for k, v in entry.items()}
+    self.history.append({"phase": phase, "epoch": epoch, **values, "validation": heads,
+                         "seconds_per_step": seconds})
+    if self.diverged_at is not None:
+      return False
+    if score is None:
+      self.selected_epoch = epoch
+      return True
+    if np.isfinite(score) and (self.best is None or score > self.best):
+      self.best, self.selected_epoch, self.waited = score, epoch, 0
+      return True
+    self.waited += 1
+    if patience is not None and self.waited >= patience:
+      self.stopped = True
+    return False
+
+  @property
+  def selected(self) -> dict | None:
+    """The history entry of the selected epoch, None where no epoch was usable."""
+    if self.selected_epoch < 0:
+      return None
+    last = self.history[-1]["phase"]
+    return next(e for e in self.history if e["phase"] == last and e["epoch"] == self.selected_epoch)
+
+  def to_json(self) -> dict:
+    """Plain data; floats survive exactly."""
+    return dataclasses.asdict(self)
+
+  @classmethod
+  def from_json(cls, data: dict) -> "RunLog":
+    """The inverse of `to_json`."""
+    return cls(**data)
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+  """What `fit` returns, one run per seed."""
+
+  states: State  # leaves [S, ...]; parameters of the selected epoch
+  logs: tuple[RunLog, ...]
+  metric: str  # what was selected by
+  modalities: tuple[str, ...]
+
+  def state(self, i: int = 0) -> State:
+    """The state of run i, without the leading axis."""
+    return jax.tree.map(lambda x: x[i], self.states)
+
+  @property
+  def seeds(self) -> tuple[int, ...]:
+    """The seeds, in order."""
+    return tuple(log.seed for log in self.logs)
+
+  @property
+  def validation(self) -> list[dict[str, float | None]]:
+    """Per run, {fused, <modality>: validation metric} at the selected epoch; None where no head is."""
+    return [validation_scores(log, self.metric, self.modalities) for log in self.logs]
+
+  @property
+  def seconds_per_step(self) -> float:
+    """Median over epochs, the first (compilation) left out where there are others."""
+    times = [e["seconds_per_step"] for log in self.logs for e in log.history[1:] or log.history]
+    return statistics.median(times)
+
+  def records(self, name: str) -> list[dict[str, Any]]:
+    """Rows for `report`: validation scores only, since `fit` never saw a test split."""
+    return [{"method": name, "seed": log.seed, "fold": None, "metric": self.metric,
+             "selected_epoch": log.selected_epoch, "learning_rate": log.learning_rate,
+             "validation": scores, "test": {h: None for h in scores},
+             "seconds_per_step": self.seconds_per_step}
+            for log, scores in zip(self.logs, self.validation)]
+
+
+def validation_scores(log: RunLog, metric: str, modalities) -> dict[str, float | None]:
+  """{fused, <modality>: value or None} of a run's selected epoch."""
+  heads = (FUSED, *modalities)
+  entry = log.selected
+  found = {} if entry is None or entry["validation"] is None else entry["validation"]
+  return {h: found.get(h, {}).get(metric) for h in heads}

@@ -1,0 +1,56 @@
+import numpy as np
+import pytest
+
+from mmfuse.data import DataError, fake, load, table_from_arrays
+
+
+@pytest.mark.parametrize("rows", [6, 24, 60])
+def test_twin_of_watch_imu(rows):
+  real = load("watch_imu")
+  twin = fake(real, rows)
+  assert twin.name == "watch_imu_fake" and len(twin.label) == rows
+  for field in ("modalities", "task", "class_names", "num_outputs"):
+    assert getattr(twin, field) == getattr(real, field)
+  for m, x in twin.inputs.items():
+    assert x.shape == (rows, *real.inputs[m].shape[1:]) and x.dtype == real.inputs[m].dtype
+  splits = twin.splits()
+  parts = [set(p.group) for p in (splits.train, splits.validation, splits.test)]
+  assert sum(map(len, parts)) == len(set.union(*parts))
+  assert twin.splits(fold=0, folds=4).num_classes == 7
+
+
+def test_seeds():
+  real = load("synthetic_1")
+  assert fake(real, seed=0).fingerprint == fake(real, seed=0).fingerprint
+  assert fake(real, seed=0).fingerprint != fake(real, seed=1).fingerprint
+
+
+def test_training_sees_every_class_where_it_can():
+  assert set(fake(load("digits")).splits().train.label) == set(range(10))
+
+
+@pytest.mark.parametrize("label", [np.arange(40) / 3, np.arange(80).reshape(40, 2) % 3 % 2])
+def test_masks_tokens_and_other_tasks(label):
+  real = table_from_arrays(
+    {"a": np.ones((40, 3)), "t": np.arange(40), "label": label, "mask_t": np.arange(40) > 9},
+    encoders={"t": "embedding"},
+  )
+  twin = fake(real)
+  assert twin.label.dtype == real.label.dtype and twin.label.shape == (24, *real.label.shape[1:])
+  assert twin.inputs["t"].dtype == np.int32 and twin.inputs["t"].max() <= 39
+  assert twin.mask["a"].all() and 0 < twin.mask["t"].sum() < 24
+  assert not twin.inputs["t"][~twin.mask["t"]].any()
+  assert twin.splits().num_outputs == real.num_outputs
+
+
+def test_no_row_loses_all():
+  mask = np.arange(20) % 2 == 0
+  arrays = {"a": np.ones(20), "b": np.ones(20), "label": np.arange(20) % 2}
+  real = table_from_arrays({**arrays, "mask_a": mask, "mask_b": ~mask})
+  twin = fake(real)
+  assert (twin.mask["a"] | twin.mask["b"]).all() and not twin.mask["a"].all()
+
+
+def test_too_few_rows():
+  with pytest.raises(DataError, match="at least 6 rows, got 5"):
+    fake(load("synthetic_1"), rows=5)

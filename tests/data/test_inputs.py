@@ -1,0 +1,141 @@
+import numpy as np
+import pytest
+
+from mmfuse import tree
+from mmfuse.data import DataError, _inputs, read_inputs
+
+ROWS = 4
+
+
+def one(x, mask=None, **options):
+  arrays = {"a": x} if mask is None else {"a": x, "mask_a": mask}
+  inputs, present = read_inputs(arrays, ("a",), rows=ROWS, **options)
+  return inputs["a"], present["a"]
+
+
+@pytest.mark.parametrize(
+  ("x", "shape"),
+  [
+    (np.arange(4), (4, 1)),
+    (np.arange(4) > 1, (4, 1)),
+    ([1, 2, 3, 4.5], (4, 1)),
+    (np.ones((4, 3), np.float16), (4, 3)),
+    (np.ones((4, 3), np.int64), (4, 3)),
+    (np.ones((4, 3), np.uint8), (4, 3)),
+    (np.ones((4, 5, 3), np.int16), (4, 5, 3)),
+    (np.ones((4, 5, 5, 3, 1)), (4, 5, 5, 3, 1)),
+  ],
+)
+def test_numbers_become_float32(x, shape):
+  out, present = one(x)
+  assert out.dtype == np.float32 and out.shape == shape and present.all()
+  np.testing.assert_array_equal(out.ravel(), np.asarray(x, np.float32).ravel())
+
+
+@pytest.mark.parametrize(
+  ("shape", "out"), [((4, 2, 2), (4, 2, 2, 1)), ((4, 2, 2, 3), (4, 2, 2, 3))]
+)
+def test_images_are_scaled(shape, out):
+  x, _ = one(np.full(shape, 51, np.uint8))
+  assert x.shape == out
+  np.testing.assert_allclose(x, 0.2, rtol=1e-6)
+
+
+def test_embedding_reads_integers():
+  x, _ = one(np.array([[1, 2], [0, 3], [4, 4], [-9, 2**40]]), [True, True, True, False],
+             encoders={"a": "embedding"})  # fmt: skip
+  assert x.dtype == np.int32
+  np.testing.assert_array_equal(x, [[1, 2], [0, 3], [4, 4], [0, 0]])
+  assert one(np.arange(4), encoders={"a": "embedding"})[0].shape == (4, 1)
+
+  class Embedding:  # a module instead of a spec
+    pass
+
+  assert one(np.arange(4), encoders={"a": Embedding()})[0].dtype == np.int32
+
+
+def test_integers_stay_numeric_with_another_encoder():
+  assert one(np.ones((4, 2), int), encoders={"a": "mlp"})[0].dtype == np.float32
+
+
+def test_absent_rows_become_zero():
+  x = np.array([[1.0], [np.nan], [np.inf], [2.0]])
+  out, present = one(x, np.array([1, 0, 0, 1]))
+  np.testing.assert_array_equal(out, [[1], [0], [0], [2]])
+  np.testing.assert_array_equal(present, [True, False, False, True])
+  assert np.isnan(x[1, 0])  # the caller's array is left alone
+
+
+@pytest.mark.parametrize(
+  ("x", "message"),
+  [
+    (np.ones((3, 2)), "array 'a' has 3 rows, 'label' has 4"),
+    (np.array(["x", "y", "z", "w"]), "'a' holds strings, .*--encoder a=embedding"),
+    (np.array([None] * 4), "array 'a' holds Python objects"),
+    ([[1, 2], [3], [4], [5]], "array 'a' has rows of different shapes"),
+    (np.ones(4, complex), "'a' has dtype complex128, expected numbers"),
+    (np.zeros(4, "datetime64[s]"), "'a' has dtype datetime64"),
+    (np.float32(1), "array 'a' is a single value"),
+    (np.ones((4, 0)), r"'a' has shape \[4, 0\]: an axis is empty"),
+    ([[1], [np.nan], [np.nan], [1]], r"'a' has NaN .* at row 1 \(2 rows in all\).*mask_a"),
+    ([1, 2, 3, 1e300], "infinite float32 values at row 3"),
+  ],
+)
+def test_bad_modalities(x, message):
+  with pytest.raises(DataError, match=message):
+    one(x)
+
+
+@pytest.mark.parametrize(
+  ("mask", "message"),
+  [
+    (np.ones(4), r"mask_a must be bool \[4\] .*got float64 \[4\]"),
+    (np.ones((4, 1), bool), r"got bool \[4, 1\]"),
+    (np.array([0, 1, 2, 1]), "got the value 2"),
+    (np.array(["True"] * 4), "got <U4"),
+    (np.ones(5, bool), "array 'mask_a' has 5 rows, 'label' has 4"),
+  ],
+)
+def test_bad_masks(mask, message):
+  with pytest.raises(DataError, match=message):
+    one(np.ones(4), mask)
+
+
+@pytest.mark.parametrize(
+  ("x", "message"),
+  [
+    (np.ones((4, 2)), r"'a' is float64 \[4, 2\], an embedding reads integers"),
+    (np.ones((4, 2, 2), int), "an embedding reads integers"),
+    (np.array([0, 1, -2, 0]), "token -2 at row 2"),
+    (np.array([0, 2**31, 0, 0]), "token 2147483648 at row 1"),
+  ],
+)
+def test_bad_tokens(x, message):
+  with pytest.raises(DataError, match=message):
+    one(x, encoders={"a": "embedding"})
+
+
+def test_unknown_names_get_the_closest():
+  arrays = {"audio": np.ones(4), "image": np.ones(4), "mask_adio": np.ones(4, bool)}
+  with pytest.raises(DataError, match="mask_adio belongs to no modality; did you mean 'audio'"):
+    read_inputs(arrays, ("audio", "image"))
+  with pytest.raises(DataError, match=r"the encoder for 'imge' .* did you mean 'image'"):
+    read_inputs({"image": np.ones(4)}, ("image",), encoders={"imge": "mlp"})
+  with pytest.raises(DataError, match="'gyro' is not among the arrays; available: image"):
+    read_inputs({"image": np.ones(4)}, ("gyro", "image"))
+
+
+def test_rows_without_a_label():
+  with pytest.raises(DataError, match="array 'b' has 5 rows, 'a' has 4"):
+    read_inputs({"a": np.ones(4), "b": np.ones(5)}, ("a", "b"))
+
+
+def test_names():
+  assert _inputs.modality_names(["label", "b", "a", "split", "group", "mask_a"]) == ("a", "b")
+  assert _inputs.modality_names(["y", "b"], "y") == ("b",)
+  assert set(_inputs._TAKEN) == set(tree.RESERVED)  # copied, so that data imports without jax
+  for name in ("heads", "fused", "shared", "", "a/b"):
+    with pytest.raises(DataError, match=f"a modality cannot be called {name!r}"):
+      _inputs.modality_names(["label", name])
+  with pytest.raises(DataError, match="cannot be called 'label'"):
+    _inputs.modality_names(["label", "y"], "y")
