@@ -24,16 +24,16 @@ class Batch(NamedTuple):
   mask: dict[str, Bool[Array, "B"]]  # {modality: [B]}, True = present
   weight: Float[Array, "B"]  # weight of the example; 0 = padding
   index: Int[Array, "B"]  # row in its split
-  extra: dict[str, PyTree] = MappingProxyType({})  # {name: [B, ...]}: pseudo-labels, lengths...  # type: ignore[assignment]
+  extra: Mapping[str, PyTree] = {}  # {name: [B, ...]}: pseudo-labels, lengths...
 
 
 class Outputs(NamedTuple):
   """What a model says about a batch."""
 
   logits: Array | None  # [B, C] of the fused head ([B, L], [B, R] alike), None without one
-  unimodal_logits: dict[str, Array] = MappingProxyType({})  # {modality: [B, C]}  # type: ignore[assignment]
-  features: dict[str, PyTree] = MappingProxyType({})  # {modality: what the encoder returned}  # type: ignore[assignment]
-  aux: dict[str, PyTree] = MappingProxyType({})  # "split_logits" {modality: [B, C]}, members, CAMs...  # type: ignore[assignment]
+  unimodal_logits: Mapping[str, Array] = {}  # {modality: [B, C]}
+  features: Mapping[str, PyTree] = {}  # {modality: what the encoder returned}
+  aux: Mapping[str, PyTree] = {}  # "split_logits" {modality: [B, C]}, members, CAMs...
 
 
 class Clock(NamedTuple):

@@ -44,15 +44,17 @@ def laplace_posterior(
   precision = jnp.eye(flat.size, dtype=weights.dtype) / prior_variance
   if prior_precision is not None:
     precision = prior_precision
-  centred = flat if prior_mean is None else flat - prior_mean
   spread = (jax.vmap(jnp.diag)(probabilities)
             - probabilities[:, :, None] * probabilities[:, None, :])  # [B, C, C]
   curvature = jnp.einsum("bij,bk,bl->ikjl", spread, inputs, inputs).reshape(flat.size, flat.size)
   residual = probabilities - jax.nn.one_hot(label, classes, dtype=weights.dtype)
-  slope = (residual.T @ inputs).reshape(classes * width) + precision @ centred
+  # Lambda^{-1} (H W - dCE + P m): the Newton step without subtracting P W from itself.
+  target = curvature @ flat - (residual.T @ inputs).reshape(classes * width)
+  if prior_mean is not None:
+    target = target + precision @ prior_mean
   factor = cho_factor(curvature + precision, lower=True)
   covariance = cho_solve(factor, jnp.eye(flat.size, dtype=weights.dtype))
-  return flat - cho_solve(factor, slope), 0.5 * (covariance + covariance.T)
+  return cho_solve(factor, target), 0.5 * (covariance + covariance.T)
 
 
 def gradient_moments(

@@ -102,7 +102,7 @@ def _write_cache(path: Path, arrays: dict[str, np.ndarray]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
       with temporary.open("wb") as file:
-        np.savez(file, **arrays)
+        np.savez(file, allow_pickle=False, **arrays)
       temporary.replace(path)
     finally:
       temporary.unlink(missing_ok=True)

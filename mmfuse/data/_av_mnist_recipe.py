@@ -32,7 +32,7 @@ class Clips(NamedTuple):
   length: np.ndarray  # int [C], samples kept, at most 8,000
   digit: np.ndarray  # int [C]
   speaker: np.ndarray  # int [C], position in SPEAKERS
-  index: np.ndarray  # int [C], the recording's number within (digit, speaker)
+  number: np.ndarray  # int [C], the recording's number within (digit, speaker)
 
 
 class Source(NamedTuple):
@@ -63,13 +63,13 @@ class Rows(NamedTuple):
 
 
 def make_clips(found: list[tuple[int, int, int, np.ndarray]]) -> Clips:
-  """Clips from (digit, speaker, index, samples), cut to 8,000 samples and scaled to unit RMS."""
+  """Clips from (digit, speaker, number, samples), cut to 8,000 samples and scaled to unit RMS."""
   out = np.zeros((len(found), RATE), np.float32)
   for row, (*_, samples) in enumerate(found):
     samples = samples[:RATE].astype(np.float64)
     out[row, : len(samples)] = unit_rms(samples)
-  digit, speaker, index = (np.array([c[i] for c in found]) for i in range(3))
-  return Clips(out, np.array([min(len(c[3]), RATE) for c in found]), digit, speaker, index)
+  digit, speaker, number = (np.array([c[i] for c in found]) for i in range(3))
+  return Clips(out, np.array([min(len(c[3]), RATE) for c in found]), digit, speaker, number)
 
 
 def unit_rms(x: np.ndarray) -> np.ndarray:
@@ -182,7 +182,7 @@ def _build_block(source: Source, basis: Basis, low: int, high: int) -> Rows:
     audio=spectrogram(sounds)[..., None],
     label=source.label[low:high].astype(np.int32),
     speaker=source.clips.speaker[spoken].astype(np.int32),
-    clip=source.clips.index[spoken].astype(np.int32),
+    clip=source.clips.number[spoken].astype(np.int32),
   )
 
 

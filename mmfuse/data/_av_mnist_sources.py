@@ -83,8 +83,9 @@ def read_clips(path: Path, sha256: str) -> tuple[recipe.Clips, recipe.Clips]:
   try:
     with tarfile.open(path, "r:gz") as archive:
       for member in archive:
-        if _CLIP_NAME.fullmatch(member.name) and member.isreg() and member.size <= _MAX_WAV:
-          wavs[member.name.rsplit("/", 1)[-1]] = archive.extractfile(member).read()
+        content = archive.extractfile(member) if member.isreg() else None
+        if content and _CLIP_NAME.fullmatch(member.name) and member.size <= _MAX_WAV:
+          wavs[member.name.rsplit("/", 1)[-1]] = content.read()
   except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error):
     raise DataError(f"{path} is not a complete tar.gz archive") from None
   if clips_digest(wavs) != sha256:
@@ -96,13 +97,13 @@ def read_clips(path: Path, sha256: str) -> tuple[recipe.Clips, recipe.Clips]:
 
 
 def decode_clips(wavs: dict[str, bytes]) -> tuple[recipe.Clips, recipe.Clips]:
-  """(train, test) clips from {"{digit}_{speaker}_{index}.wav": bytes}, 8 kHz, 16 bit, mono."""
+  """(train, test) clips from {"{digit}_{speaker}_{number}.wav": bytes}, 8 kHz, 16 bit, mono."""
   found = []
   for name, content in wavs.items():
-    digit, speaker, index = _CLIP_NAME.fullmatch(name).groups()
+    digit, speaker, number = name.removesuffix(".wav").split("_")
     with wave.open(io.BytesIO(content)) as file:
       samples = np.frombuffer(file.readframes(recipe.RATE), "<i2")
-    found.append((int(digit), recipe.SPEAKERS.index(speaker), int(index), samples))
+    found.append((int(digit), recipe.SPEAKERS.index(speaker), int(number), samples))
   found.sort(key=lambda clip: clip[:3])
   return (
     recipe.make_clips([c for c in found if c[2] >= TEST_CLIPS]),

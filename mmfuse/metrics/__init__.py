@@ -1,7 +1,5 @@
 """What is measured: running metrics, calibration, gradient diagnostics, modality contributions."""
 
-# ruff: noqa: I001 (one import per line, the house style)
-
 from mmfuse.metrics._calibration import auroc
 from mmfuse.metrics._calibration import average_precision
 from mmfuse.metrics._calibration import ece

@@ -1,7 +1,5 @@
 """One honest table: records of runs in, markdown, CSV, terminal, PNG and one HTML page out."""
 
-# ruff: noqa: I001 (one import per line, the house style)
-
 from mmfuse.report._bars import bars
 from mmfuse.report._curves import curves
 from mmfuse.report._html import html

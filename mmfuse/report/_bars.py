@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mmfuse.report import _format
+from mmfuse.report._columns import majority_row
 from mmfuse.report._figure import COLOURS, INK, new_figure, plain, save, tidy, wrap
 from mmfuse.report._summary import FUSED, UNIMODAL, Row, Summary, as_summary
 
@@ -22,7 +23,7 @@ def _bars_of(row: Row, modalities: Sequence[str]) -> list[tuple[str, Any]]:
 def bars(results: Any, path: str | os.PathLike) -> pathlib.Path:
   """A bar per method and head (fused, then each modality) with 95 % t intervals, as PNG at `path`.
 
-  `results` as in `markdown`. A dashed line marks the majority class. Returns the path. Raises
+  `results` as in `markdown`. A dashed line marks the constant predictor. Returns the path. Raises
   ImportError with a sentence where matplotlib is absent, ValueError without rows.
   """
   summary: Summary = as_summary(results)
@@ -35,7 +36,8 @@ def bars(results: Any, path: str | os.PathLike) -> pathlib.Path:
   lines = sum(len(b) for _, b in drawn)
   figure = new_figure(9.0, 1.3 + 0.17 * lines + 0.12 * len(drawn))
   axes = figure.add_subplot()
-  ticks, y, handles, ends = [], 0.0, {}, [0.0]
+  handles: dict[str, Any] = {}
+  ticks, y, ends = [], 0.0, [0.0]
   for _, found in drawn:
     ticks.append(y + (len(found) - 1) / 2)
     for head, e in found:
@@ -91,11 +93,13 @@ def _finish_bars(
   axes.margins(y=0.01)
   room = 0.08 * (max(ends) - min(ends) or 1.0)  # for the numbers at the ends of the bars
   axes.set_xlim(min(min(ends) - (room if min(ends) < 0 else 0), 0), max(ends) + room)
-  if summary.majority is not None:
-    axes.axvline(scale * summary.majority, color="#B00020", linestyle="--", linewidth=1)
+  constant = majority_row(summary)
+  if constant is not None and constant.test is not None:
+    at = scale * constant.test.mean
+    axes.axvline(at, color="#B00020", linestyle="--", linewidth=1)
     axes.annotate(
-      "majority class",
-      (scale * summary.majority, 1),
+      constant.method,
+      (at, 1),
       (2, 2),
       fontsize=7,
       color="#B00020",

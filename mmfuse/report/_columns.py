@@ -46,13 +46,12 @@ def _difference(summary: Summary, base: str) -> Column:
 def _score(
   header: str, pick: Callable[[Row], Estimate | None], metric: str, key: str, interval: bool = True
 ) -> Column:
-  return Column(
-    header,
-    lambda row: _format.estimate(pick(row), metric, interval=interval),
-    lambda row: _mean(pick(row)),
-    lambda row: "" if pick(row) is None else f"n = {pick(row).n}",
-    key,
-  )
+  def hint(row):
+    e = pick(row)
+    return "" if e is None or not row.runs else f"n = {e.n}"
+
+  cell = lambda row: _format.estimate(pick(row), metric, interval=interval)
+  return Column(header, cell, lambda row: _mean(pick(row)), hint, key)
 
 
 def _contribution(row: Row, metric: str) -> str:

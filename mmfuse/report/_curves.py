@@ -35,14 +35,14 @@ def _series(history: History, field: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _limits(values: np.ndarray) -> tuple[float, float] | None:
-  """Limits that show the bulk: one run that blew up must not flatten all others."""
+  """Limits that show the bulk: an epoch that blew up must not flatten all others."""
   values = values[np.isfinite(values)]
   if values.size == 0:
     return None
-  low, high = np.percentile(values, (5, 95))
-  reach = 0.75 * (high - low) + 1e-3
-  bottom, top = max(values.min(), low - reach), min(values.max(), high + reach)
-  return bottom - 0.05 * (top - bottom) - 1e-4, top + 0.05 * (top - bottom) + 1e-4
+  bulk, top = np.percentile(values, 15), values.max()
+  bottom = max(values.min(), bulk - 2 * (top - bulk))
+  room = 0.05 * (top - bottom) + 1e-4
+  return bottom - room, top + room
 
 
 def _mean_curve(runs: Sequence[History], field: str) -> tuple[np.ndarray, np.ndarray]:

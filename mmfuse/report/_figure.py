@@ -36,7 +36,8 @@ def plain(texts: Any) -> None:
 
 def wrap(name: str, width: int) -> str:
   """Breaks a long name after `/ _ . : -` or a space where it can, anywhere where it must."""
-  lines, line = [], ""
+  lines: list[str] = []
+  line = ""
   for part in re.findall(r"[^/_.:\- ]*[/_.:\- ]?", name):
     if line and len(line) + len(part) > width:
       lines, line = [*lines, line], ""

@@ -35,7 +35,7 @@ class Difference(NamedTuple):
     return self.p_holm is not None and self.p_holm < ALPHA
 
 
-def estimate(values: Sequence[float]) -> Estimate | None:
+def estimate(values: Sequence[float] | np.ndarray) -> Estimate | None:
   """Mean and 95 % t interval of one value per unit; None without values."""
   x = np.asarray(values, np.float64)
   if x.size == 0:

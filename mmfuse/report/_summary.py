@@ -83,8 +83,9 @@ def _row(method: str, records: Sequence[Record], split: str, modalities: Sequenc
   for name in sorted({k for r in records for k in (r.get("scores") or {}).get(split, {})}):
     further = [{**r, split: (r.get("scores") or {}).get(split, {})} for r in records]
     runs = by_run(further, split, name)
-    if runs:
-      scores[name] = estimate(per_unit(runs, runs))
+    found = estimate(per_unit(runs, runs))
+    if found is not None:
+      scores[name] = found
   lost = {m: _mean((r.get("contribution") or {}).get(m) for r in records) for m in modalities}
   return Row(
     method=method,
@@ -124,9 +125,13 @@ def _compare(
 
 
 def _mark_best(rows: Sequence[Row]) -> list[Row]:
-  single = [r for r in rows if r.method.startswith(UNIMODAL) and r.validation is not None]
-  best = max(single, key=lambda r: r.validation.mean, default=None)
-  return [r._replace(best=r is best) for r in rows]
+  single = {
+    r.method: r.validation.mean
+    for r in rows
+    if r.method.startswith(UNIMODAL) and r.validation is not None
+  }
+  best = max(single, key=lambda m: single[m], default=None)
+  return [r._replace(best=r.method == best) for r in rows]
 
 
 def _one(records: Sequence[Record], field: str, default: Any, why: str) -> Any:

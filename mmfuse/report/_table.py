@@ -99,7 +99,7 @@ def csv(results: Any) -> str:
   further = sorted({s for row in summary.rows for s in row.scores} - {summary.metric})
   rows = [_flat(row, summary, further) for row in all_rows(summary)]
   rows += [{"method": m, "unavailable": why} for m, why in summary.unavailable.items()]
-  names = list(max(rows, key=len))
+  names = list(max(rows, key=lambda row: len(row)))
   out = io.StringIO()
   writer = _csv.DictWriter(out, names, restval="", lineterminator="\n")
   writer.writeheader()
@@ -126,7 +126,7 @@ def _variants(summary: Summary) -> list[list[Column]]:
 
 def _header(column: Column) -> str:
   """The header in lines of at most 9 characters: columns stay as narrow as their numbers."""
-  lines = []
+  lines: list[str] = []
   for word in column.header.split(" "):
     while len(word) > 9:
       lines, word = [*lines, word[:8] + "-"], word[8:]

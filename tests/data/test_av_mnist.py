@@ -184,7 +184,7 @@ def test_real_mnist_and_its_leading_components(real):
 @pytest.mark.needs_data
 def test_real_clips_follow_the_official_split(real):
   for clips, numbers in ((real.train.clips, range(5, 50)), (real.test.clips, range(5))):
-    assert set(clips.index) == set(numbers) and set(clips.speaker) == set(range(6))
+    assert set(clips.number) == set(numbers) and set(clips.speaker) == set(range(6))
     np.testing.assert_array_equal(np.bincount(clips.digit), np.full(10, 6 * len(numbers)))
 
 
@@ -201,7 +201,7 @@ def test_real_rows(real):
   known = {
     (s, i, d)
     for c in (real.train.clips, real.test.clips)
-    for s, i, d in zip(c.speaker.tolist(), c.index.tolist(), c.digit.tolist())
+    for s, i, d in zip(c.speaker.tolist(), c.number.tolist(), c.digit.tolist())
   }
   assert spoken <= known and len(spoken) > 150
   assert (raw["clip"][raw["split"] == "test"] < 5).all()

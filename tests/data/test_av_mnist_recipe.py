@@ -88,7 +88,7 @@ def test_clips_are_cut_and_scaled():
   np.testing.assert_array_equal(clips.length, [8_000, 2])
   np.testing.assert_array_equal(clips.wave[0], 1)
   np.testing.assert_allclose(clips.wave[1, :3], [3 / 12.5**0.5, -4 / 12.5**0.5, 0], rtol=1e-6)
-  assert (clips.digit[0], clips.speaker[1], clips.index[1]) == (3, 2, 8)
+  assert (clips.digit[0], clips.speaker[1], clips.number[1]) == (3, 2, 8)
 
 
 def test_coloured_noise_has_unit_rms_and_leans_to_low_frequencies():

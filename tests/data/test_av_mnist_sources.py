@@ -72,10 +72,10 @@ def test_clips_are_read_in_memory_and_split_by_number(tmp_path):
   path = _archive(tmp_path / "x.tar.gz", WAVS)
   train, test = sources.read_clips(path, sources.clips_digest(WAVS))
   np.testing.assert_array_equal(train.digit, [0, 7])
-  np.testing.assert_array_equal(train.index, [49, 5])
+  np.testing.assert_array_equal(train.number, [49, 5])
   np.testing.assert_array_equal(train.length, [8_000, 2])
   np.testing.assert_allclose(train.wave[1, :2], [3 / 12.5**0.5, 4 / 12.5**0.5], rtol=1e-6)
-  assert (test.digit, test.speaker, test.index) == (7, recipe.SPEAKERS.index("theo"), 4)
+  assert (test.digit, test.speaker, test.number) == (7, recipe.SPEAKERS.index("theo"), 4)
   assert os.listdir(tmp_path) == ["x.tar.gz"]
 
 
@@ -115,4 +115,4 @@ def test_fake_sources_are_balanced_and_tell_the_digits_apart():
   test = raw.test.images.reshape(20, -1)
   nearest = np.square(test[:, None] - means).sum(-1).argmin(1)
   assert (nearest == raw.test.label).mean() > 0.9
-  assert not set(raw.train.clips.index) & set(raw.test.clips.index)
+  assert not set(raw.train.clips.number) & set(raw.test.clips.number)

@@ -38,3 +38,7 @@ def test_same_content_same_print():
 )
 def test_every_part_counts(change):
   assert print_of(**change) != print_of()
+
+
+def test_an_absent_row_is_not_a_row_of_zeros():
+  assert print_of(b=np.zeros(6)) != print_of(b=np.zeros(6), mask_b=[0, 1, 1, 1, 1, 1])

@@ -52,7 +52,7 @@ def test_shapley_of_a_modality_that_adds_nothing_is_zero():
 
 
 def test_what_is_missing_is_named():
-  with pytest.raises(ValueError, match=r"subset \('b',\) is needed, given are: \('a',\), \('a', 'b'\)"):
+  with pytest.raises(ValueError, match=r"\('b',\) is needed, given are: \('a',\), \('a', 'b'\)"):
     metrics.contribution({("a", "b"): 1.0, ("a",): 0.5})
   with pytest.raises(ValueError, match=r"subset \(\) is needed"):
     metrics.shapley({("a",): 0.5})

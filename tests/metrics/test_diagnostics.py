@@ -61,7 +61,7 @@ def test_names_give_the_order_and_missing_objectives_are_left_out():
   assert out["cosine/image"] == pytest.approx(1.0)
   assert out["norm_fused/audio"] == pytest.approx(3.0)
   assert "cosine/audio" not in out and "norm/audio" not in out
-  with pytest.raises(ValueError, match="stacked over 2 objectives, but 3 are named: fused, audio, image"):
+  with pytest.raises(ValueError, match="over 2 objectives, but 3 are named: fused, audio, image"):
     metrics.conflict(grads, labels(grads))
 
 
