@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.complete
-export MMFUSE_DATA_DIR ?= $(wildcard ../shared/data)
+export MMFUSE_DATA_DIR ?= $(abspath $(wildcard ../shared/data))
 
 .PHONY: compare test lint clean
 

@@ -1,4 +1,4 @@
-"""The command line: mmfuse compare | methods | data | predict | cite. Heavy imports wait until needed."""
+"""The command line: mmfuse compare | methods | data | predict | cite. Heavy imports wait."""
 
 import contextlib
 import dataclasses
@@ -7,7 +7,7 @@ import json
 import os
 import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import tyro
@@ -55,39 +55,65 @@ class Cite:
   """A method's name or an output folder."""
 
 
-COMMANDS = {"compare": Compare, "methods": Methods, "data": Data, "predict": Predict, "cite": Cite}
+COMMANDS: dict[str, Callable[..., Any]] = {
+  "compare": Compare,
+  "methods": Methods,
+  "data": Data,
+  "predict": Predict,
+  "cite": Cite,
+}
 
 
 def _compare(cfg: Compare, command: str) -> int:
   cfg.check()
   if cfg.threads is not None:
     _limit_threads(cfg.threads)
-  from rich.console import Console
-
   from mmfuse import protocol, report
 
   summary = protocol.run(cfg, command)
-  Console().print(report.terminal(summary))
+  _console().print(report.terminal(summary))
   print(report.caption(summary))
   print(report.sentence(summary))
   print(f"written to {protocol.output_folder(cfg)}/ (index.html shows it all)")
+  if summary.info["interrupted"]:
+    return 130
   return 1 if any(why.startswith("failed:") for why in summary.unavailable.values()) else 0
+
+
+def _console() -> Any:
+  """The terminal; a file or pipe has no width, and a table squeezed into 80 columns no names."""
+  from rich.console import Console
+
+  console = Console()
+  return console if console.is_terminal else Console(width=160)
 
 
 def _limit_threads(threads: int) -> None:
   """XLA:CPU sizes its pool by the cores a process may use; it must be said before JAX starts."""
-  if "jax" in sys.modules and threads != len(os.sched_getaffinity(0)):
-    print("warning: --threads has no effect once JAX is running", file=sys.stderr)
+  if not hasattr(os, "sched_setaffinity"):
+    print("warning: --threads has no effect on this system", file=sys.stderr)
     return
   cores = sorted(os.sched_getaffinity(0))
+  if "jax" in sys.modules and threads != len(cores):
+    print("warning: --threads has no effect once JAX is running", file=sys.stderr)
+    return
   os.sched_setaffinity(0, cores[:threads])
 
 
 def _methods(args: Methods) -> int:
   from mmfuse import methods
 
-  rows = [{"name": name, "kind": e.kind, "family": e.family, "fidelity": e.fidelity, "paper": e.paper, "file": e.file}
-          for name, e in methods.METHODS.items()]
+  rows = [
+    {
+      "name": name,
+      "kind": e.kind,
+      "family": e.family,
+      "fidelity": e.fidelity,
+      "paper": e.paper,
+      "file": e.file,
+    }
+    for name, e in methods.METHODS.items()
+  ]
   return _list(rows, args.json)
 
 
@@ -101,7 +127,6 @@ def _list(rows: list[dict[str, Any]], as_json: bool) -> int:
   if as_json:
     print(json.dumps(rows, indent=1))
     return 0
-  from rich.console import Console
   from rich.table import Table
 
   table = Table(box=None, pad_edge=False)
@@ -109,23 +134,23 @@ def _list(rows: list[dict[str, Any]], as_json: bool) -> int:
     table.add_column(name, overflow="fold")
   for row in rows:
     table.add_row(*row.values())
-  Console().print(table)
+  _console().print(table)
   return 0
 
 
 def _predict(args: Predict) -> int:
-  from mmfuse import protocol
+  from mmfuse import protocol, report
 
-  text = protocol.predict(args.run, args.data, method=args.method, seed=args.seed)
-  if args.out is None:
-    print(text, end="")
-    return 0
-  target = pathlib.Path(args.out)
-  if target.exists():
+  target = None if args.out is None else pathlib.Path(args.out)
+  if target is not None and target.exists():
     raise UsageError(f"--out {args.out!r} exists; nothing is overwritten")
-  if not target.parent.is_dir():
+  if target is not None and not target.parent.is_dir():
     raise UsageError(f"--out {args.out!r}: there is no folder {str(target.parent)!r}")
-  target.write_text(text)
+  text = protocol.predict(args.run, args.data, method=args.method, seed=args.seed)
+  if target is None:
+    print(text, end="")
+  else:
+    report.write_whole(target, text.encode())
   return 0
 
 
@@ -134,14 +159,16 @@ def _cite(args: Cite) -> int:
 
   folder = pathlib.Path(args.what)
   if args.what in methods.METHODS or not folder.is_dir():
-    names = [args.what]
+    try:
+      entries = [methods.citation(args.what)]
+    except ValueError as error:
+      raise UsageError(f"{error}; nor is there a folder of that name") from error
   else:
-    from mmfuse import report
-    if not (folder / "results.jsonl").is_file():
-      raise UsageError(f"there is no results.jsonl in {args.what!r}")
-    names = [r["method"].split("/")[0] for r in report.read_jsonl(folder / "results.jsonl")]
-  entries = [methods.citation(n) for n in dict.fromkeys(names) if len(names) == 1 or n in methods.METHODS]
-  print("\n\n".join(dict.fromkeys(e for e in entries if e)) or f"% {args.what}: nothing to cite")
+    from mmfuse.protocol._predict import read_run
+
+    names = [r["method"].split("/")[0] for r in read_run(folder)[2]]
+    entries = [methods.citation(n) for n in names if n in methods.METHODS]
+  print("\n\n".join(dict.fromkeys(filter(None, entries))) or f"% {args.what}: nothing to cite")
   return 0
 
 
@@ -161,26 +188,36 @@ def main(argv: Sequence[str] | None = None) -> int:
   argv = list(sys.argv[1:] if argv is None else argv)
   if argv and not argv[0].startswith("-") and argv[0] not in COMMANDS:
     from mmfuse.protocol._config import closest
+
     print(f"mmfuse: unknown command {argv[0]!r}; {closest(argv[0], COMMANDS)}", file=sys.stderr)
     return 2
   said = io.StringIO()
   try:
     with contextlib.redirect_stderr(said):
-      args = tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="mmfuse", args=argv or ["--help"], config=(
-          tyro.conf.OmitSubcommandPrefixes,))
+      args = tyro.extras.subcommand_cli_from_dict(
+        COMMANDS, prog="mmfuse", args=argv or ["--help"], config=(tyro.conf.OmitSubcommandPrefixes,)
+      )
   except SystemExit as stop:
     if stop.code:
       print(f"mmfuse: {_sentence(said.getvalue())}", file=sys.stderr)
     return int(stop.code or 0)
+  from mmfuse.data import DataError
+
   try:
     if isinstance(args, Compare):
       return _compare(args, " ".join(["mmfuse", *argv]))
-    return {Methods: _methods, Data: _data, Predict: _predict, Cite: _cite}[type(args)](args)
-  except KeyboardInterrupt:
-    print("interrupted", file=sys.stderr)
+    return RUN[type(args)](args)
+  except KeyboardInterrupt as stop:
+    print(f"mmfuse: interrupted {stop}".rstrip(), file=sys.stderr)
     return 130
-  except ValueError as error:
-    if type(error).__name__ in ("UsageError", "DataError") or isinstance(args, Cite):
-      print(f"mmfuse: {error}", file=sys.stderr)
-      return 2
-    raise
+  except (UsageError, DataError) as error:
+    print(f"mmfuse: {' '.join(str(error).split())}", file=sys.stderr)
+    return 2
+
+
+RUN: dict[type, Callable[[Any], int]] = {
+  Methods: _methods,
+  Data: _data,
+  Predict: _predict,
+  Cite: _cite,
+}

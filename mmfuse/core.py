@@ -23,7 +23,7 @@ class Batch(NamedTuple):
   label: PyTree  # int [B] classes; int [B, L] multi-label 0/1; float [B] or [B, R] regression; a pytree; None
   mask: dict[str, Bool[Array, "B"]]  # {modality: [B]}, True = present
   weight: Float[Array, "B"]  # weight of the example; 0 = padding
-  index: Int[Array, "B"]  # row in its split
+  index: Int[Array, "B"]  # type: ignore[assignment]  # row in its split
   extra: Mapping[str, PyTree] = {}  # {name: [B, ...]}: pseudo-labels, lengths...
 
 

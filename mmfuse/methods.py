@@ -1,7 +1,7 @@
 """THE INDEX: every method by name, its builder, paper, kind, fidelity and file.
 
 A builder is `build(model, learning_rate, *, tx=None, **hyper) -> Method`; `tx` replaces the shared
-optimiser (`train.sgd(learning_rate)`). Entries are callable, so `METHODS["mimo"](model, 1e-2)` works.
+optimiser (`train.sgd(learning_rate)`). Entries are callable: `METHODS["mimo"](model, 1e-2)`.
 """
 
 import difflib
@@ -30,9 +30,9 @@ class Entry(NamedTuple):
   paper: str
   file: str
   cite: str = ""  # BibTeX
-  grid: Mapping[str, tuple] = MappingProxyType({})  # the one hyper-parameter that `--tune 9` searches
+  grid: Mapping[str, tuple] = MappingProxyType({})  # the hyper-parameter that `--tune 9` searches
   tasks: tuple[str, ...] = ALL_TASKS
-  rates: tuple[float, ...] | None = None  # own learning rates to search, for a builder with its own optimiser
+  rates: tuple[float, ...] | None = None  # the three to search, of a builder with its own optimiser
   per_modality: bool = False  # a row per modality; `build` takes `modality=`
 
   def __call__(self, model: Any, learning_rate: float = 0.03, **hyper) -> Method:
@@ -53,17 +53,21 @@ def _num_objectives(model) -> int:
 def unimodal(model, learning_rate=0.03, *, tx=None, modality=None) -> Method:
   """One modality alone (the first one by default): its encoder and its head."""
   modality = sorted(model.modalities)[0] if modality is None else modality
-  return train.supervised(model.restrict((modality,)), objectives.unimodal, _tx(tx, learning_rate),
-                          predict=lambda o, mask: o._replace(logits=o.unimodal_logits[modality]))
+  return train.supervised(
+    model.restrict((modality,)),
+    objectives.unimodal,
+    _tx(tx, learning_rate),
+    predict=lambda o, mask: o._replace(logits=o.unimodal_logits[modality]),
+  )
 
 
 def average_predictions(outputs: Outputs, mask: dict) -> Outputs:
-  """log of the mean over present modalities of softmax(z_m); sigmoid where it is given multi-labels upstream."""
+  """log of the mean over present modalities of softmax(z_m) [B, C]; 0 where none is present."""
   names = sorted(outputs.unimodal_logits)
   present = jnp.stack([mask[m] for m in names])[..., None]
   chances = jnp.stack([jax.nn.log_softmax(outputs.unimodal_logits[m]) for m in names])
   count = jnp.maximum(present.sum(0), 1)
-  mean = jax.nn.logsumexp(jnp.where(present, chances, -jnp.inf), axis=0, where=None) - jnp.log(count)
+  mean = jax.nn.logsumexp(jnp.where(present, chances, -jnp.inf), axis=0) - jnp.log(count)
   return outputs._replace(logits=jnp.where(present.any(0), mean, 0.0))
 
 
@@ -96,24 +100,34 @@ def uniform(model, learning_rate=0.03, *, tx=None) -> Method:
 
 def ogm(model, learning_rate=0.03, *, tx=None, alpha=0.3, **options) -> Method:
   """On-the-fly gradient modulation of the joint loss, without noise."""
-  return train.supervised(model, objectives.fused,
-                          optax.chain(balancing.ogm(alpha=alpha, **options), _tx(tx, learning_rate)))
+  return train.supervised(
+    model,
+    objectives.fused,
+    optax.chain(balancing.ogm(alpha=alpha, **options), _tx(tx, learning_rate)),
+  )
 
 
 def ogm_ge(model, learning_rate=0.03, *, tx=None, alpha=0.3, **options) -> Method:
   """On-the-fly gradient modulation with generalisation-enhancing noise."""
-  return train.supervised(model, objectives.fused,
-                          optax.chain(balancing.ogm_ge(alpha=alpha, **options), _tx(tx, learning_rate)))
+  return train.supervised(
+    model,
+    objectives.fused,
+    optax.chain(balancing.ogm_ge(alpha=alpha, **options), _tx(tx, learning_rate)),
+  )
 
 
 # Weightings and aggregators: rules on the fused and uni-modal losses.
 
 
-def _ruled(rule: Callable[..., balancing.Aggregator], parts: int = 1) -> Callable[..., Method]:
-  def build(model, learning_rate=0.03, *, tx=None, **hyper) -> Method:
-    return train.supervised(model, objectives.fused_and_unimodal, _tx(tx, learning_rate),
-                            aggregator=rule(_num_objectives(model), **hyper),
-                            parts=hyper.get("parts", parts))
+def _ruled(rule: Callable[..., balancing.Aggregator]) -> Callable[..., Method]:
+  def build(model, learning_rate=0.03, *, tx=None, parts=1, **hyper) -> Method:
+    return train.supervised(
+      model,
+      objectives.fused_and_unimodal,
+      _tx(tx, learning_rate),
+      aggregator=rule(_num_objectives(model), **hyper),
+      parts=parts,
+    )
 
   build.__doc__ = rule.__doc__
   return build
@@ -126,12 +140,14 @@ _OGM = """@inproceedings{peng2022balanced,
 }"""
 _MIMO = """@article{fernando2025mimo,
   title={Mitigating Modality Imbalance in Multi-modal Learning via Multi-objective Optimization},
-  author={Fernando, Heshan and Ram, Parikshit and Zhou, Yi and Dan, Soham and Samulowitz, Horst and Baracaldo, Nathalie and Chen, Tianyi},
+  author={Fernando, Heshan and Ram, Parikshit and Zhou, Yi and Dan, Soham
+    and Samulowitz, Horst and Baracaldo, Nathalie and Chen, Tianyi},
   journal={arXiv:2511.06686}, year={2025}
 }"""
 _STCH = """@inproceedings{lin2024smooth,
   title={Smooth Tchebycheff Scalarization for Multi-Objective Optimization},
-  author={Lin, Xi and Zhang, Xiaoyuan and Yang, Zhiyuan and Liu, Fei and Wang, Zhenkun and Zhang, Qingfu},
+  author={Lin, Xi and Zhang, Xiaoyuan and Yang, Zhiyuan and Liu, Fei and Wang,
+    Zhenkun and Zhang, Qingfu},
   booktitle={ICML}, year={2024}
 }"""
 _MMPARETO = """@inproceedings{wei2024mmpareto,
@@ -146,7 +162,8 @@ _MGDA = """@inproceedings{sener2018multi,
 }"""
 _PCGRAD = """@inproceedings{yu2020gradient,
   title={Gradient Surgery for Multi-Task Learning},
-  author={Yu, Tianhe and Kumar, Saurabh and Gupta, Abhishek and Levine, Sergey and Hausman, Karol and Finn, Chelsea},
+  author={Yu, Tianhe and Kumar, Saurabh and Gupta, Abhishek and Levine, Sergey
+    and Hausman, Karol and Finn, Chelsea},
   booktitle={NeurIPS}, year={2020}
 }"""
 _CAGRAD = """@inproceedings{liu2021conflict,
@@ -156,36 +173,53 @@ _CAGRAD = """@inproceedings{liu2021conflict,
 }"""
 _BOGC = """@article{guo2025bogc,
   title={Multi-Modal Learning with Bayesian-Oriented Gradient Calibration},
-  author={Guo, Peizheng and Wang, Jingyao and Guo, Huijie and Li, Jiangmeng and Sun, Chuxiong and Zheng, Changwen and Qiang, Wenwen},
+  author={Guo, Peizheng and Wang, Jingyao and Guo, Huijie and Li, Jiangmeng
+    and Sun, Chuxiong and Zheng, Changwen and Qiang, Wenwen},
   journal={arXiv:2505.23071}, year={2025}
 }"""
 
 _B = "balancing"
 
+# fmt: off
 METHODS: dict[str, Entry] = {
-    "unimodal": Entry(unimodal, "baseline", _B, "baseline", "each modality alone", "methods.py", per_modality=True),
-    "late_average": Entry(late_average, "baseline", _B, "baseline", "independent models, averaged", "methods.py"),
-    "joint": Entry(joint, "baseline", _B, "baseline", "fused loss only", "methods.py"),
-    "uniform": Entry(uniform, "baseline", _B, "baseline", "sum of fused and uni-modal losses", "methods.py"),
-    "ogm": Entry(ogm, "modulator", _B, "parity", "Peng et al., CVPR 2022", "balancing/_ogm.py", _OGM,
-                 {"alpha": (0.1, 0.3, 0.8)}, LABELLED),
-    "ogm_ge": Entry(ogm_ge, "modulator", _B, "parity", "Peng et al., CVPR 2022", "balancing/_ogm.py", _OGM,
-                    {"alpha": (0.1, 0.3, 0.8)}, LABELLED),
-    "mimo": Entry(_ruled(balancing.mimo), "weighting", _B, "reconstructed", "Fernando et al., arXiv 2511.06686, 2025",
-                  "balancing/_mimo.py", _MIMO, {"lam": (0.3, 1.0, 3.0)}),
-    "stch": Entry(_ruled(balancing.stch), "weighting", _B, "parity", "Lin et al., ICML 2024",
-                  "balancing/_stch.py", _STCH, {"mu": (0.3, 1.0, 3.0)}),
-    "mmpareto": Entry(_ruled(balancing.mmpareto), "aggregator", _B, "parity", "Wei and Hu, ICML 2024",
-                      "balancing/_mmpareto.py", _MMPARETO, {"gamma": (1.0, 1.5, 2.0)}),
-    "mgda": Entry(_ruled(balancing.mgda), "aggregator", _B, "parity", "Sener and Koltun, NeurIPS 2018",
-                  "balancing/_mgda.py", _MGDA),
-    "pcgrad": Entry(_ruled(balancing.pcgrad), "aggregator", _B, "parity", "Yu et al., NeurIPS 2020",
-                    "balancing/_pcgrad.py", _PCGRAD),
-    "cagrad": Entry(_ruled(balancing.cagrad), "aggregator", _B, "parity", "Liu et al., NeurIPS 2021",
-                    "balancing/_cagrad.py", _CAGRAD, {"c": (0.2, 0.5, 0.8)}),
-    "bogc": Entry(_ruled(balancing.bogc), "aggregator", _B, "reconstructed", "Guo et al., arXiv 2505.23071, 2025",
-                  "balancing/_bogc.py", _BOGC, {"evidence_scale": (0.01, 1.0, 100.0)}),
+  "unimodal": Entry(
+    unimodal, "baseline", _B, "baseline", "each modality alone", "methods.py", per_modality=True),
+  "late_average": Entry(
+    late_average, "baseline", _B, "baseline", "independent models, averaged", "methods.py"),
+  "joint": Entry(joint, "baseline", _B, "baseline", "fused loss only", "methods.py"),
+  "uniform": Entry(
+    uniform, "baseline", _B, "baseline", "sum of fused and uni-modal losses", "methods.py"),
+  "ogm": Entry(
+    ogm, "modulator", _B, "parity", "Peng et al., CVPR 2022",
+    "balancing/_ogm.py", _OGM, {"alpha": (0.1, 0.3, 0.8)}, LABELLED),
+  "ogm_ge": Entry(
+    ogm_ge, "modulator", _B, "parity", "Peng et al., CVPR 2022",
+    "balancing/_ogm.py", _OGM, {"alpha": (0.1, 0.3, 0.8)}, LABELLED),
+  "mimo": Entry(
+    _ruled(balancing.mimo), "weighting", _B, "reconstructed",
+    "Fernando et al., arXiv 2511.06686, 2025",
+    "balancing/_mimo.py", _MIMO, {"lam": (0.3, 1.0, 3.0)}),
+  "stch": Entry(
+    _ruled(balancing.stch), "weighting", _B, "parity", "Lin et al., ICML 2024",
+    "balancing/_stch.py", _STCH, {"mu": (0.3, 1.0, 3.0)}),
+  "mmpareto": Entry(
+    _ruled(balancing.mmpareto), "aggregator", _B, "parity", "Wei and Hu, ICML 2024",
+    "balancing/_mmpareto.py", _MMPARETO, {"gamma": (1.0, 1.5, 2.0)}),
+  "mgda": Entry(
+    _ruled(balancing.mgda), "aggregator", _B, "parity", "Sener and Koltun, NeurIPS 2018",
+    "balancing/_mgda.py", _MGDA),
+  "pcgrad": Entry(
+    _ruled(balancing.pcgrad), "aggregator", _B, "parity", "Yu et al., NeurIPS 2020",
+    "balancing/_pcgrad.py", _PCGRAD),
+  "cagrad": Entry(
+    _ruled(balancing.cagrad), "aggregator", _B, "parity", "Liu et al., NeurIPS 2021",
+    "balancing/_cagrad.py", _CAGRAD, {"c": (0.2, 0.5, 0.8)}),
+  "bogc": Entry(
+    _ruled(balancing.bogc), "aggregator", _B, "reconstructed",
+    "Guo et al., arXiv 2505.23071, 2025",
+    "balancing/_bogc.py", _BOGC, {"evidence_scale": (0.01, 1.0, 100.0)}),
 }
+# fmt: on
 
 # What `compare` runs unless told otherwise.
 DEFAULT = tuple(METHODS)

@@ -1,7 +1,7 @@
 """Kinds of balancing rules, and the one place that imports `optax.experimental.aggregating`.
 
 modulator   an `optax.GradientTransformationExtraArgs`: a link of the user's `tx`;
-weighting   a `Weighting`: an aggregator whose weights depend on the loss values alone (one backward);
+weighting   a `Weighting`: an aggregator whose weights depend on the losses alone (one backward);
 aggregator  an `Aggregator`: gradients [K, *param] -> [*param].
 """
 
@@ -18,10 +18,11 @@ Aggregator = aggregating.Aggregator
 
 
 class Weighting(Aggregator):
-  """An aggregator that needs only the losses: `weigh(losses [K], state, params, **extra) -> (weights [K], state)`.
+  """An aggregator that needs only the losses.
 
+  `weigh(losses [K], state, params, **extra) -> (weights [K], state)`; one backward pass, with the
+  weights as the cotangent of the losses, then replaces K.
   `after(losses, state) -> state`, where given, sees the losses of the same batch after the update.
-  `supervised` then takes one backward pass, with the weights as the cotangent of the losses.
   """
 
   weigh: Callable[..., tuple[jax.Array, Any]]

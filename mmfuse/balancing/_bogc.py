@@ -1,4 +1,4 @@
-"""BOGC: each objective is trusted, parameter by parameter, by the precision of its gradient. An aggregator.
+"""BOGC: per parameter, each objective is trusted by the precision of its gradient. An aggregator.
 
 Guo, Wang, Guo, Li, Sun, Zheng, Qiang: "Multi-Modal Learning with Bayesian-Oriented Gradient
 Calibration", arXiv 2505.23071, 2025. The evidence-to-weight formula is reconstructed: the paper's
@@ -22,7 +22,7 @@ _FLOOR = 1e-30  # keeps 1 / v finite in float32
 
 class BogcState(NamedTuple):
   weights: jax.Array  # [K], mean over the contested parameters of each objective's weight
-  log_evidence: jax.Array  # mean log e over them: far above 0 = precision weighting, far below = plain mean
+  log_evidence: jax.Array  # mean log e there: >> 0 is precision weighting, << 0 the plain mean
   mean: Any  # variance="ema": moving average of the gradients [K, *param]; else ()
   variance: Any  # variance="ema": moving average of the squared deviations [K, *param]; else ()
   squared: jax.Array  # [K], sum of the squared weights of those averages, which makes them unbiased
@@ -35,10 +35,11 @@ def evidence(var: jax.Array, evidence_scale: float = 1.0) -> jax.Array:
 
 
 def fuse_opinions(e: jax.Array, present: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
-  r"""Reduced Dempster fusion of K one-sided opinions: belief b_k = e_k / (K + \sum e), uncertainty K / (K + \sum e).
+  r"""Reduced Dempster fusion of K opinions: b_k = e_k / (K + \sum e), u = K / (K + \sum e).
 
-  Objective k supports itself alone (Dirichlet alpha = e + 1). The closed form of the sequential
-  fusion, independent of its order; b sums to 1 - u. Shapes [K, ...] -> ([K, ...], [...]).
+  Returns (belief b [K, ...], uncertainty u [...]), with \sum b + u = 1, from evidence [K, ...].
+  Opinion k supports k alone (Dirichlet alpha = e + 1). The closed form of the sequential fusion,
+  independent of its order.
   """
   here = _column(present, e)
   e = jnp.where(here, e, 0.0)
@@ -48,18 +49,18 @@ def fuse_opinions(e: jax.Array, present: jax.Array | None = None) -> tuple[jax.A
 
 
 def evidence_weights(
-    var: jax.Array,
-    *,
-    mode: str = "calibrated",
-    evidence_scale: float = 1.0,
-    present: jax.Array | None = None,
+  var: jax.Array,
+  *,
+  mode: str = "calibrated",
+  evidence_scale: float = 1.0,
+  present: jax.Array | None = None,
 ) -> jax.Array:
   r"""Weights [K, ...] that sum to 1 over K in every dimension, from gradient variances [K, ...].
 
   Args:
     var: v > 0.
-    mode: "calibrated": w = b + u / K = (e_k + 1) / (K + \sum e), between the plain mean (e << 1) and
-      precision weighting (e >> 1); "belief": w = b / \sum b, precision weighting; "single": the
+    mode: "calibrated": w = b + u / K = (e_k + 1) / (K + \sum e), between the plain mean (e << 1)
+      and precision weighting (e >> 1); "belief": w = b / \sum b, precision weighting; "single": the
       opinions of one hypothesis each, w = (e_k + 1 / K) / (1 + \sum e).
     evidence_scale: e = evidence_scale / v; its size relative to 1 is what matters.
     present: bool [K]; absent objectives get 0 and K counts the present ones.
@@ -80,33 +81,33 @@ def _column(present: jax.Array | None, like: jax.Array) -> jax.Array:
 
 
 def aggregate_by_bogc(
-    num_objectives: int,
-    *,
-    variance: str = "ema",
-    decay: float = 0.9,
-    mode: str = "calibrated",
-    evidence_scale: float = 1.0,
-    rescale: str = "none",
+  num_objectives: int,
+  *,
+  variance: str = "ema",
+  decay: float = 0.9,
+  mode: str = "calibrated",
+  evidence_scale: float = 1.0,
+  rescale: str = "none",
 ) -> Aggregator:
-  r"""d = \sum_k w_k g_k per parameter, w = `evidence_weights` of the gradients' variances; [K, *param] -> [*param].
+  r"""d = \sum_k w_k g_k per parameter, w = `evidence_weights` of the gradients' variances.
 
-  Only objectives that can move a leaf (its label's `rows`) and are present take part; a leaf that one
-  objective reaches keeps its plain gradient.
+  Gradients [K, *param] -> [*param]. Only objectives that can move a leaf (its label's `rows`) and
+  are present take part; heads and leaves that one objective reaches keep their plain gradient.
 
   Args:
     num_objectives: K >= 1.
-    variance: "ema": over steps, from exponential moving averages kept in the state (twice the stacked
-      gradients of memory); "parts": over the S >= 2 parts of the batch, unbiased, from the extra
-      argument `parts` (tree [S, K, *param]).
+    variance: "ema": over steps, from exponential moving averages kept in the state (twice the
+      stacked gradients of memory); "parts": over the S >= 2 parts of the batch, unbiased, from the
+      extra argument `parts` (tree [S, K, *param]).
     decay: of the moving averages, in [0, 1). The averages are started at the first gradient and the
       variance made unbiased, so early steps are not understated; the first step has none and weighs
       all alike.
     mode, evidence_scale: see `evidence_weights`.
-    rescale: "none" = a convex combination, about 1/K of the sum's scale; "sum" = times the number of
-      objectives taking part in the leaf.
+    rescale: "none" = a convex combination, about 1/K of the sum's scale; "sum" = times the number
+      of objectives taking part in the leaf.
 
   Raises:
-    ValueError: an unknown option, a decay outside [0, 1), gradients of another K, fewer than 2 parts.
+    ValueError: an unknown option, a decay outside [0, 1), gradients of another K, only 1 part.
     TypeError: variance="parts" without `parts`.
   """
   num_objectives = _groups.check_count(num_objectives)
@@ -119,13 +120,24 @@ def aggregate_by_bogc(
     raise ValueError(f"evidence_scale must be positive, got {evidence_scale}")
 
   def init_fn(params):
-    zeros = () if variance == "parts" else jax.tree.map(
-        lambda p: jnp.zeros((num_objectives, *p.shape), jnp.float32), params)
+    zeros = (
+      ()
+      if variance == "parts"
+      else jax.tree.map(lambda p: jnp.zeros((num_objectives, *p.shape), jnp.float32), params)
+    )
     blank = jnp.zeros(num_objectives, jnp.float32)
-    return BogcState(_groups.uniform_weights(num_objectives), jnp.zeros((), jnp.float32),
-                     zeros, zeros, blank, jnp.zeros(num_objectives, jnp.int32))
+    return BogcState(
+      _groups.uniform_weights(num_objectives),
+      jnp.zeros((), jnp.float32),
+      zeros,
+      zeros,
+      blank,
+      jnp.zeros(num_objectives, jnp.int32),
+    )
 
-  def update_fn(updates, state, params=None, *, parts=None, labels=None, present=None, **extra_args):
+  def update_fn(
+    updates, state, params=None, *, parts=None, labels=None, present=None, **extra_args
+  ):
     del params, extra_args
     _groups.check_stacked(updates, num_objectives)
     here = _groups.everyone(present, num_objectives)
@@ -142,14 +154,16 @@ def aggregate_by_bogc(
 
 def _parts_variance(parts: Any) -> Any:
   if parts is None:
-    raise TypeError("BOGC with variance='parts' needs the extra argument parts= (a tree [S, K, *param])")
+    raise TypeError(
+      "BOGC with variance='parts' needs the extra argument parts= (a tree [S, K, *param])"
+    )
   if any(p.shape[0] < 2 for p in jax.tree.leaves(parts)):
     raise ValueError("a variance over parts needs at least 2 parts of the batch, got 1")
   return jax.tree.map(lambda p: jnp.var(p.astype(jnp.float32), axis=0, ddof=1), parts)
 
 
 def _moving(state: BogcState, updates: Any, present: jax.Array, decay: float) -> BogcState:
-  """Moving mean and variance, deviations taken before the mean moves; absent objectives keep theirs."""
+  """Moving mean and variance, deviations from the mean before it moves; the absent keep theirs."""
   rate = jnp.where(state.seen == 0, 1.0, 1.0 - decay) * present
 
   def shaped(leaf):
@@ -160,7 +174,8 @@ def _moving(state: BogcState, updates: Any, present: jax.Array, decay: float) ->
   var = jax.tree.map(lambda v, d: (1.0 - shaped(v)) * (v + shaped(v) * d**2), state.variance, delta)
   squared = (1.0 - rate) ** 2 * state.squared + rate**2
   return state._replace(
-      mean=mean, variance=var, squared=squared, seen=state.seen + present.astype(jnp.int32))
+    mean=mean, variance=var, squared=squared, seen=state.seen + present.astype(jnp.int32)
+  )
 
 
 def _unbiased(state: BogcState) -> Any:
@@ -170,7 +185,7 @@ def _unbiased(state: BogcState) -> Any:
 
 
 def _calibrate(updates, var, labels, present, mode, evidence_scale, rescale):
-  """-> (direction, mean weights [K], mean log evidence) over the leaves that several objectives reach."""
+  """(direction, mean weights [K], mean log evidence) over leaves that several objectives reach."""
   num = present.shape[0]
   leaves, treedef = jax.tree.flatten(updates)
   tags = _groups.flat_labels(labels, len(leaves))

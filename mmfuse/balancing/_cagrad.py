@@ -22,7 +22,11 @@ class CagradState(NamedTuple):
 
 
 def cagrad_weights(
-    gram: jax.Array, c: float = 0.5, present: jax.Array | None = None, *, rescale: int | str = 1,
+  gram: jax.Array,
+  c: float = 0.5,
+  present: jax.Array | None = None,
+  *,
+  rescale: int | str = 1,
 ) -> tuple[jax.Array, jax.Array]:
   r"""(simplex weights w [K], multipliers [K]) of CAGrad from the Gram matrix A [K, K].
 
@@ -54,6 +58,7 @@ def _line_search(gram, linear, radius):
 
   With s = q1 + t q2 the root is s = -sign(l) |l| sqrt(r / (cc^2 - l^2 / q2)), r = q0 - q1^2 / q2.
   """
+
   def step(weights, best, worst):
     pulled = gram @ weights
     l = linear[best] - linear[worst]
@@ -70,17 +75,19 @@ def _line_search(gram, linear, radius):
 
 
 def aggregate_by_cagrad(
-    num_objectives: int, c: float = 0.5, *, rescale: int | str = 1, scope: str = "global") -> Aggregator:
-  r"""d = g_0 + c |g_0| g_w / |g_w|, g_0 the mean gradient, g_w the simplex combination that makes the
-  worst objective improve most; gradients [K, *param] -> [*param].
+  num_objectives: int, c: float = 0.5, *, rescale: int | str = 1, scope: str = "global"
+) -> Aggregator:
+  r"""d = g_0 + c |g_0| g_w / |g_w|, g_0 the mean gradient; gradients [K, *param] -> [*param].
+
+  g_w is the simplex combination that makes the worst objective improve most.
 
   Args:
     num_objectives: K >= 1.
     c: radius around the mean gradient, >= 0 (paper: .5). 0 is the mean.
     rescale: 0 = as is; 1 = divided by 1 + c^2 (default of the released code); 2 = by 1 + c. All are
       on the mean's scale; "sum" = 1 times the number of present objectives.
-    scope: "global" = one Gram matrix over all shared parameters; "encoder" = one per encoder and one
-      for the rest. Needs labels.
+    scope: "global" = one Gram matrix over all shared parameters; "encoder" = one per encoder and
+      one for the rest. Needs labels.
 
   With `labels`, heads keep their own plain gradient and are left out of the Gram matrix.
 
@@ -101,8 +108,12 @@ def aggregate_by_cagrad(
     del state, params, extra_args
     _groups.check_stacked(updates, num_objectives)
     direction, weights = _groups.aggregate(
-        lambda gram, rows, here: cagrad_weights(gram, c, here, rescale=rescale)[1],
-        updates, labels, _groups.everyone(present, num_objectives), scope)
+      lambda gram, rows, here: cagrad_weights(gram, c, here, rescale=rescale)[1],
+      updates,
+      labels,
+      _groups.everyone(present, num_objectives),
+      scope,
+    )
     return direction, CagradState(weights)
 
   return Aggregator(init_fn, update_fn)

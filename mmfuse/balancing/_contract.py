@@ -23,17 +23,17 @@ class ContractError(AssertionError):
 
 
 def check_contract(
-    factory: Callable[..., optax.GradientTransformation],
-    num_objectives: int = 3,
-    *,
-    params: Any = None,
+  factory: Callable[..., optax.GradientTransformation],
+  num_objectives: int = 3,
+  *,
+  params: Any = None,
 ) -> None:
   """Checks a balancing rule the way the library checks its own.
 
-  Updates have the shapes and dtypes of the parameters; the state keeps structure, shapes, dtypes and
-  weak types; two calls are one trace; unknown extra arguments are accepted; zero gradients and a
-  modality absent from a whole batch stay finite; K = 1 works; and, with two or more devices, sharded
-  gradients give the same updates.
+  Updates have the shapes and dtypes of the parameters; the state keeps structure, shapes, dtypes
+  and weak types; two calls are one trace; unknown extra arguments are accepted; zero gradients and
+  a modality absent from a whole batch stay finite; K = 1 works; and, with two or more devices,
+  sharded gradients give the same updates.
 
   Args:
     factory: `factory(num_objectives) -> Aggregator`, or, where every argument has a default,
@@ -64,13 +64,15 @@ def check_contract(
     rule.sharded(first)
   if rule.aggregates:
     single = _Checked(factory, _Problem(1, params))
-    updates, state = single.call(single.problem.gradients(0), single.init(), single.problem.extra(0))
+    updates, state = single.call(
+      single.problem.gradients(0), single.init(), single.problem.extra(0)
+    )
     single.same_shapes(updates)
     single.finite(updates, state, "a single objective (K = 1)")
 
 
 class _Problem:
-  """Parameters, gradients with the zeros that late fusion has, and the extra arguments of a step."""
+  """Parameters, gradients with the zeros of late fusion, and the extra arguments of a step."""
 
   def __init__(self, num_objectives: int, params: Any):
     if num_objectives < 1:
@@ -82,7 +84,8 @@ class _Problem:
     self.modalities = names
     flat, treedef = jax.tree.flatten(tree.label_leaves(self.params, names))
     self.labels = jax.tree.unflatten(
-        treedef, [tree.Label(l.modality, l.part, self._rows(l)) for l in flat])
+      treedef, [tree.Label(l.modality, l.part, self._rows(l)) for l in flat]
+    )
 
   def _rows(self, label: tree.Label) -> tuple[int, ...]:
     if label.modality is None:
@@ -91,8 +94,8 @@ class _Problem:
     rows = (own,) if label.part == "head" else (0, own)
     return tuple(k for k in rows if k < self.num)
 
-  def gradients(self, seed: int, rows: bool = True) -> Any:
-    """[K, *param] (or [*param]), zero where a row cannot reach."""
+  def gradients(self, seed: int) -> Any:
+    """[K, *param], zero where a row cannot reach."""
     rng = np.random.default_rng(seed)
 
     def one(p, label):
@@ -115,12 +118,20 @@ class _Problem:
     losses = jnp.asarray(rng.uniform(0.5, 2.0, size=self.num), jnp.float32)
     clock = Clock(*(jnp.asarray(n, jnp.int32) for n in (seed, seed, 0, 1, 9)))
     return {
-        "value": losses.sum(), "losses": losses, "present": jnp.ones(self.num, bool),
-        "scores": unimodal_scores(unimodal, label, mask), "logits": logits(),
-        "unimodal_logits": unimodal, "label": label, "weight": jnp.ones(_BATCH, jnp.float32),
-        "mask": mask, "features": unimodal, "key": jax.random.key(seed), "clock": clock,
-        "parts": jax.tree.map(lambda *g: jnp.stack(g), *(self.gradients(s) for s in range(_PARTS))),
-        "argument_nobody_knows": jnp.zeros((), jnp.float32),
+      "value": losses.sum(),
+      "losses": losses,
+      "present": jnp.ones(self.num, bool),
+      "scores": unimodal_scores(unimodal, label, mask),
+      "logits": logits(),
+      "unimodal_logits": unimodal,
+      "label": label,
+      "weight": jnp.ones(_BATCH, jnp.float32),
+      "mask": mask,
+      "features": unimodal,
+      "key": jax.random.key(seed),
+      "clock": clock,
+      "parts": jax.tree.map(lambda *g: jnp.stack(g), *(self.gradients(s) for s in range(_PARTS))),
+      "argument_nobody_knows": jnp.zeros((), jnp.float32),
     }
 
   def without_one(self, state: Any):
@@ -129,8 +140,9 @@ class _Problem:
     present = extra["present"].at[-1].set(self.num == 1)
     extra["mask"] = {**extra["mask"], last: jnp.zeros(_BATCH, bool)}
     extra |= {
-        "present": present, "losses": extra["losses"] * present,
-        "scores": unimodal_scores(extra["unimodal_logits"], extra["label"], extra["mask"]),
+      "present": present,
+      "losses": extra["losses"] * present,
+      "scores": unimodal_scores(extra["unimodal_logits"], extra["label"], extra["mask"]),
     }
 
     def silence(axis):
@@ -146,7 +158,10 @@ class _Problem:
 
 def _default_params(modalities):
   def layer(inputs, outputs):
-    return {"kernel": jnp.ones((inputs, outputs), jnp.float32), "bias": jnp.ones(outputs, jnp.float32)}
+    return {
+      "kernel": jnp.ones((inputs, outputs), jnp.float32),
+      "bias": jnp.ones(outputs, jnp.float32),
+    }
 
   heads = {m: layer(2, 4) for m in (*modalities, tree.FUSED)}
   return {**{m: layer(4, 2) for m in modalities}, tree.HEADS: heads}
@@ -155,8 +170,11 @@ def _default_params(modalities):
 def _build(factory: Callable[..., Any], num_objectives: int) -> Any:
   """`factory(num_objectives)` if it asks for an argument, else `factory()`."""
   positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-  wanted = [p for p in inspect.signature(factory).parameters.values()
-            if p.kind in positional and (p.default is p.empty or p.name == "num_objectives")]
+  wanted = [
+    p
+    for p in inspect.signature(factory).parameters.values()
+    if p.kind in positional and (p.default is p.empty or p.name == "num_objectives")
+  ]
   return factory(num_objectives) if wanted else factory()
 
 
@@ -168,7 +186,9 @@ class _Checked:
     self.name = getattr(factory, "__name__", type(factory).__name__)
     self.tx = _build(factory, problem.num)
     if not isinstance(self.tx, optax.GradientTransformation):
-      raise ContractError(f"{self.name} must return an optax transformation, got {type(self.tx).__name__}")
+      raise ContractError(
+        f"{self.name} must return an optax transformation, got {type(self.tx).__name__}"
+      )
     self.aggregates = isinstance(self.tx, Aggregator)
 
     def update(updates, state, extra):
@@ -188,25 +208,32 @@ class _Checked:
   def once(self):
     if self.traces != 1:
       raise ContractError(
-          f"{self.name} was traced {self.traces} times for calls of equal shapes: its state changes type "
-          "between calls")
+        f"{self.name} was traced {self.traces} times for calls of equal shapes: its state changes "
+        "type between calls"
+      )
 
   def same_shapes(self, updates):
     params = self.problem.params
     if jax.tree.structure(updates) != jax.tree.structure(params):
-      raise ContractError(f"{self.name} returned updates of another tree structure than the parameters")
-    for (path, u), p in zip(jax.tree_util.tree_flatten_with_path(updates)[0], jax.tree.leaves(params)):
+      raise ContractError(
+        f"{self.name} returned updates of another tree structure than the parameters"
+      )
+    for (path, u), p in zip(
+      jax.tree_util.tree_flatten_with_path(updates)[0], jax.tree.leaves(params)
+    ):
       if (u.shape, u.dtype) != (p.shape, p.dtype):
         raise ContractError(
-            f"{self.name} returned {u.dtype}{list(u.shape)} for the parameter "
-            f"{jax.tree_util.keystr(path)} of {p.dtype}{list(p.shape)} (K = {self.problem.num})")
+          f"{self.name} returned {u.dtype}{list(u.shape)} for the parameter "
+          f"{jax.tree_util.keystr(path)} of {p.dtype}{list(p.shape)} (K = {self.problem.num})"
+        )
 
   def finite(self, updates, state, when: str):
     for kind, value in (("update", updates), ("state", state)):
       for path, leaf in jax.tree_util.tree_flatten_with_path(value)[0]:
         if jnp.issubdtype(leaf.dtype, jnp.inexact) and not bool(jnp.isfinite(leaf).all()):
           raise ContractError(
-              f"{self.name} gave a non-finite {kind} at {jax.tree_util.keystr(path)} for {when}")
+            f"{self.name} gave a non-finite {kind} at {jax.tree_util.keystr(path)} for {when}"
+          )
 
   def sharded(self, expected):
     """The same update with every even-sized last axis spread over two devices."""
@@ -222,20 +249,28 @@ class _Checked:
     everywhere = NamedSharding(mesh, PartitionSpec())
     rest, state = jax.device_put((extra, self.init()), everywhere)
     updates, _ = self.call(
-        jax.tree.map(place, self.problem.gradients(0)), state, {**rest, "parts": parts})
+      jax.tree.map(place, self.problem.gradients(0)), state, {**rest, "parts": parts}
+    )
     for got, want in zip(jax.tree.leaves(updates), jax.tree.leaves(expected)):
       if not np.allclose(got, want, rtol=1e-4, atol=1e-5):
-        raise ContractError(f"{self.name} gives other updates when gradients are sharded over two devices")
+        raise ContractError(
+          f"{self.name} gives other updates when gradients are sharded over two devices"
+        )
 
 
 def _same_state(before, after):
   if jax.tree.structure(before) != jax.tree.structure(after):
     raise ContractError(
-        f"the state changed structure: {jax.tree.structure(before)} became {jax.tree.structure(after)}")
+      f"the state changed structure: {jax.tree.structure(before)} "
+      f"became {jax.tree.structure(after)}"
+    )
   for (path, a), b in zip(jax.tree_util.tree_flatten_with_path(before)[0], jax.tree.leaves(after)):
     kinds = [(np.shape(x), jnp.result_type(x), bool(getattr(x, "weak_type", True))) for x in (a, b)]
     if kinds[0] != kinds[1]:
-      what = "weak type (a Python number in init makes one)" if kinds[0][:2] == kinds[1][:2] else "type"
+      what = (
+        "weak type (a Python number in init makes one)" if kinds[0][:2] == kinds[1][:2] else "type"
+      )
       raise ContractError(
-          f"the state leaf {jax.tree_util.keystr(path)} changed {what}: "
-          f"{kinds[0][1]}{list(kinds[0][0])} became {kinds[1][1]}{list(kinds[1][0])}")
+        f"the state leaf {jax.tree_util.keystr(path)} changed {what}: "
+        f"{kinds[0][1]}{list(kinds[0][0])} became {kinds[1][1]}{list(kinds[1][0])}"
+      )

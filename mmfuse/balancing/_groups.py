@@ -42,8 +42,9 @@ def check_stacked(stacked: Any, num_objectives: int) -> None:
   for leaf in jax.tree.leaves(stacked):
     if leaf.ndim == 0 or leaf.shape[0] != num_objectives:
       raise ValueError(
-          f"this aggregator was made for {num_objectives} objectives and takes gradients "
-          f"[{num_objectives}, *param]; got a leaf of shape {list(leaf.shape)}")
+        f"this aggregator was made for {num_objectives} objectives and takes gradients "
+        f"[{num_objectives}, *param]; got a leaf of shape {list(leaf.shape)}"
+      )
 
 
 def everyone(present: Any, num_objectives: int) -> jax.Array:
@@ -70,7 +71,9 @@ def modality_order(tags: Sequence[tree.Label | None]) -> list[str]:
   return sorted({t.modality for t in tags if t is not None and t.modality is not None})
 
 
-def split(tags: Sequence[tree.Label | None], num_objectives: int, scope: str = "global") -> list[Group]:
+def split(
+  tags: Sequence[tree.Label | None], num_objectives: int, scope: str = "global"
+) -> list[Group]:
   """Groups of leaves weighed together: all at once, or one group per encoder and one for the rest.
 
   Heads and leaves that a single objective reaches are in no group. An encoder whose label names no
@@ -90,7 +93,9 @@ def split(tags: Sequence[tree.Label | None], num_objectives: int, scope: str = "
       continue
     members.setdefault(name, []).append(i)
     rows.setdefault(name, set()).update(touching)
-  return [Group(tuple(sorted(rows[name])), tuple(leaves)) for name, leaves in sorted(members.items())]
+  return [
+    Group(tuple(sorted(rows[name])), tuple(leaves)) for name, leaves in sorted(members.items())
+  ]
 
 
 def flat_labels(labels: Any, count: int) -> list[tree.Label | None]:
@@ -99,16 +104,18 @@ def flat_labels(labels: Any, count: int) -> list[tree.Label | None]:
 
 
 def aggregate(
-    weigh: Callable[[jax.Array, tuple[int, ...], jax.Array], jax.Array],
-    stacked: Any,
-    labels: Any,
-    present: jax.Array,
-    scope: str = "global",
+  weigh: Callable[[jax.Array, tuple[int, ...], jax.Array], jax.Array],
+  stacked: Any,
+  labels: Any,
+  present: jax.Array,
+  scope: str = "global",
 ) -> tuple[Any, jax.Array]:
   """Applies `weigh(gram [R, R], rows, present [R]) -> multipliers [R]` to each group.
 
   Returns (direction [*param], multipliers [K], averaged over the groups an objective is part of).
   """
+  if scope == "encoder" and labels is None:
+    raise ValueError("scope='encoder' must know the encoders: pass labels= (a tree of tree.Label)")
   leaves, treedef = jax.tree.flatten(stacked)
   num = leaves[0].shape[0]
   tags = flat_labels(labels, len(leaves))

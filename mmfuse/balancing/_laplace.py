@@ -1,7 +1,7 @@
-"""Gradient distributions from a Laplace posterior of the last layer: the first half of BOGC's route 1.
+"""Gradient distributions from a Laplace posterior of the last layer: BOGC's route 1, first half.
 
-Follows Achituve, Diamant, Netzer, Chechik, Fetaya: "Bayesian Uncertainty for Gradient Aggregation in
-Multi-Task Learning" (BayesAgg-MTL), ICML 2024, the ancestor of BOGC. Pure functions, no state.
+Follows Achituve, Diamant, Netzer, Chechik, Fetaya: "Bayesian Uncertainty for Gradient Aggregation
+in Multi-Task Learning" (BayesAgg-MTL), ICML 2024, the ancestor of BOGC. Pure functions, no state.
 """
 
 import jax
@@ -15,18 +15,19 @@ def with_bias(features: jax.Array) -> jax.Array:
 
 
 def laplace_posterior(
-    weights: jax.Array,
-    features: jax.Array,
-    label: jax.Array,
-    *,
-    prior_variance: float = 5e-3,
-    prior_mean: jax.Array | None = None,
-    prior_precision: jax.Array | None = None,
+  weights: jax.Array,
+  features: jax.Array,
+  label: jax.Array,
+  *,
+  prior_variance: float = 5e-3,
+  prior_mean: jax.Array | None = None,
+  prior_precision: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
   r"""Gaussian posterior of a softmax layer around `weights`: (mean [C (d+1)], covariance).
 
-  Lambda = \sum_b J_b^T (diag p_b - p_b p_b^T) J_b + P with J_b = I_C (x) [h_b, 1]; the mean is one Newton
-  step, vec(W) - Lambda^{-1} (d CE / d vec(W) + P (vec(W) - m)), for the cross-entropy summed over rows.
+  Lambda = \sum_b J_b^T (diag p_b - p_b p_b^T) J_b + P with J_b = I_C (x) [h_b, 1]; the mean is one
+  Newton step, vec(W) - Lambda^{-1} (d CE / d vec(W) + P (vec(W) - m)), for the cross-entropy summed
+  over rows.
 
   Args:
     weights: W [C, d + 1], rows [weights, bias]; vec is row-major.
@@ -44,8 +45,8 @@ def laplace_posterior(
   precision = jnp.eye(flat.size, dtype=weights.dtype) / prior_variance
   if prior_precision is not None:
     precision = prior_precision
-  spread = (jax.vmap(jnp.diag)(probabilities)
-            - probabilities[:, :, None] * probabilities[:, None, :])  # [B, C, C]
+  outer = probabilities[:, :, None] * probabilities[:, None, :]
+  spread = jax.vmap(jnp.diag)(probabilities) - outer  # [B, C, C]
   curvature = jnp.einsum("bij,bk,bl->ikjl", spread, inputs, inputs).reshape(flat.size, flat.size)
   residual = probabilities - jax.nn.one_hot(label, classes, dtype=weights.dtype)
   # Lambda^{-1} (H W - dCE + P m): the Newton step without subtracting P W from itself.
@@ -58,13 +59,13 @@ def laplace_posterior(
 
 
 def gradient_moments(
-    mean: jax.Array,
-    covariance: jax.Array,
-    features: jax.Array,
-    label: jax.Array,
-    normals: jax.Array,
-    *,
-    power: float = 1.0,
+  mean: jax.Array,
+  covariance: jax.Array,
+  features: jax.Array,
+  label: jax.Array,
+  normals: jax.Array,
+  *,
+  power: float = 1.0,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
   r"""Monte-Carlo mean and variance of d CE_b / d h_b over W ~ N(mean, covariance).
 

@@ -1,4 +1,4 @@
-"""Uniform weights: the sum (or mean) of all objectives. The baseline every rule has to beat. A weighting."""
+"""Uniform weights: the sum or mean of all objectives, the baseline of every rule. A weighting."""
 
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ class SumState(NamedTuple):
 def aggregate_by_sum(num_objectives: int, *, mean: bool = False) -> Weighting:
   r"""Equal weights: d = \sum_k g_k over the present objectives; gradients [K, *param] -> [*param].
 
-  Most of a balancing rule's gain over the fused loss alone is often just this sum of uni-modal losses.
+  Most of a balancing rule's gain over the fused loss alone is often just this sum.
 
   Args:
     num_objectives: K >= 1.

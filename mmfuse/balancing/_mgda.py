@@ -18,11 +18,16 @@ _RESCALE = ("none", "sum")
 
 
 class MgdaState(NamedTuple):
-  weights: jax.Array  # [K], multiplier of each gradient (the simplex weights divided by its norm s_k)
+  weights: jax.Array  # [K], multiplier of each gradient: simplex weight over s_k
 
 
 def mgda_weights(
-    gram, losses=None, present=None, *, normalize: str = "none", clip_ends: bool = False,
+  gram,
+  losses=None,
+  present=None,
+  *,
+  normalize: str = "none",
+  clip_ends: bool = False,
 ) -> tuple[jax.Array, jax.Array]:
   r"""(simplex weights w [K], multipliers w_k / s_k [K]) of the normalised gradients g_k / s_k.
 
@@ -48,17 +53,18 @@ def mgda_weights(
 
 
 def aggregate_by_mgda(
-    num_objectives: int,
-    *,
-    normalize: str = "none",
-    clip_ends: bool = False,
-    scope: str = "global",
-    rescale: str = "none",
+  num_objectives: int,
+  *,
+  normalize: str = "none",
+  clip_ends: bool = False,
+  scope: str = "global",
+  rescale: str = "none",
 ) -> Aggregator:
-  r"""d = \sum_k w_k g_k / s_k, w = argmin |\sum_k w_k g_k / s_k|^2 on the simplex; [K, *param] -> [*param].
+  r"""d = \sum_k w_k g_k / s_k, w = argmin |\sum_k w_k g_k / s_k|^2 on the simplex.
 
-  d . g_k >= |d|^2 for every k: a descent direction for all, or zero at a Pareto-stationary point. An
-  objective with a zero gradient takes all the weight, so d = 0.
+  Gradients [K, *param] -> [*param]. d . g_k >= |d|^2 for every k (with s = 1): a descent direction
+  for all, or zero at a Pareto-stationary point. An objective with a zero gradient takes all the
+  weight, so d = 0.
 
   Args:
     num_objectives: K >= 1.
@@ -67,8 +73,8 @@ def aggregate_by_mgda(
     clip_ends: False = the exact minimum; True = the released solver with ends .999 / .001.
     scope: "global" = one Gram matrix over all shared parameters; "encoder" = one per encoder (its
       fused and own objective) and one for the rest. Needs labels.
-    rescale: "none" = a convex combination, about 1/K of the sum's scale; "sum" = times the number of
-      present objectives, comparable with the uniform sum at one learning rate.
+    rescale: "none" = a convex combination, about 1/K of the sum's scale; "sum" = times the number
+      of present objectives, comparable with the uniform sum at one learning rate.
 
   With `labels`, heads keep their own plain gradient and are left out of the Gram matrix.
 
@@ -85,17 +91,22 @@ def aggregate_by_mgda(
     del params
     return MgdaState(_groups.uniform_weights(num_objectives))
 
-  def update_fn(updates, state, params=None, *, losses=None, labels=None, present=None, **extra_args):
+  def update_fn(
+    updates, state, params=None, *, losses=None, labels=None, present=None, **extra_args
+  ):
     del state, params, extra_args
     _groups.check_stacked(updates, num_objectives)
 
     def weigh(gram, rows, here):
       own_losses = None if losses is None else losses[jnp.array(rows)]
-      multipliers = mgda_weights(gram, own_losses, here, normalize=normalize, clip_ends=clip_ends)[1]
+      multipliers = mgda_weights(gram, own_losses, here, normalize=normalize, clip_ends=clip_ends)[
+        1
+      ]
       return multipliers * here.sum() if rescale == "sum" else multipliers
 
     direction, weights = _groups.aggregate(
-        weigh, updates, labels, _groups.everyone(present, num_objectives), scope)
+      weigh, updates, labels, _groups.everyone(present, num_objectives), scope
+    )
     return direction, MgdaState(weights)
 
   return Aggregator(init_fn, update_fn)

@@ -1,4 +1,4 @@
-"""MIMO: lexicographic priority for the worst uni-modal objective, by a smoothed penalty. A weighting.
+"""MIMO: priority for the worst uni-modal objective, by a smoothed penalty. A weighting.
 
 Fernando, Ram, Zhou, Dan, Samulowitz, Baracaldo, Chen: "Mitigating Modality Imbalance in Multi-modal
 Learning via Multi-objective Optimization", arXiv 2511.06686, 2025. Reconstructed from the abstract:
@@ -49,7 +49,7 @@ def mimo_objective(losses, lam=1.0, mu=1.0, *, present=None) -> jax.Array:
 
 
 def worst_weights(losses, mu, present, form: str = "lse") -> jax.Array:
-  """softmax(f / mu) over the present modalities [M]; `hard_max`: the worst one, ties shared equally."""
+  """softmax(f / mu) over the present modalities [M]; `hard_max`: the worst one, ties shared."""
   masked = jnp.where(present, losses, -jnp.inf)
   top = jnp.where(present.any(), masked.max(), 0.0)
   if form == "hard_max":
@@ -64,17 +64,17 @@ def _value(knob: float | Schedule, step: jax.Array) -> jax.Array:
 
 
 def aggregate_by_mimo(
-    num_objectives: int,
-    lam: float | Schedule = 1.0,
-    mu: float | Schedule = 1.0,
-    *,
-    form: str = "lse",
-    normalize: bool = False,
+  num_objectives: int,
+  lam: float | Schedule = 1.0,
+  mu: float | Schedule = 1.0,
+  *,
+  form: str = "lse",
+  normalize: bool = False,
 ) -> Weighting:
   r"""d = g_0 + lam \sum_m w_m g_m with w = softmax(f / mu); gradients [K, *param] -> [*param].
 
   The gradient of `mimo_objective`: one backward pass, O(M) work on scalars, no solver. lam = 0 is
-  training on the fused loss alone; mu -> inf the uniform sum times lam / M; mu -> 0 the worst modality.
+  training on the fused loss alone; mu -> inf gives each modality lam / M; mu -> 0 the worst lam.
   A modality whose loss is high because it is noisy, not because it is under-trained, is pushed all
   the same: a large mu softens that.
 

@@ -1,4 +1,4 @@
-"""Convex problems on the simplex that need only a Gram matrix: the min-norm point, and a solver for others.
+"""Convex problems on the simplex that need only a Gram matrix: the min-norm point, and a solver.
 
 Everything here is O(K^2) on scalars; the number of parameters enters only through A = G G^T.
 """
@@ -25,9 +25,10 @@ def min_norm_pair(a, b, d, *, clip_ends: bool = False) -> jax.Array:
 
 
 def simplex_descent(
-    gradient: Callable[[jax.Array], jax.Array],
-    step: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
-    present: jax.Array,
+  gradient: Callable[[jax.Array], jax.Array],
+  step: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
+  present: jax.Array,
+  dtype: jax.typing.DTypeLike = jnp.float32,
 ) -> jax.Array:
   """Minimises a convex function on the simplex over the present objectives [K]; jit-safe.
 
@@ -36,7 +37,7 @@ def simplex_descent(
   moves. From uniform weights, so equal objectives get equal weights.
   """
   count = jnp.maximum(present.sum(), 1)
-  start = jnp.where(present, 1.0 / count, 0.0).astype(jnp.float32)
+  start = jnp.where(present, 1.0 / count, 0.0).astype(dtype)
 
   def body(carry):
     weights, _, i = carry
@@ -54,19 +55,20 @@ def simplex_descent(
     return carry[1] & (carry[2] < _ITERATIONS)
 
   weights = jax.lax.while_loop(unfinished, body, (start, jnp.array(True), jnp.int32(0)))[0]
-  return weights / jnp.maximum(weights.sum(), jnp.finfo(jnp.float32).tiny)
+  return weights / jnp.where(present.any(), weights.sum(), 1.0)
 
 
-def min_norm(gram: jax.Array, present: jax.Array | None = None, *, clip_ends: bool = False) -> jax.Array:
-  r"""argmin_w w^T A w on the simplex; A [K, K] -> w [K], float32. Absent objectives get weight 0.
+def min_norm(
+  gram: jax.Array, present: jax.Array | None = None, *, clip_ends: bool = False
+) -> jax.Array:
+  r"""argmin_w w^T A w on the simplex; A [K, K] -> w [K]. Absent objectives get weight 0.
 
   `clip_ends`: the released solver for K >= 3 instead (best pair first, projected gradient with a
   line search that keeps .001 of the old point, stops at a change below 1e-5), for parity.
   """
   num = gram.shape[0]
-  gram = gram.astype(jnp.float32)
   here = jnp.ones(num, bool) if present is None else present
-  alone = here.astype(jnp.float32)
+  alone = here.astype(gram.dtype)
   if num == 1:
     return alone
   if num == 2:
@@ -78,9 +80,11 @@ def min_norm(gram: jax.Array, present: jax.Array | None = None, *, clip_ends: bo
   def step(weights, best, worst):
     slope = gram @ weights
     curve = gram[best, best] + gram[worst, worst] - 2.0 * gram[best, worst]
-    return jnp.where(curve > 0, (slope[worst] - slope[best]) / jnp.where(curve > 0, curve, 1.0), jnp.inf)
+    return jnp.where(
+      curve > 0, (slope[worst] - slope[best]) / jnp.where(curve > 0, curve, 1.0), jnp.inf
+    )
 
-  return simplex_descent(lambda w: gram @ w, step, here)
+  return simplex_descent(lambda w: gram @ w, step, here, gram.dtype)
 
 
 def project_simplex(point: jax.Array) -> jax.Array:
@@ -93,33 +97,46 @@ def project_simplex(point: jax.Array) -> jax.Array:
 
 def _best_pair(gram, present):
   num = gram.shape[0]
-  first, second = (jnp.array(i) for i in zip(*[(i, j) for i in range(num) for j in range(i + 1, num)]))
+  first, second = (
+    jnp.array(i) for i in zip(*[(i, j) for i in range(num) for j in range(i + 1, num)])
+  )
   a, b, d = gram[first, first], gram[first, second], gram[second, second]
   weight = min_norm_pair(a, b, d, clip_ends=True)
   cost = jnp.where(b >= a, a, jnp.where(b >= d, d, d + weight * (b - d)))
   k = jnp.argmin(jnp.where(present[first] & present[second], cost, jnp.inf))
-  return jnp.zeros(num, jnp.float32).at[first[k]].set(weight[k]).at[second[k]].set(1.0 - weight[k])
+  return jnp.zeros(num, gram.dtype).at[first[k]].set(weight[k]).at[second[k]].set(1.0 - weight[k])
 
 
 def _next_point(weights, slope, present):
   mean = jnp.sum(jnp.where(present, slope, 0.0)) / present.sum()
   slope = jnp.where(present, slope - mean, 0.0)
   safe = jnp.where(slope == 0, 1.0, slope)
-  to_face = jnp.where(slope < 0, -weights / safe, jnp.where(slope > 0, (1.0 - weights) / safe, 0.0))
-  hit = jnp.min(jnp.where(to_face > 1e-7, to_face, jnp.inf))
-  moved = weights + jnp.where(jnp.isfinite(hit), hit, 1.0) * slope
+  to_zero = jnp.where(slope < 0, -weights / safe, 0.0)
+  to_one = jnp.where(slope > 0, (1.0 - weights) / safe, 0.0)
+  zero = jnp.min(jnp.where(to_zero > 1e-7, to_zero, jnp.inf))
+  one = jnp.min(jnp.where(to_one > 1e-7, to_one, jnp.inf))
+  length = jnp.minimum(jnp.where(jnp.isfinite(zero), zero, 1.0), one)
+  moved = weights + length * slope
   return jnp.where(present, project_simplex(jnp.where(present, moved, -1e9)), 0.0)
+
+
+def _released_keep(gram, old, new):
+  """`min_norm_pair` of two points, from their difference: a + d - 2b cancels for close ones."""
+  delta = new - old
+  pulled = gram @ delta
+  width = delta @ pulled
+  inner = (new @ pulled) / jnp.where(width > 0, width, 1.0)
+  return jnp.where(old @ pulled >= 0, 0.999, jnp.where(new @ pulled <= 0, 0.001, inner))
 
 
 def _released_min_norm(gram, present):
   def body(carry):
     weights, _, i = carry
     new = _next_point(weights, -(gram @ weights), present)
-    a, b, d = weights @ gram @ weights, weights @ gram @ new, new @ gram @ new
-    keep = min_norm_pair(a, b, d, clip_ends=True)
-    moved = keep * weights + (1.0 - keep) * new
+    moved = weights + (1.0 - _released_keep(gram, weights, new)) * (new - weights)
     going = jnp.sum(jnp.abs(moved - weights)) >= _RELEASED_CHANGE
-    return jnp.where(going, moved, weights), going, i + 1  # it returns the point before the last move
+    # That code returns the point before the last move.
+    return jnp.where(going, moved, weights), going, i + 1
 
   def unfinished(carry):
     return carry[1] & (carry[2] < _RELEASED_ITERATIONS)

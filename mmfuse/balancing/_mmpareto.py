@@ -1,4 +1,4 @@
-"""MMPareto: per encoder, the Pareto direction of the fused and the own objective, never shrunk. An aggregator.
+"""MMPareto: per encoder, the Pareto direction of fused and own objective. An aggregator.
 
 Wei and Hu: "MMPareto: Boosting Multimodal Learning with Innocent Unimodal Assistance", ICML 2024.
 """
@@ -18,12 +18,12 @@ _RESCALE = ("tensor", "encoder")
 
 
 class MmparetoState(NamedTuple):
-  weights: jax.Array  # [K]; of modality m its own weight k_m in (k_0m, k_m), of the fused one the mean k_0m
-  cosines: jax.Array  # [K], cosine of the fused and the own gradient in encoder m; entry 0 is their mean
+  weights: jax.Array  # [K]: of modality m the k_1 of its encoder; of the fused one the mean k_0
+  cosines: jax.Array  # [K], of fused and own gradient in encoder m; entry 0 is their mean
 
 
 def pareto_pair(a: jax.Array, b: jax.Array, d: jax.Array) -> jax.Array:
-  """(k_0, k_1) from g_0.g_0, g_0.g_1, g_1.g_1: (.5, .5) without conflict, else min-norm with ends .999/.001."""
+  """(k_0, k_1) from g_0.g_0, g_0.g_1, g_1.g_1: .5 each without conflict, else min-norm weights."""
   first = jnp.where(b > 0, 0.5, min_norm_pair(a, b, d, clip_ends=True))
   return jnp.stack([first, 1.0 - first]).astype(jnp.float32)
 
@@ -38,7 +38,9 @@ def _grown(mixed: jax.Array, target: jax.Array) -> jax.Array:
   return jnp.where(mixed > 0, jnp.maximum(jnp.sqrt(target / safe), 1.0), 1.0)
 
 
-def pareto_encoder(fused: list, own: list, gamma: float, rescale: str = "tensor") -> tuple[list, Any, Any]:
+def pareto_encoder(
+  fused: list, own: list, gamma: float, rescale: str = "tensor"
+) -> tuple[list, Any, Any]:
   r"""n = 2 k_0 g_0 + 2 k_1 g_1; gamma n max(|g_0 + g_1| / |n|, 1) for the tensors of one encoder.
 
   The norm ratio is per tensor in the released code ("tensor") and per encoder in the paper.
@@ -46,7 +48,9 @@ def pareto_encoder(fused: list, own: list, gamma: float, rescale: str = "tensor"
   """
   a, b, d = _squared(fused), tree.dot(fused, own), _squared(own)
   k = pareto_pair(a, b, d)
-  mixed = [2.0 * k[0].astype(f.dtype) * f + 2.0 * k[1].astype(f.dtype) * o for f, o in zip(fused, own)]
+  mixed = [
+    2.0 * k[0].astype(f.dtype) * f + 2.0 * k[1].astype(f.dtype) * o for f, o in zip(fused, own)
+  ]
   plain = [f + o for f, o in zip(fused, own)]
   if rescale == "encoder":
     factors = [_grown(_squared(mixed), _squared(plain))] * len(mixed)
@@ -58,15 +62,16 @@ def pareto_encoder(fused: list, own: list, gamma: float, rescale: str = "tensor"
 
 
 def aggregate_by_mmpareto(
-    num_objectives: int,
-    gamma: float = 1.5,
-    *,
-    modalities: Sequence[str] | None = None,
-    rescale: str = "tensor",
+  num_objectives: int,
+  gamma: float = 1.5,
+  *,
+  modalities: Sequence[str] | None = None,
+  rescale: str = "tensor",
 ) -> Aggregator:
-  r"""Encoder m: gamma (2 k_0 g_0 + 2 k_1 g_m), k = (.5, .5) if g_0 . g_m > 0, else the min-norm weights;
-  scaled up to |g_0 + g_m| where shorter. Heads and shared leaves: the plain sum. [K, *param] -> [*param].
+  r"""Encoder m: gamma (2 k_0 g_0 + 2 k_1 g_m), scaled up to |g_0 + g_m| where shorter.
 
+  Gradients [K, *param] -> [*param]. k = (.5, .5) if g_0 . g_m > 0, else the min-norm weights with
+  ends .999 and .001. Heads and shared leaves get the plain sum.
   Without conflict it is gamma times the uniform sum. An absent objective counts as a zero gradient,
   which leaves gamma times the other one.
 
@@ -86,21 +91,26 @@ def aggregate_by_mmpareto(
   if not gamma > 0:
     raise ValueError(f"gamma must be positive, got {gamma}")
   if modalities is not None and len(set(modalities)) != num_objectives - 1:
-    raise ValueError(f"{num_objectives} objectives are 1 fused and {num_objectives - 1} modalities; "
-                     f"got the modalities {', '.join(sorted(modalities))}")
+    raise ValueError(
+      f"{num_objectives} objectives are 1 fused and {num_objectives - 1} modalities; "
+      f"got the modalities {', '.join(sorted(modalities))}"
+    )
 
   def init_fn(params):
     del params
     return MmparetoState(
-        jnp.full(num_objectives, 0.5, jnp.float32), jnp.zeros(num_objectives, jnp.float32))
+      jnp.full(num_objectives, 0.5, jnp.float32), jnp.zeros(num_objectives, jnp.float32)
+    )
 
   def update_fn(updates, state, params=None, *, labels=None, present=None, **extra_args):
     del state, params, extra_args
     _groups.check_stacked(updates, num_objectives)
     if labels is None:
       if modalities is None:
-        raise ValueError("MMPareto must know the encoders: give modalities=('audio', ...) to "
-                         "aggregate_by_mmpareto, or pass labels= to update")
+        raise ValueError(
+          "MMPareto must know the encoders: give modalities=('audio', ...) to "
+          "aggregate_by_mmpareto, or pass labels= to update"
+        )
       labels = tree.label_leaves(updates, modalities)
     return _update(updates, labels, _groups.everyone(present, num_objectives), gamma, rescale)
 
@@ -136,6 +146,7 @@ def _update(updates, labels, present, gamma, rescale):
 
 def _fused_and_own(leaves, rows, inside, here):
   """g_0 and the sum of the uni-modal rows, of which late fusion leaves only the own one."""
+
   def part(i, wanted):
     chosen = tuple(k for k in rows[i] if wanted(k))
     return tree.combine(here, leaves[i], tree.Label(None, "shared", chosen))

@@ -1,4 +1,4 @@
-"""OGM and OGM-GE: the encoder that runs ahead gets a smaller gradient. Modulators, links of the user's `tx`.
+"""OGM and OGM-GE: the encoder that runs ahead gets a smaller gradient. Modulators.
 
 Peng, Wei, Deng, Wang, Hu: "Balanced Multimodal Learning via On-the-fly Gradient Modulation",
 CVPR 2022. The rule for more than two modalities is an extension of ours.
@@ -20,10 +20,12 @@ _BENCHMARK_EPS = 1e-5  # added to the denominator by the BalanceBenchmark code
 
 
 class OgmState(NamedTuple):
-  coefficients: dict[str, jax.Array]  # {modality: scalar in (0, 1]}, what its gradients were multiplied by
+  coefficients: dict[str, jax.Array]  # {modality: scalar in (0, 1]}, multiplier of its gradients
 
 
-def discrepancy_ratios(scores: Mapping[str, jax.Array], *, form: str = "mean") -> dict[str, jax.Array]:
+def discrepancy_ratios(
+  scores: Mapping[str, jax.Array], *, form: str = "mean"
+) -> dict[str, jax.Array]:
   r"""{modality: how far it runs ahead of the others}; 0 for a modality with score 0 (absent).
 
   Absent modalities do not count as others in "mean"; the two published forms know none.
@@ -45,14 +47,16 @@ def discrepancy_ratios(scores: Mapping[str, jax.Array], *, form: str = "mean") -
   elif form == "min":
     ratios = values / (values.min() + _BENCHMARK_EPS)
   else:
-    ratios = jnp.stack([
-        jnp.sum(values[i] / (jnp.delete(values, i) + _BENCHMARK_EPS)) for i in range(len(names))])
+    ratios = jnp.stack(
+      [jnp.sum(values[i] / (jnp.delete(values, i) + _BENCHMARK_EPS)) for i in range(len(names))]
+    )
     ratios = ratios.at[-1].divide(max(len(names) - 1, 1))
   return dict(zip(names, ratios))
 
 
 def ogm_coefficients(
-    scores: Mapping[str, jax.Array], alpha: float, *, form: str = "mean") -> dict[str, jax.Array]:
+  scores: Mapping[str, jax.Array], alpha: float, *, form: str = "mean"
+) -> dict[str, jax.Array]:
   r"""k_m = 1 - tanh(alpha ratio_m) where ratio_m > 1, else 1.
 
   Where no ratio exceeds 1 (all scores equal) the first present modality in sorted order is damped,
@@ -78,14 +82,14 @@ def ogm_coefficients(
 
 
 def scale_by_ogm(
-    alpha: float = 0.3,
-    *,
-    labels: Any = None,
-    start_epoch: int = 0,
-    end_epoch: int | None = None,
-    min_ndim: int = 2,
-    variant: str = "default",
-    form: str = "mean",
+  alpha: float = 0.3,
+  *,
+  labels: Any = None,
+  start_epoch: int = 0,
+  end_epoch: int | None = None,
+  min_ndim: int = 2,
+  variant: str = "default",
+  form: str = "mean",
 ) -> optax.GradientTransformationExtraArgs:
   r"""g <- k_m g for the weight tensors of encoder m, k_m from `ogm_coefficients`; needs `scores`.
 
@@ -104,28 +108,29 @@ def scale_by_ogm(
 
 
 def scale_by_ogm_ge(
-    alpha: float = 0.3,
-    *,
-    labels: Any = None,
-    start_epoch: int = 0,
-    end_epoch: int | None = None,
-    min_ndim: int = 2,
-    variant: str = "default",
-    form: str = "mean",
+  alpha: float = 0.3,
+  *,
+  labels: Any = None,
+  start_epoch: int = 0,
+  end_epoch: int | None = None,
+  min_ndim: int = 2,
+  variant: str = "default",
+  form: str = "mean",
 ) -> optax.GradientTransformationExtraArgs:
-  r"""g <- k_m g + z (std(g) + 1e-8), z ~ N(0, I), for the weight tensors of encoder m; needs `scores`, `key`.
+  r"""g <- k_m g + z (std(g) + 1e-8), z ~ N(0, I), for the weight tensors of encoder m.
 
+  Needs `scores` and `key` as extra arguments, in a chain of the user's own or in `supervised`.
   std is the unbiased one of the tensor before modulation. Noise goes to every present encoder, also
   where k_m = 1.
 
   Args:
     alpha: strength >= 0 (README of the released code: .3 for CREMA-D, .1 for VGGSound).
-    labels: who owns a leaf: a tree of modality names or `tree.Label`s, or a callable params -> tree.
+    labels: who owns a leaf: a tree of modality names or `tree.Label`s, or params -> such a tree.
       Default: the labels the step passes, else the name of the leaf's top-level subtree. Of labels
       with parts only encoders are modulated.
-    start_epoch, end_epoch: first and last epoch of the modulation, inclusive (released code: 0, 50);
+    start_epoch, end_epoch: first and last epoch of the modulation, inclusive (released: 0, 50);
       None = to the end. A window needs the extra argument `clock`.
-    min_ndim: leaves with fewer axes (biases, norm scales) are left alone. The default 2 covers dense,
+    min_ndim: leaves with fewer axes (biases, norm scales) are left alone. 2 covers dense,
       recurrent and convolutional kernels.
     variant: "released" modulates 4-D tensors alone, as the authors' code does.
     form: ratios for more than two modalities, see `discrepancy_ratios`.
@@ -140,18 +145,24 @@ def scale_by_ogm_ge(
   rule = _Rule(alpha, labels, start_epoch, end_epoch, min_ndim, variant, form).check()
 
   def update_fn(
-      updates, state, params=None, *, scores, key, noise=None, labels=None, clock=None, **extra_args):
+    updates, state, params=None, *, scores, key, noise=None, labels=None, clock=None, **extra_args
+  ):
     del params, extra_args
     leaves, treedef, owners = rule.owners(updates, state, scores, labels)
     coefficients = rule.coefficients(state, scores, clock)
     touched = [i for i, m in enumerate(owners) if m is not None]
-    drawn = _split_normal(key, [leaves[i] for i in touched]) if noise is None else (
-        [jax.tree.leaves(noise)[i] for i in touched])
+    drawn = (
+      _split_normal(key, [leaves[i] for i in touched])
+      if noise is None
+      else ([jax.tree.leaves(noise)[i] for i in touched])
+    )
     on = rule.inside(clock)
     for i, z in zip(touched, drawn):
       grad, modality = leaves[i], owners[i]
       strength = jnp.where(on & (scores[modality] > 0), _std(grad) + 1e-8, 0.0)
-      leaves[i] = grad * coefficients[modality].astype(grad.dtype) + (z * strength).astype(grad.dtype)
+      leaves[i] = grad * coefficients[modality].astype(grad.dtype) + (z * strength).astype(
+        grad.dtype
+      )
     return jax.tree.unflatten(treedef, leaves), OgmState(coefficients)
 
   return optax.GradientTransformationExtraArgs(rule.init, update_fn)
@@ -163,11 +174,11 @@ def _std(grad: jax.Array) -> jax.Array:
 
 
 def _split_normal(key: jax.Array, leaves: list) -> list:
-  """Standard normals for all leaves from one draw: one random call compiles much faster than many."""
+  """Standard normals for all leaves from one draw, which compiles much faster than many."""
   flat = jax.random.normal(key, (sum(g.size for g in leaves),), jnp.float32)
   out, start = [], 0
   for g in leaves:
-    out.append(flat[start:start + g.size].reshape(g.shape))
+    out.append(flat[start : start + g.size].reshape(g.shape))
     start += g.size
   return out
 
@@ -208,12 +219,22 @@ class _Rule(NamedTuple):
     leaves, treedef = jax.tree.flatten(updates)
     unknown = sorted(set(scores) - set(state.coefficients))
     if unknown and self.labels is None and passed is None:
-      raise ValueError(f"scores name the modality {unknown[0]!r}, but the parameters have the subtrees "
-                       f"{', '.join(sorted(state.coefficients)) or 'none'}; give labels= if they are nested")
-    deep = (lambda g: g.ndim == 4) if self.variant == "released" else (lambda g: g.ndim >= self.min_ndim)
+      raise ValueError(
+        f"scores name the modality {unknown[0]!r}, but the parameters have the subtrees "
+        f"{', '.join(sorted(state.coefficients)) or 'none'}; give labels= if they are nested"
+      )
+    deep = (
+      (lambda g: g.ndim == 4) if self.variant == "released" else (lambda g: g.ndim >= self.min_ndim)
+    )
     names = self._names(updates, passed)
-    return leaves, treedef, [
-        m if m in scores and m in state.coefficients and deep(g) else None for g, m in zip(leaves, names)]
+    return (
+      leaves,
+      treedef,
+      [
+        m if m in scores and m in state.coefficients and deep(g) else None
+        for g, m in zip(leaves, names)
+      ],
+    )
 
   def inside(self, clock) -> jax.Array:
     """Whether this epoch lies in the window."""

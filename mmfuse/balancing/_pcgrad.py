@@ -18,11 +18,13 @@ class PcgradState(NamedTuple):
   weights: jax.Array  # [K], multiplier of each original gradient in the direction
 
 
-def pcgrad_weights(gram: jax.Array, order: jax.Array, present: jax.Array | None = None) -> jax.Array:
-  r"""Multipliers [K] of the original gradients in \sum_i p_i, in coefficient space: p_i = \sum_k c_ik g_k.
+def pcgrad_weights(
+  gram: jax.Array, order: jax.Array, present: jax.Array | None = None
+) -> jax.Array:
+  r"""Multipliers [K] of the original gradients in \sum_i p_i, where p_i = \sum_k c_ik g_k.
 
-  For j in order[i]: where p_i . g_j < 0, p_i -= (p_i . g_j) / (|g_j|^2 + 1e-8) g_j, with the original
-  g_j. Projecting on itself is harmless. Only A = G G^T is needed.
+  For j in order[i]: where p_i . g_j < 0, p_i -= (p_i . g_j) / (|g_j|^2 + 1e-8) g_j, with the
+  original g_j. Projecting on itself is harmless. Only A = G G^T is needed.
 
   Args:
     gram: A [K, K].
@@ -48,7 +50,7 @@ def random_order(key: jax.Array, num_objectives: int) -> jax.Array:
 
 
 def _turns(rows: tuple[int, ...], key: jax.Array | None, order: jax.Array | None) -> jax.Array:
-  """The order within a group of objectives: the given one with the others left out, or a drawn one."""
+  """The order within a group of objectives: the given one less the others, or a drawn one."""
   if order is not None:
     index = jnp.array(rows)
     return jnp.argsort(jnp.argsort(jnp.asarray(order), axis=1)[jnp.ix_(index, index)], axis=1)
@@ -58,16 +60,17 @@ def _turns(rows: tuple[int, ...], key: jax.Array | None, order: jax.Array | None
 
 
 def aggregate_by_pcgrad(
-    num_objectives: int, *, scope: str = "global", rescale: str = "sum") -> Aggregator:
-  r"""d = \sum_i p_i, p_i = g_i minus its components against each conflicting g_j; [K, *param] -> [*param].
+  num_objectives: int, *, scope: str = "global", rescale: str = "sum"
+) -> Aggregator:
+  r"""d = \sum_i p_i, p_i = g_i minus its components against each conflicting g_j.
 
-  Without conflict it is the uniform sum. K <= 2 does not depend on the order; K >= 3 draws one from
-  `key`, or takes `order` [K, K] as an extra argument.
+  Gradients [K, *param] -> [*param]. Without conflict it is the uniform sum. K <= 2 does not depend
+  on the order; K >= 3 draws one from `key`, or takes `order` [K, K] as an extra argument.
 
   Args:
     num_objectives: K >= 1.
-    scope: "global" = one Gram matrix over all shared parameters; "encoder" = one per encoder and one
-      for the rest. Needs labels.
+    scope: "global" = one Gram matrix over all shared parameters; "encoder" = one per encoder and
+      one for the rest. Needs labels.
     rescale: "sum" as published; "mean" divides by the number of present objectives.
 
   With `labels`, heads keep their own plain gradient and are left out of the Gram matrix.
@@ -85,18 +88,22 @@ def aggregate_by_pcgrad(
     return PcgradState(jnp.ones(num_objectives, jnp.float32))
 
   def update_fn(
-      updates, state, params=None, *, key=None, order=None, labels=None, present=None, **extra_args):
+    updates, state, params=None, *, key=None, order=None, labels=None, present=None, **extra_args
+  ):
     del state, params, extra_args
     _groups.check_stacked(updates, num_objectives)
     if num_objectives > 2 and key is None and order is None:
-      raise TypeError("PCGrad with 3 or more objectives needs the extra argument key= (or order= [K, K])")
+      raise TypeError(
+        "PCGrad with 3 or more objectives needs the extra argument key= (or order= [K, K])"
+      )
 
     def weigh(gram, rows, here):
       weights = pcgrad_weights(gram, _turns(rows, key, order), here)
       return weights / jnp.maximum(here.sum(), 1) if rescale == "mean" else weights
 
     direction, weights = _groups.aggregate(
-        weigh, updates, labels, _groups.everyone(present, num_objectives), scope)
+      weigh, updates, labels, _groups.everyone(present, num_objectives), scope
+    )
     return direction, PcgradState(weights)
 
   return Aggregator(init_fn, update_fn)

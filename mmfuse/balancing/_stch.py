@@ -22,7 +22,7 @@ class StchState(NamedTuple):
 
 
 def aggregate_by_stch(num_objectives: int, mu: float = 1.0, *, warmup: int = 4) -> Weighting:
-  r"""Gradient of K mu log \sum_k exp(log(L_k / z_k) / mu): w_k = K softmax(log(L / z) / mu)_k / L_k.
+  r"""Gradient of K mu log \sum_k (L_k / z_k)^(1 / mu): w_k = K softmax(log(L / z) / mu)_k / L_k.
 
   Epochs up to and including `warmup` descend \sum_k log L_k (w_k = 1 / L_k); the epoch `warmup`
   itself also averages the losses into the nadir z, which is used from the next one on. Without such

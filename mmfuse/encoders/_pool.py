@@ -1,11 +1,21 @@
-"""Pooling by reshape or slices: on CPU faster than `lax.reduce_window`, also in a loop."""
+"""Max-pooling by slices and selects: on CPU faster than `lax.reduce_window`, also in a loop."""
 
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 
-from mmfuse.encoders._conv import Padding, pads, windows
+from mmfuse.encoders._conv import Padding, pads
+
+
+def larger(a: jax.Array, b: jax.Array) -> jax.Array:
+  """max(a, b) elementwise, NaN included; of two that are equal, `a` gets all of the gradient.
+
+  A select and not `jnp.maximum` or a reduction, whose gradients ask `x == max(x)`: where XLA fuses
+  the two sides differently, x is recomputed with another rounding, nothing is equal and the
+  gradient is silently lost (seen on CPU behind a normalisation).
+  """
+  return jnp.where((a >= b) | jnp.isnan(a), a, b)
 
 
 def max_pool(
@@ -14,26 +24,21 @@ def max_pool(
   """Maximum over windows of x [B, *size, C] (or [C, *size, B]); strides default to `kernel`.
 
   A remainder is cut off, and an axis shorter than its window is pooled over all it has, so that
-  size 1 stays 1. Entries of a window that tie for the maximum share the gradient, whereas torch hands all
-  of it to the first; after a ReLU, tied zeros have gradient zero anyway.
+  size 1 stays 1. Of entries that tie, the first in row-major order gets the gradient, as in torch.
   """
   size = x.shape[1:-1]
   strides = tuple(strides or kernel)
   padding = pads(padding, size, kernel, strides)
-  kernel = tuple(min(k, n + sum(p)) for k, n, p in zip(kernel, size, padding))
-  if strides == kernel and not any(map(any, padding)):
-    return _blocks(x, kernel)
   x = jnp.pad(x, ((0, 0), *padding, (0, 0)), constant_values=-jnp.inf)
-  first, *others = windows(x, kernel, strides)
+  for axis in reversed(range(len(size))):  # the maximum is separable: k + k slices, not k * k
+    x = _pool_axis(x, axis + 1, min(kernel[axis], x.shape[axis + 1]), strides[axis])
+  return x
+
+
+def _pool_axis(x, axis, kernel, stride):
+  reach = (x.shape[axis] - kernel) // stride * stride + 1
+  best, *others = [
+      jax.lax.slice_in_dim(x, i, i + reach, stride, axis) for i in range(kernel)]
   for other in others:
-    first = jnp.maximum(first, other)
-  return first
-
-
-def _blocks(x, kernel):
-  """Windows that tile the array: each axis n as [n // k, k], then the maximum over the k."""
-  whole = [n - n % k for n, k in zip(x.shape[1:-1], kernel)]
-  x = jax.lax.slice(x, (0,) * x.ndim, (x.shape[0], *whole, x.shape[-1]))
-  split = [part for n, k in zip(whole, kernel) for part in (n // k, k)]
-  x = x.reshape(x.shape[0], *split, x.shape[-1])
-  return jnp.max(x, tuple(range(2, x.ndim - 1, 2)))
+    best = larger(best, other)
+  return best

@@ -71,27 +71,31 @@ def supervised_losses(
     An objective with the names in static order: "fused", then `sorted(modalities)`.
 
   Raises:
-    ValueError: neither part asked for, smoothing out of range, or class weights for other labels.
+    ValueError: neither part asked for, smoothing out of range, class weights for other labels, or a
+      fused loss asked of a model without a fused head.
   """
   if not (fused or unimodal):
     raise ValueError("an objective needs at least one loss: set fused=True or unimodal=True")
   if not 0 <= label_smoothing < 1:
     raise ValueError(f"label_smoothing must lie in [0, 1), got {label_smoothing}")
-  class_weights = None if class_weights is None else np.asarray(class_weights, np.float32)
+  by_class = None if class_weights is None else np.asarray(class_weights, np.float32)
 
   def objective(outputs: Outputs, batch: Batch, **extra) -> dict[str, jax.Array]:
     del extra
     weight = batch.weight
-    if class_weights is not None:
+    if by_class is not None:
       if task_of(batch.label) != "classification":
         raise ValueError("class_weights need one integer class per row")
-      weight = weight * jnp.asarray(class_weights)[batch.label]
+      weight = weight * jnp.asarray(by_class)[batch.label]
 
     def loss(logits, weight):
       return weighted_mean(row_losses(logits, batch.label, label_smoothing=label_smoothing), weight)
 
     losses = {}
     if fused:
+      if outputs.logits is None:
+        raise ValueError("the fused loss needs fused logits, but this model has no fused head; "
+                         "use objectives.unimodal")
       losses[FUSED] = loss(outputs.logits, weight)
     if unimodal:
       for m in sorted(outputs.unimodal_logits):

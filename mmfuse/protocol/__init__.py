@@ -1,4 +1,4 @@
-"""The fair protocol: equal trials, selection on validation, paired intervals, a sealed test split."""
+"""The fair protocol: equal trials, selection on validation, paired intervals, sealed test rows."""
 
 import importlib
 
@@ -7,13 +7,23 @@ from mmfuse.protocol._config import UsageError
 
 # Loaded on first use: the command line shows its help without waiting for JAX.
 _LAZY = {
-    "Search": "_search",
-    "load_table": "_compare",
-    "output_folder": "_compare",
-    "predict": "_predict",
-    "run": "_compare",
+  "Search": "_search",
+  "load_table": "_compare",
+  "make_model": "_rows",
+  "output_folder": "_compare",
+  "predict": "_predict",
+  "run": "_compare",
 }
-__all__ = ["Compare", "Search", "UsageError", "load_table", "output_folder", "predict", "run"]
+__all__ = [
+  "Compare",
+  "Search",
+  "UsageError",
+  "load_table",
+  "make_model",
+  "output_folder",
+  "predict",
+  "run",
+]
 
 
 def __getattr__(name: str):

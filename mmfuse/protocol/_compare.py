@@ -1,23 +1,30 @@
-"""`compare`: data in, one honest table out. Trains everything, writes every choice, then opens the test rows."""
+"""`compare`: data in, one honest table out.
+
+Trains everything, writes every choice, then opens the test rows.
+"""
 
 import dataclasses
 import datetime
+import json
 import pathlib
 import statistics
 import sys
 import time
 import traceback
+from collections.abc import Mapping
 from typing import Any
 
 from mmfuse import data, metrics, report, train
 from mmfuse.protocol import _finish
-from mmfuse.protocol._config import Compare, UsageError
-from mmfuse.protocol._progress import Progress
-from mmfuse.protocol._rows import Row, encoder_choices, make_rows
-from mmfuse.protocol._search import Diverged, Search
-from mmfuse.protocol._store import FORMAT, Store, versions
+from mmfuse.protocol._config import Compare, UsageError, own_sources
+from mmfuse.protocol._progress import Progress, duration
+from mmfuse.protocol._rows import Row, checked_model, encoder_choices, make_rows, try_settings
+from mmfuse.protocol._search import TRIAL_SEEDS, Diverged, Search
+from mmfuse.protocol._store import FORMAT, Store, read_json, versions, write_json
 
 SMOKE_ROWS = 96
+TIMING_SECONDS = 30.0  # after which no further round of step times is begun
+COST = {"aggregator": 1.8, "weighting": 1.1, "modulator": 1.1}  # of a step, over a plain one
 
 
 def load_table(cfg: Compare) -> data.Table:
@@ -25,8 +32,14 @@ def load_table(cfg: Compare) -> data.Table:
   options: dict[str, Any] = {} if cfg.train_size is None else {"train_size": cfg.train_size}
   if cfg.smoke and cfg.data == "av_mnist":
     options = {"fake": True}  # its files are the user's to bring; a smoke run needs none
-  table = data.load(cfg.data, task=cfg.task, encoders=encoder_choices(cfg), drop_empty=cfg.drop_empty,
-                    data_dir=cfg.data_dir, **options)
+  table = data.load(
+    cfg.data,
+    task=cfg.task,
+    encoders=encoder_choices(cfg),
+    drop_empty=cfg.drop_empty,
+    data_dir=cfg.data_dir,
+    **options,
+  )
   if not cfg.smoke:
     return table
   few = data.fake(table, rows=max(SMOKE_ROWS, 8 * table.num_outputs))
@@ -35,19 +48,29 @@ def load_table(cfg: Compare) -> data.Table:
 
 def smoke_of(cfg: Compare) -> Compare:
   """A smoke run: one epoch, two seeds, no search."""
-  return dataclasses.replace(cfg, epochs=1, seeds=min(cfg.seeds, 2), tune=1, batch_size=min(cfg.batch_size, 16),
-                             folds=None if cfg.folds is None else 3) if cfg.smoke else cfg
+  if not cfg.smoke:
+    return cfg
+  return dataclasses.replace(
+    cfg,
+    epochs=1,
+    seeds=min(cfg.seeds, 2),
+    tune=1,
+    batch_size=min(cfg.batch_size, 16),
+    folds=None if cfg.folds is None else 3,
+  )
 
 
 def run(cfg: Compare, command: str = "") -> report.Summary:
   """The whole comparison; see `Compare`.
 
   Returns:
-    The summary that the table shows. Files: `run.json`, `results.jsonl`, `table.md`, `table.csv`,
-    `curves.png`, `modalities.png`, `index.html`, `runs/`.
+    The summary that the table shows; `info["interrupted"]` says whether Ctrl-C ended it early.
+    Files: `run.json`, `results.jsonl`, `table.md`, `table.csv`, `curves.png`, `modalities.png`,
+    `index.html`, `runs/`.
 
   Raises:
     UsageError, data.DataError: bad input, before anything is written.
+    KeyboardInterrupt: Ctrl-C before the first row was complete.
   """
   cfg.check()
   cfg = smoke_of(cfg)
@@ -57,121 +80,206 @@ def run(cfg: Compare, command: str = "") -> report.Summary:
   rows, unavailable = make_rows(cfg, table.modalities, table.task)
   if cfg.select is not None:
     _check_select(cfg.select, table)
+  try_settings(cfg, rows, checked_model(splits[folds[0]], cfg.fusion))
   store = Store.open(cfg.out or f"results/{table.name}", cfg.resume)
   train.enable_compilation_cache()
-  info = store.start({
-      "format": FORMAT, "config": _plain(cfg), "data_fingerprint": table.fingerprint, "versions": versions(),
-      "command": command, "date": datetime.date.today().isoformat(), "data": cfg.data,
-      "name": table.name}, cfg.resume)
+  info = store.start(_info(cfg, table, command), cfg.resume)
   for note in splits[folds[0]].notes:
     print(f"note: {note}")
-  progress = Progress(total=len(rows) * len(folds) * _runs_per_row(rows, cfg), epochs=cfg.epochs)
-  searches = {fold: Search(cfg, store, s.without_test(), fold, progress.epoch) for fold, s in splits.items()}
+  for name, why in unavailable.items():
+    print(f"{name}: n/a: {why}")
+  progress = Progress(len(rows), 0, cfg.epochs)
+  made = versions()
+  searches = {
+    fold: Search(cfg, store, s.without_test(), fold, progress.epoch, made)
+    for fold, s in splits.items()
+  }
   for fold, s in splits.items():
     _finish.save_schema(store.folder, s, fold)
-  print(_estimate(cfg, rows, searches[folds[0]], len(folds)))
+  left = remaining(cfg, rows, searches)
+  progress.runs = max(1, sum(left.values()))
+  print(_estimate(cfg, rows, searches[folds[0]], left))
   done, interrupted = _train_rows(rows, searches, unavailable, progress)
-  summary = _report(cfg, info, store, searches, splits, done, unavailable, interrupted)
+  if interrupted and not done and not unavailable:
+    raise KeyboardInterrupt("before the first row was complete; --resume goes on")
+  partial = f"interrupted: {len(done)} of {len(rows)} rows are complete; --resume goes on"
+  summary = _report(
+    cfg, info, store, searches, splits, done, unavailable, partial if interrupted else ""
+  )
   if interrupted:
-    print(f"interrupted: {len(done)} of {len(rows)} rows are complete; --resume goes on")
+    print(partial)
   return summary
 
 
-def _plain(cfg: Compare) -> dict:
-  import json
-
-  return json.loads(json.dumps(cfg.numeric()))
+def _info(cfg: Compare, table: data.Table, command: str) -> dict[str, Any]:
+  """What `run.json` holds."""
+  return {
+    "format": FORMAT,
+    "config": json.loads(json.dumps(cfg.numeric())),  # as it will be read back
+    "sources": own_sources(cfg),
+    "data_fingerprint": table.fingerprint,
+    "versions": versions(),
+    "command": command,
+    "date": datetime.date.today().isoformat(),
+    "data": cfg.data,
+    "name": table.name,
+  }
 
 
 def _check_select(select: str, table: data.Table) -> None:
   known = metrics.for_task(table.task, table.num_outputs)
   names = sorted(known.compute(known.init()))
   if select not in names:
-    raise UsageError(f"--select has no metric {select!r} for {table.task}; available: {', '.join(names)}")
+    raise UsageError(
+      f"--select has no metric {select!r} for {table.task}; available: {', '.join(names)}"
+    )
 
 
-def _runs_per_row(rows: list[Row], cfg: Compare) -> int:
-  trials = max((len(r.trials(cfg)) for r in rows), default=0)
-  return trials * min(2, cfg.seeds) + max(0, cfg.seeds - 2)
+def _runs_per_row(row: Row, cfg: Compare) -> int:
+  return len(row.trials(cfg)) * min(TRIAL_SEEDS, cfg.seeds) + max(0, cfg.seeds - TRIAL_SEEDS)
 
 
-def _estimate(cfg: Compare, rows: list[Row], search: Search, folds: int) -> str:
-  """A sentence; two epochs of the first row are timed, whose programs are needed anyway."""
-  if not rows:
-    return "nothing to train"
+def remaining(cfg: Compare, rows: list[Row], searches: Mapping[Any, Search]) -> dict[str, int]:
+  """{row: runs that are not on disk yet}, over all splits."""
+  left = {}
+  for row in rows:
+    done = sum(len(s.store.run_files(row.slug, s.fold)) for s in searches.values())
+    left[row.name] = max(0, _runs_per_row(row, cfg) * len(searches) - done)
+  return left
+
+
+def _estimate(cfg: Compare, rows: list[Row], search: Search, left: Mapping[str, int]) -> str:
+  """A sentence; two epochs of one row are timed, whose programs are needed anyway."""
+  waiting = [r for r in rows if left[r.name]]
+  runs = sum(left.values())
+  if not waiting:
+    return "every run is there: only the report is written" if rows else "nothing to train"
+  row = min(waiting, key=lambda r: r.entry.kind == "own")  # a library row where there is one
+  size = f"{len(waiting)} rows, {runs} runs of {cfg.epochs} epochs"
   began = time.perf_counter()
-  row = rows[min(1, len(rows) - 1)]
-  result = train.fit(search.method(row, row.trials(cfg)[0]), search.splits, epochs=2, batch_size=cfg.batch_size,
-                     select=cfg.select)
+  try:
+    method = search.method(row, row.trials(cfg)[0])
+    result = train.fit(
+      method, search.splits, epochs=2, batch_size=cfg.batch_size, select=cfg.select
+    )
+  except Exception as error:  # the row itself will say so, with its traceback in errors.log
+    return f"{size}: no estimate of the time, {row.name} fails ({type(error).__name__})"
+  spent = time.perf_counter() - began
   step = result.logs[0].history[-1]["seconds_per_step"]
   steps = max(1, len(search.splits.train.index) // cfg.batch_size)
-  compiling = max(0.0, time.perf_counter() - began - 2 * step * steps)
-  cost = {"aggregator": 1.8, "weighting": 1.1, "modulator": 1.1}
-  epochs = sum(cost.get(r.entry.kind, 1.0) for r in rows) * _runs_per_row(rows, cfg) * folds * cfg.epochs
-  seconds = epochs * step * steps * 1.2 + len(rows) * folds * compiling * 1.3
-  return (f"{len(rows)} rows x {_runs_per_row(rows, cfg)} runs x {folds} split(s), {cfg.epochs} epochs each: "
-          f"about {_minutes(seconds)}")
+  cost = sum(COST.get(r.entry.kind, 1.0) * left[r.name] for r in waiting) * cfg.epochs
+  programs = len(waiting) * (1 if cfg.folds is None else cfg.folds)
+  compiling = max(0.0, spent - 2 * step * steps)
+  # The first program is paid for, and the others find what it warmed up.
+  return f"{size}: about {duration(cost * step * steps * 1.2 + (programs - 1) * compiling * 0.7)}"
 
 
-def _minutes(seconds: float) -> str:
-  return f"{seconds / 60:.0f} min" if seconds > 90 else f"{seconds:.0f} s"
-
-
-def _train_rows(rows, searches, unavailable, progress) -> tuple[dict[Row, dict], bool]:
+def _train_rows(
+  rows: list[Row], searches: Mapping[Any, Search], unavailable: dict[str, str], progress: Progress
+) -> tuple[dict[Row, dict], bool]:
   """-> ({row: {fold: choice}} of complete rows, interrupted). Reasons go to `unavailable`."""
-  done: dict[str, dict] = {}
+  done: dict[Row, dict] = {}
+  folder = next(iter(searches.values())).store.folder
   with progress:
     for row in rows:
       try:
-        done[row.name] = {fold: search.choose(row) for fold, search in searches.items()}
+        done[row] = {fold: search.choose(row) for fold, search in searches.items()}
+        progress.row_done(row)
       except KeyboardInterrupt:
-        return {r: done[r.name] for r in rows if r.name in done}, True
+        return done, True
       except Diverged as error:
         unavailable[row.name] = str(error)
-      except Exception as error:  # a row never takes the run down; the traceback is kept beside the table
-        unavailable[row.name] = f"failed: {type(error).__name__}: {_first_line(error)}"
-        log = next(iter(searches.values())).store.folder / "errors.log"
-        with log.open("a") as file:
-          file.write(f"--- {row.name}\n{traceback.format_exc()}\n")
-        print(f"{row.name} failed ({type(error).__name__}: {_first_line(error)}); see {log}", file=sys.stderr)
-      progress.row_done(row)
-  return {r: done[r.name] for r in rows if r.name in done}, False
+        progress.row_done(row, f"n/a: {error}")
+      except Exception as error:  # a row never takes the run down
+        unavailable[row.name] = _failure(folder, row, error)
+        progress.row_done(row, "failed")
+  return done, False
 
 
-def _first_line(error: BaseException) -> str:
-  return (str(error).strip().splitlines() or [""])[0][:160]
+def _failure(folder: pathlib.Path, row: Row, error: Exception) -> str:
+  """The reason beside the row; the whole traceback goes to errors.log."""
+  first = (str(error).strip().splitlines() or [""])[0][:160]
+  log = folder / "errors.log"
+  with log.open("a") as file:
+    file.write(f"--- {row.name}\n{''.join(traceback.format_exception(error))}\n")
+  print(f"{row.name} failed ({type(error).__name__}: {first}); see {log}", file=sys.stderr)
+  return f"failed: {type(error).__name__}: {first}"
 
 
-def _relative_times(cfg: Compare, search: Search, done: dict) -> dict[str, float]:
-  """Step time over that of `joint`, medians of interleaved epochs; {} without `joint`."""
-  built = {row.name: search.method(row, search.chosen(next(iter(choices.values()))))
-           for row, choices in done.items()}
-  if "joint" not in built:
+def _relative_times(cfg: Compare, search: Search, done: Mapping[Row, dict]) -> dict[str, float]:
+  """Step time over that of `joint`, medians of interleaved epochs; {} without `joint`.
+
+  Kept in step_times.json: a report that is only written again measures nothing.
+  """
+  names = [row.name for row in done]
+  if "joint" not in names:
     return {}
-  times = train.interleaved_step_times(built, search.splits, batch_size=cfg.batch_size, budget=30.0)
-  return {name: statistics.median(t / j for t, j in zip(laps, times["joint"])) for name, laps in times.items()}
-
-
-def _report(cfg, info, store, searches, splits, done, unavailable, interrupted) -> report.Summary:
-  """Opens the test rows, once, for the rows whose choices are written; writes everything a reader sees."""
-  first = next(iter(searches.values()))
-  shared = {
-      "relative": _relative_times(cfg, first, done) if done and not interrupted else {},
-      "evaluations": {row.name: sum(_finish.evaluations(s, row) for s in searches.values()) for row in done},
-      "versions": info["versions"],
+  path = search.store.folder / "step_times.json"
+  kept = read_json(path) if path.is_file() else {}
+  if set(names) <= set(kept):
+    return {name: kept[name] for name in names}
+  built = {
+    row.name: search.method(row, search.chosen(choices[search.fold]))
+    for row, choices in done.items()
   }
-  records = [record for row, choices in done.items() for fold, choice in choices.items()
-             for record in _finish.records_of(searches[fold], row, choice, splits[fold].test, shared)]
-  if not records and not unavailable:
-    raise UsageError("stopped before the first row was complete; --resume goes on")
+  times = train.interleaved_step_times(
+    built, search.splits, batch_size=cfg.batch_size, budget=TIMING_SECONDS
+  )
+  ratio = {
+    name: statistics.median(t / j for t, j in zip(laps, times["joint"]))
+    for name, laps in times.items()
+  }
+  write_json(path, ratio)
+  return ratio
+
+
+def _report(
+  cfg: Compare,
+  info: dict,
+  store: Store,
+  searches: Mapping[Any, Search],
+  splits: Mapping[Any, data.Splits],
+  done: dict[Row, dict],
+  unavailable: dict[str, str],
+  interrupted: str,
+) -> report.Summary:
+  """Opens the test rows of the rows whose choices are written; writes everything a reader sees."""
+  first = next(iter(searches.values()))
+  relative = {} if interrupted else _relative_times(cfg, first, done)
+  records = []
+  for row, choices in list(done.items()):
+    shared = {
+      "relative_step_time": relative.get(row.name),
+      "gradient_evaluations": sum(_finish.evaluations(s, row) for s in searches.values()),
+    }
+    try:
+      records += [
+        record
+        for fold, choice in choices.items()
+        for record in _finish.records_of(searches[fold], row, choice, splits[fold].test, shared)
+      ]
+    except Exception as error:  # as in training
+      unavailable[row.name] = _failure(store.folder, row, error)
+      del done[row]
   report.write_jsonl(records, store.folder / "results.jsonl")
-  split = next(iter(splits.values()))
-  majority = statistics.mean(_finish.majority_score(s) for s in splits.values())
-  summary = report.summarise(records, unavailable=unavailable, majority=majority, info={
-      "name": info["name"], "task": split.task, "date": info["date"], "command": info["command"],
+  split = splits[first.fold]
+  summary = report.summarise(
+    records,
+    unavailable=unavailable,
+    majority=statistics.mean(_finish.majority_score(s) for s in splits.values()),
+    info={
+      "name": info["name"],
+      "task": split.task,
+      "date": info["date"],
+      "command": info["command"],
       "sizes": {part: len(getattr(split, part).index) for part in ("train", "validation", "test")},
-      "varies": _varies(cfg), "one_rate": cfg.tune == 1, "notes": list(split.notes)})
-  curves = _finish.histories(first, [(row, first.chosen(c[first.fold])) for row, c in done.items()])
+      "varies": _varies(cfg),
+      "one_rate": cfg.tune == 1,
+      "interrupted": bool(interrupted),
+      "notes": [*split.notes, *([interrupted] if interrupted else [])],
+    },
+  )
+  curves = _finish.histories(first, [(r, first.chosen(c[first.fold])) for r, c in done.items()])
   _finish.write_report(store.folder, summary, curves)
   return summary
 

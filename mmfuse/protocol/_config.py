@@ -1,12 +1,16 @@
-"""What a comparison is asked to do: one frozen dataclass, checked before anything runs. Imports no JAX."""
+"""What a comparison is asked to do: one frozen dataclass, checked before all. Imports no JAX."""
 
 import dataclasses
 import difflib
 import hashlib
+import importlib.util
 import json
 import math
 import pathlib
-from typing import Annotated, Literal
+import sys
+import types
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -34,9 +38,9 @@ class Compare:
   seeds: int = 5
   """Runs per method; a seed fixes initialisation and batch order, the same for every method."""
   folds: int | None = None
-  """Cross-validation over so many folds (by group where there are groups) instead of one split."""
+  """Cross-validation over so many folds (by group where there are groups), not one split."""
   tune: int = 3
-  """Trials per method: 3 learning rates; 9 adds three values of a method's own hyper-parameter; 1 = none."""
+  """Trials per method: 3 learning rates; 9 adds 3 values of an own hyper-parameter; 1 = none."""
   epochs: int = 40
   """Passes over the training rows in every run."""
   batch_size: int = 64
@@ -52,7 +56,7 @@ class Compare:
   patience: int | None = None
   """Stop a run after so many epochs without improvement."""
   select: str | None = None
-  """Validation metric of the fused head: accuracy, macro_f1, balanced_accuracy, r2... None = by task."""
+  """Validation metric of the fused head: accuracy, macro_f1, r2... None = by task."""
   drop_empty: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
   """Drop rows without any modality instead of refusing them."""
   data_dir: str | None = None
@@ -79,8 +83,8 @@ class Compare:
     return tuple(r * scale for r in (0.01, 0.03, 0.1))
 
   def numeric(self) -> dict:
-    """The fields that can change a number, without those that say where and how fast."""
-    skip = ("out", "resume", "threads", "checkpoint_seconds", "data_dir")
+    """What can change a number, besides the data (their fingerprint says more than their name)."""
+    skip = ("data", "data_dir", "out", "resume", "threads", "checkpoint_seconds")
     return {k: v for k, v in dataclasses.asdict(self).items() if k not in skip}
 
   def check(self) -> None:
@@ -110,7 +114,7 @@ def split_words(words: tuple[str, ...]) -> list[str]:
 
 
 def parse_value(text: str) -> object:
-  """A number, boolean or word as JSON would read it; else the word itself (".5" and "1e-3" are numbers)."""
+  """A number or boolean as JSON reads it, ".5" too; else the word itself."""
   try:
     return json.loads(text)
   except json.JSONDecodeError:
@@ -129,8 +133,18 @@ def parse_settings(words: tuple[str, ...]) -> dict[str, dict[str, object]]:
     method, dot, name = target.rpartition(".")
     if not (equals and dot and method and name):
       raise UsageError(f"--set takes method.name=value, got {word!r}")
-    out.setdefault(method, {})[name] = parse_value(value)
+    parsed = parse_value(value)
+    if isinstance(parsed, float) and not math.isfinite(parsed):
+      raise UsageError(f"--set {target} must be a finite number, got {value}")
+    out.setdefault(method, {})[name] = parsed
   return out
+
+
+def own_sources(cfg: Compare) -> dict[str, str]:
+  """{"mine.py:rule": digest of the file} of all code that the user brings."""
+  encoders = parse_pairs(cfg.encoder, "--encoder").values()
+  specs = [w for w in (*split_words(cfg.methods), *encoders) if ":" in w]
+  return {spec: source_digest(spec) for spec in specs}
 
 
 def parse_pairs(words: tuple[str, ...], flag: str) -> dict[str, str]:
@@ -144,8 +158,8 @@ def parse_pairs(words: tuple[str, ...], flag: str) -> dict[str, str]:
   return out
 
 
-def closest(name: str, known) -> str:
-  """"closest: a, b", or all there is."""
+def closest(name: str, known: Iterable[str]) -> str:
+  """The closest of the known names, or all there are."""
   known = list(known)
   close = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
   return f"closest: {', '.join(close)}" if close else f"available: {', '.join(known)}"
@@ -156,28 +170,37 @@ def digest(value: object) -> str:
   return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
-def load_attribute(spec: str):
-  """`mine.py:name` -> the object. The file is the user's own code and is run, as an import would."""
-  import importlib.util
-  import sys
-
+def load_attribute(spec: str) -> Any:
+  """`mine.py:name` -> the object. The file is the user's own code and is run, as by an import."""
   path, _, name = spec.rpartition(":")
-  file = pathlib.Path(path)
   if not path or not name:
     raise UsageError(f"expected file.py:name, got {spec!r}")
-  if not file.is_file():
+  if not pathlib.Path(path).is_file():
     raise UsageError(f"{spec!r}: there is no file {path!r}")
-  module_name = f"mmfuse_user_{file.stem}_{digest(str(file.resolve()))}"
-  if module_name not in sys.modules:
-    loader = importlib.util.spec_from_file_location(module_name, file)
-    module = importlib.util.module_from_spec(loader)
-    sys.modules[module_name] = module
-    loader.loader.exec_module(module)
-  module = sys.modules[module_name]
+  module = _load_file(pathlib.Path(path))
   if not hasattr(module, name):
     public = [n for n in vars(module) if not n.startswith("_")]
     raise UsageError(f"{path} has no {name!r}; {closest(name, public)}")
   return getattr(module, name)
+
+
+def _load_file(file: pathlib.Path) -> types.ModuleType:
+  """The module of a file, once per content: an edited file is another module."""
+  module_name = f"mmfuse_user_{file.stem}_{digest([str(file.resolve()), file.read_text()])}"
+  if module_name in sys.modules:
+    return sys.modules[module_name]
+  spec = importlib.util.spec_from_file_location(module_name, file)
+  if spec is None or spec.loader is None:
+    raise UsageError(f"{str(file)!r} is not a Python file")
+  module = importlib.util.module_from_spec(spec)
+  sys.modules[module_name] = module  # dataclasses look their module up while it runs
+  try:
+    spec.loader.exec_module(module)
+  except Exception as error:  # whatever the user's file raises becomes the one sentence they see
+    del sys.modules[module_name]
+    said = f"{type(error).__name__}: {error}".splitlines()[0]
+    raise UsageError(f"{str(file)!r} cannot be imported: {said}") from error
+  return module
 
 
 def source_digest(spec: str) -> str:

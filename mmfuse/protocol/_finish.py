@@ -1,4 +1,4 @@
-"""The only place that reads test rows: after every choice is written, it makes records and the report."""
+"""The only place that reads test rows, after the choices are written: records and the report."""
 
 import pathlib
 import statistics
@@ -23,8 +23,14 @@ def test_subsets(modalities: tuple[str, ...]) -> list[tuple[str, ...]]:
   return [every, *(s for s in left if s)]
 
 
-def records_of(search: Search, row: Row, choice: dict, test: Any, shared: Mapping[str, Any]) -> list[dict]:
-  """One record per seed of a row on one split; opens the test rows."""
+def records_of(
+  search: Search, row: Row, choice: dict, test: Any, shared: Mapping[str, Any]
+) -> list[dict]:
+  """One record per seed of a row on one split; opens the test rows.
+
+  `unimodal` rows and `late_average` have no fused head: `fused` is that system's own prediction.
+  `shared` holds the fields that are the same for all records of the row.
+  """
   trial = search.chosen(choice)
   method = search.method(row, trial)
   template = search.template(method)
@@ -35,30 +41,39 @@ def records_of(search: Search, row: Row, choice: dict, test: Any, shared: Mappin
     saved = read_json(search.path(row, seed, trial, ".json"))
     log = train.RunLog.from_json(saved["log"])
     state = train.load_weights(search.path(row, seed, trial, ".safetensors"), template)
-    scored = dict(train.evaluate_subsets(method, state, test, metric=metric, subsets=test_subsets(modalities)))
+    scored = dict(
+      train.evaluate_subsets(method, state, test, metric=metric, subsets=test_subsets(modalities))
+    )
     full = scored[tuple(modalities)]
     name = metrics.primary(search.splits.task)
     by_subset = {subset: heads[FUSED][name] for subset, heads in scored.items()}
-    out.append({
-        "method": row.name, "seed": seed, "fold": search.fold, "metric": name,
-        "selected_epoch": log.selected_epoch, "learning_rate": trial.rate,
+    out.append(
+      {
+        "method": row.name,
+        "seed": seed,
+        "fold": search.fold,
+        "metric": name,
+        "selected_epoch": log.selected_epoch,
+        "learning_rate": trial.rate,
         "tuning": {k: choice[k] for k in ("rates", "trials", "hyper", "edge", "spread")},
         "validation": validation_scores(log, name, modalities),
         "test": {h: full[h][name] if h in full else None for h in (FUSED, *modalities)},
         "scores": {"test": full[FUSED]},
         "contribution": contribution(by_subset, modalities),
         "seconds_per_step": _step_seconds(log),
-        "relative_step_time": shared["relative"].get(row.name),
         "parameters": sum(int(np.prod(x.shape)) for x in jax.tree.leaves(template.params)),
-        "gradient_evaluations": shared["evaluations"][row.name],
+        **shared,
         "config_hash": config_hash(row.config(search.cfg)),
         "data_fingerprint": search.splits.fingerprint,
-        "versions": shared["versions"],
-    })
+        "versions": saved["versions"],
+      }
+    )
   return out
 
 
-def contribution(scores: Mapping[tuple[str, ...], float], modalities: tuple[str, ...]) -> dict[str, float]:
+def contribution(
+  scores: Mapping[tuple[str, ...], float], modalities: tuple[str, ...]
+) -> dict[str, float]:
   """{modality: what the fused prediction loses without it}; nothing to say of a single modality."""
   return metrics.contribution(scores) if len(modalities) > 1 else {}
 
@@ -69,8 +84,7 @@ def _step_seconds(log: train.RunLog) -> float:
 
 def evaluations(search: Search, row: Row) -> int:
   """Rows of gradient evaluations of all runs of a row on a split, trials included."""
-  pattern = "*.json" if search.fold is None else f"fold{search.fold}-*.json"
-  files = [f for f in (search.store.runs / row.slug).glob(pattern) if not f.name.startswith("choice")]
+  files = search.store.run_files(row.slug, search.fold)
   return sum(read_json(f)["log"]["examples"] for f in files)
 
 
@@ -79,11 +93,15 @@ def majority_score(splits: Any) -> float:
   logits = metrics.majority(splits.train.label, splits.task, splits.num_outputs)
   metric = metrics.for_task(splits.task, splits.num_outputs)
   rows = len(splits.test.index)
-  totals = metric.update(metric.init(), np.tile(logits, (rows, 1)), splits.test.label, np.ones(rows, np.float32))
+  totals = metric.update(
+    metric.init(), np.tile(logits, (rows, 1)), splits.test.label, np.ones(rows, np.float32)
+  )
   return float(metric.compute(totals)[metrics.primary(splits.task)])
 
 
-def histories(search: Search, rows_and_trials: list[tuple[Row, Trial]]) -> dict[str, list[list[dict]]]:
+def histories(
+  search: Search, rows_and_trials: list[tuple[Row, Trial]]
+) -> dict[str, list[list[dict]]]:
   """{method: per seed the curve of the final run}, for the plots."""
   name = metrics.primary(search.splits.task)
   out = {}
@@ -91,9 +109,17 @@ def histories(search: Search, rows_and_trials: list[tuple[Row, Trial]]) -> dict[
     curves = []
     for seed in search.seeds:
       history = read_json(search.path(row, seed, trial, ".json"))["log"]["history"]
-      curves.append([{"epoch": i, "validation": e["validation"][FUSED][name],
-                      "train_loss": sum(v for k, v in e.items() if k.startswith("loss/"))}
-                     for i, e in enumerate(history) if e["validation"]])
+      curves.append(
+        [
+          {
+            "epoch": i,
+            "validation": e["validation"][FUSED][name],
+            "train_loss": sum(v for k, v in e.items() if k.startswith("loss/")),
+          }
+          for i, e in enumerate(history)
+          if e["validation"]
+        ]
+      )
     out[row.name] = curves
   return out
 
@@ -104,10 +130,13 @@ def write_report(folder: pathlib.Path, summary: report.Summary, curves: dict) ->
   report.write_whole(folder / "table.csv", report.csv(summary).encode())
   images: dict[str, pathlib.Path] = {}
   if summary.rows and _can_draw():
-    images["Accuracy per modality" if summary.metric == "accuracy" else "Score per modality"] = report.bars(
-        summary, folder / "modalities.png")
+    images["Accuracy per modality" if summary.metric == "accuracy" else "Score per modality"] = (
+      report.bars(summary, folder / "modalities.png")
+    )
     if any(c for runs in curves.values() for c in runs):
-      images["Learning curves"] = report.curves(curves, folder / "curves.png", metric=summary.metric)
+      images["Learning curves"] = report.curves(
+        curves, folder / "curves.png", metric=summary.metric
+      )
   report.html(summary, images, folder / "index.html")
 
 
@@ -122,10 +151,16 @@ def _can_draw() -> bool:
 
 def save_schema(folder: pathlib.Path, splits: Any, fold: int | None) -> None:
   """What `mmfuse predict` needs besides weights: standardisation, shapes, classes."""
-  write_json(folder / ("schema.json" if fold is None else f"schema-fold{fold}.json"), {
-      "scaler": splits.scaler.to_json(), "task": splits.task, "num_outputs": splits.num_outputs,
+  write_json(
+    folder / ("schema.json" if fold is None else f"schema-fold{fold}.json"),
+    {
+      "scaler": splits.scaler.to_json(),
+      "task": splits.task,
+      "num_outputs": splits.num_outputs,
       "class_names": list(splits.class_names),
-      "inputs": {m: {"shape": list(x.shape[1:]), "dtype": str(x.dtype), "largest": int(x.max()) if x.dtype.kind == "i" else None}
-                 for m, x in sorted(splits.train.inputs.items())}})
-
-
+      "inputs": {
+        m: {"shape": list(x.shape[1:]), "largest": int(x.max()) if x.dtype.kind == "i" else None}
+        for m, x in sorted(splits.train.inputs.items())
+      },
+    },
+  )

@@ -1,6 +1,7 @@
 """The live line: what is being trained, how far it is, and when it will be done."""
 
 import sys
+import time
 from typing import Any
 
 from mmfuse.tree import FUSED
@@ -9,20 +10,30 @@ from mmfuse.tree import FUSED
 class Progress:
   """A `rich` progress bar on a terminal, one line per row elsewhere."""
 
-  def __init__(self, total: int, epochs: int):
-    self.total, self.epochs = max(1, total * epochs), epochs
+  def __init__(self, rows: int, runs: int, epochs: int):
+    self.rows, self.runs, self.epochs = rows, max(1, runs), epochs
     self.live = sys.stderr.isatty()
     self.bar: Any = None
+    self.done = 0  # rows
+    self.began = time.monotonic()
 
   def __enter__(self):
     if self.live:
       from rich.console import Console
-      from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+      from rich.progress import (
+        BarColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+      )
 
-      self.bar = Progress(TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn("left"),
-                          TimeRemainingColumn(), console=Console(stderr=True), transient=True)
+      columns = (BarColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+      self.bar = Progress(
+        TextColumn("{task.description}"), *columns, console=Console(stderr=True), transient=True
+      )
       self.bar.start()
-      self.task = self.bar.add_task("starting", total=self.total)
+      self.task = self.bar.add_task("starting", total=self.runs * self.epochs)
     return self
 
   def __exit__(self, *error):
@@ -37,11 +48,20 @@ class Progress:
     score = next(iter(heads.get(FUSED, {}).values()), float("nan"))
     rate = "" if entry["learning_rate"] is None else f" lr {entry['learning_rate']:.3g}"
     where = "" if fold is None else f" fold {fold}"
-    self.bar.update(self.task, advance=1, description=(
-        f"{row.name}{where} seed {entry['seed']}{rate} epoch {entry['epoch'] + 1}/{entry['epochs']} "
-        f"validation {100 * score:.1f}"))
+    epoch = f"epoch {entry['epoch'] + 1}/{entry['epochs']} validation {score:.3f}"
+    said = f"{row.name}{where} seed {entry['seed']}{rate} {epoch}"
+    self.bar.update(self.task, advance=1, description=said)
 
-  def row_done(self, row: Any) -> None:
-    """A row is complete."""
+  def row_done(self, row: Any, how: str = "trained") -> None:
+    """A row is complete, or has failed."""
+    self.done += 1
     if self.bar is None:
-      print(f"{row.name}: trained", flush=True)
+      spent = duration(time.monotonic() - self.began)
+      print(f"{row.name}: {how} ({self.done} of {self.rows} rows, {spent})", flush=True)
+
+
+def duration(seconds: float) -> str:
+  """Seconds as a reader wants them: 48 s, 12 min, 3.5 h."""
+  if seconds < 90:
+    return f"{seconds:.0f} s"
+  return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -12,9 +12,18 @@ import numpy as np
 from mmfuse import encoders, fusion, methods, train
 from mmfuse.core import Method
 from mmfuse.protocol._config import (
-    Compare, UsageError, closest, digest, load_attribute, parse_pairs, parse_settings, source_digest, split_words)
+  Compare,
+  UsageError,
+  closest,
+  digest,
+  load_attribute,
+  parse_pairs,
+  parse_settings,
+  source_digest,
+  split_words,
+)
 
-NINE_RATES = (0.003, 0.005, 0.01, 0.017, 0.03, 0.05, 0.1, 0.17, 0.3)  # for rows without a `grid`, SGD
+NINE_RATES = (0.003, 0.005, 0.01, 0.017, 0.03, 0.05, 0.1, 0.17, 0.3)  # rows without a `grid`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,9 +62,9 @@ class Row:
       return [Trial(r) for r in rates]
     free = {k: v for k, v in self.entry.grid.items() if k not in self.fixed}
     if not free:
-      scale = 1.0 if cfg.optimizer == "sgd" else 1.0 / 30.0
-      return [Trial(r * scale) for r in NINE_RATES]
-    (name, values), = free.items()
+      unit = rates[1] / 0.03  # an own grid, or Adam's, is widened alike
+      return [Trial(r * unit) for r in NINE_RATES]
+    ((name, values),) = free.items()
     return [Trial(r, ((name, v),)) for v, r in itertools.product(values, rates)]
 
   def config(self, cfg: Compare) -> dict:
@@ -79,10 +88,23 @@ def _entry(spec: str) -> tuple[str, methods.Entry, str]:
   found = load_attribute(spec)
   name = spec.rpartition(":")[2]
   if isinstance(found, methods.Entry):
+    _check_entry(spec, found)
     return name, found, source_digest(spec)
   if not callable(found):
-    raise UsageError(f"{spec!r} is a {type(found).__name__}, expected a builder (model, learning_rate) -> Method")
+    raise UsageError(
+      f"{spec!r} is a {type(found).__name__}, expected a builder (model, learning_rate) -> Method"
+    )
   return name, methods.Entry(found, "own", "own", "own", "", spec), source_digest(spec)
+
+
+def _check_entry(spec: str, entry: methods.Entry) -> None:
+  """Every row gets as many trials: three rates, three values of one hyper-parameter."""
+  if entry.rates is not None and len(entry.rates) != 3:
+    raise UsageError(f"{spec!r} has {len(entry.rates)} rates, every row tries 3")
+  if entry.grid and [len(v) for v in entry.grid.values()] != [3]:
+    raise UsageError(
+      f"the grid of {spec!r} must be one name with three values, got {dict(entry.grid)}"
+    )
 
 
 def method_words(cfg: Compare) -> list[str]:
@@ -100,7 +122,9 @@ def method_words(cfg: Compare) -> list[str]:
   return list(dict.fromkeys(words))
 
 
-def make_rows(cfg: Compare, modalities: Iterable[str], task: str) -> tuple[list[Row], dict[str, str]]:
+def make_rows(
+  cfg: Compare, modalities: Iterable[str], task: str
+) -> tuple[list[Row], dict[str, str]]:
   """-> (rows, {name: reason} of rows that cannot run on such data)."""
   settings = parse_settings(cfg.set)
   rows: list[Row] = []
@@ -114,13 +138,17 @@ def make_rows(cfg: Compare, modalities: Iterable[str], task: str) -> tuple[list[
     if task not in entry.tasks:
       unavailable[name] = f"needs {' or '.join(entry.tasks)} labels, these are {task}"
     elif entry.per_modality:
-      rows += [Row(f"{name}/{m}", entry, {**fixed, "modality": m}, source) for m in sorted(modalities)]
+      rows += [
+        Row(f"{name}/{m}", entry, {**fixed, "modality": m}, source) for m in sorted(modalities)
+      ]
     else:
       takes_task = "task" in inspect.signature(entry.build).parameters
       rows.append(Row(name, entry, {**fixed, "task": task} if takes_task else fixed, source))
   for name in settings:
-    raise UsageError(f"--set names {name!r}, which is not among the methods; "
-                     f"{closest(name, [r.name for r in rows])}")
+    raise UsageError(
+      f"--set names {name!r}, which is not among the methods; "
+      f"{closest(name, [r.name for r in rows])}"
+    )
   return rows, unavailable
 
 
@@ -132,9 +160,22 @@ def _check_settings(name: str, entry: methods.Entry, fixed: dict) -> None:
   if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
     rule = getattr(balancing, name, None)
     parameters |= {} if rule is None else dict(inspect.signature(rule).parameters)
-  known = [p for p, v in parameters.items()
-           if p not in ("model", "learning_rate", "tx", "num_objectives", "modality", "task", "labels", "modalities")
-           and v.kind not in (v.VAR_KEYWORD, v.VAR_POSITIONAL)]
+  known = [
+    p
+    for p, v in parameters.items()
+    if p
+    not in (
+      "model",
+      "learning_rate",
+      "tx",
+      "num_objectives",
+      "modality",
+      "task",
+      "labels",
+      "modalities",
+    )
+    and v.kind not in (v.VAR_KEYWORD, v.VAR_POSITIONAL)
+  ]
   for option in fixed:
     if option not in known:
       hint = closest(option, known) if known else "it has none"
@@ -147,12 +188,23 @@ def encoder_choices(cfg: Compare) -> dict[str, Any]:
   for name, spec in parse_pairs(cfg.encoder, "--encoder").items():
     out[name] = spec
     if ":" in spec:
-      made = load_attribute(spec)
-      out[name] = made() if isinstance(made, type) else made
+      out[name] = _module(spec, load_attribute(spec))
   return out
 
 
-def make_model(splits: Any, fusion_name: str) -> fusion.LateFusion:
+def _module(spec: str, made: Any) -> Any:
+  """A Linen module from a class, which is called without arguments, or as it stands."""
+  if isinstance(made, type):
+    try:
+      made = made()
+    except TypeError as error:
+      raise UsageError(f"--encoder {spec}: the class needs arguments ({error})") from error
+  if not hasattr(made, "apply"):
+    raise UsageError(f"--encoder {spec} is a {type(made).__name__}, expected a Linen module")
+  return made
+
+
+def make_model(splits: Any, fusion_name: str = "concat") -> fusion.LateFusion:
   """Late fusion with an encoder per modality: the user's choice, else by rank and dtype."""
   chosen = {}
   for m in splits.modalities:
@@ -161,10 +213,31 @@ def make_model(splits: Any, fusion_name: str) -> fusion.LateFusion:
       chosen[m] = encoders.default_encoder(x.shape, x.dtype)
     elif isinstance(spec, str):
       vocabulary = int(np.max(x)) + 1 if x.dtype.kind == "i" else None
-      chosen[m] = encoders.by_name(spec, x.shape, x.dtype, **({"vocabulary": vocabulary} if vocabulary else {}))
+      chosen[m] = encoders.by_name(
+        spec, x.shape, x.dtype, **({"vocabulary": vocabulary} if vocabulary else {})
+      )
     else:
       chosen[m] = spec
   return fusion.LateFusion(chosen, splits.num_outputs, fusion.by_name(fusion_name))
+
+
+def checked_model(splits: Any, fusion_name: str) -> fusion.LateFusion:
+  """`make_model`, where an encoder or fusion that does not fit is bad input."""
+  try:
+    return make_model(splits, fusion_name)
+  except (TypeError, ValueError) as error:
+    raise UsageError(str(error)) from error
+
+
+def try_settings(cfg: Compare, rows: list[Row], model: Any) -> None:
+  """Builds the rows that `--set` names: a value that a rule refuses is bad input."""
+  named = parse_settings(cfg.set)
+  for row in rows:
+    if (name := row.name.split("/")[0]) in named:
+      try:
+        row.build(cfg, model, row.trials(cfg)[0])
+      except (TypeError, ValueError) as error:
+        raise UsageError(f"--set {name}: {error}") from error
 
 
 def config_hash(config: dict) -> str:

@@ -1,4 +1,4 @@
-"""Train and choose, on training and validation rows only: equal trials for every row, then more seeds."""
+"""Train and choose, on training and validation rows only: equal trials, then more seeds."""
 
 import dataclasses
 from collections.abc import Callable
@@ -23,26 +23,28 @@ class Diverged(RuntimeError):
 
 @dataclasses.dataclass
 class Search:
-  """Everything about training rows on one split (fold) of the data; it never holds the test rows."""
+  """Everything about training rows on one split (fold) of the data; it never holds test rows."""
 
   cfg: Compare
   store: Store
   splits: Any  # without test
   fold: int | None
-  progress: Callable[..., None]
+  progress: Callable[[Row, int | None, dict], None]
+  versions: dict  # kept with every run
 
   def __post_init__(self):
-    assert self.splits.test is None
+    if self.splits.test is not None:
+      raise ValueError("a search must not hold test rows; pass splits.without_test()")
     self.model = make_model(self.splits, self.cfg.fusion)
-    self._methods: dict = {}
+    self._methods: dict[Any, Method] = {}
 
   @property
   def seeds(self) -> list[int]:
     return list(range(self.cfg.seeds))
 
   def method(self, row: Row, trial: Trial) -> Method:
-    """One Method per row and hyper-parameters where the rate is a traced value, else one per rate."""
-    key = (row.name, trial.hyper)
+    """One Method per row and hyper-parameters where the rate is traced, else one per rate."""
+    key: Any = (row.name, trial.hyper)
     if key not in self._methods:
       self._methods[key] = row.build(self.cfg, self.model, trial)
     method = self._methods[key]
@@ -84,23 +86,41 @@ class Search:
       groups = list(by_program.values())
     for group in groups:
       self._train(row, group)
-    return [train.RunLog.from_json(read_json(self.path(row, s, t, ".json"))["log"]) for s, t in wanted]
+    return [
+      train.RunLog.from_json(read_json(self.path(row, s, t, ".json"))["log"]) for s, t in wanted
+    ]
 
   def _train(self, row: Row, group: list[tuple[int, Trial]]) -> None:
     cfg, (seed, trial) = self.cfg, group[0]
     method = self.method(row, trial)
     checkpoint = self.path(row, seed, trial, ".checkpoint")
     result = train.fit(
-        method, self.splits, epochs=cfg.epochs, batch_size=cfg.batch_size, seeds=[s for s, _ in group],
-        learning_rate=[t.rate for _, t in group] if self.traced_rate(method) else None,
-        select=cfg.select, patience=cfg.patience, checkpoint_dir=str(checkpoint),
-        checkpoint_seconds=cfg.checkpoint_seconds,
-        on_epoch=lambda entry: self.progress(row, self.fold, entry))
+      method,
+      self.splits,
+      epochs=cfg.epochs,
+      batch_size=cfg.batch_size,
+      seeds=[s for s, _ in group],
+      learning_rate=[t.rate for _, t in group] if self.traced_rate(method) else None,
+      select=cfg.select,
+      patience=cfg.patience,
+      checkpoint_dir=str(checkpoint),
+      checkpoint_seconds=cfg.checkpoint_seconds,
+      on_epoch=lambda entry: self.progress(row, self.fold, entry),
+    )
     for i, (seed, trial) in enumerate(group):
       train.save_weights(self._ready(self.path(row, seed, trial, ".safetensors")), result.state(i))
-      write_json(self.path(row, seed, trial, ".json"),
-                 {"row": row.name, "seed": seed, "rate": trial.rate, "hyper": dict(trial.hyper),
-                  "metric": result.metric, "log": result.logs[i].to_json()})
+      write_json(
+        self.path(row, seed, trial, ".json"),
+        {
+          "row": row.name,
+          "seed": seed,
+          "rate": trial.rate,
+          "hyper": dict(trial.hyper),
+          "metric": result.metric,
+          "log": result.logs[i].to_json(),
+          "versions": self.versions,
+        },
+      )
     train.remove_checkpoints(checkpoint)
 
   @staticmethod
@@ -124,13 +144,23 @@ class Search:
     rates = sorted({t.rate for t in trials})
     finite = [v for v in means if v > -np.inf]
     choice = {
-        "learning_rate": chosen.rate, "hyper": dict(chosen.hyper), "rates": rates,
-        "edge": len(rates) > 1 and chosen.rate in (rates[0], rates[-1]),
-        "spread": max(finite) - min(finite),
-        "trials": [{"learning_rate": t.rate, "hyper": dict(t.hyper), "seed": s,
-                    "validation": _finite(_score(logs[t, s])), "diverged_at": logs[t, s].diverged_at}
-                   for t in trials for s in seeds],
-        "config": digest(row.config(self.cfg)),
+      "learning_rate": chosen.rate,
+      "hyper": dict(chosen.hyper),
+      "rates": rates,
+      "edge": _on_edge(chosen, trials),
+      "spread": max(finite) - min(finite),
+      "trials": [
+        {
+          "learning_rate": t.rate,
+          "hyper": dict(t.hyper),
+          "seed": s,
+          "validation": _finite(_score(logs[t, s])),
+          "diverged_at": logs[t, s].diverged_at,
+        }
+        for t in trials
+        for s in seeds
+      ],
+      "config": digest(row.config(self.cfg)),
     }
     write_json(self.store.choice_path(row.slug, self.fold), choice)
     return choice
@@ -138,6 +168,13 @@ class Search:
   def chosen(self, choice: dict) -> Trial:
     """The trial a choice names."""
     return Trial(choice["learning_rate"], tuple(sorted(choice["hyper"].items())))
+
+
+def _on_edge(chosen: Trial, trials: list[Trial]) -> bool:
+  """Whether a chosen value, rate or hyper-parameter, is the first or last of those tried."""
+  point = lambda t: {"": t.rate, **dict(t.hyper)}
+  axes = {name: sorted({point(t)[name] for t in trials}) for name in point(chosen)}
+  return any(len(v) > 1 and point(chosen)[k] in (v[0], v[-1]) for k, v in axes.items())
 
 
 def _score(log: train.RunLog) -> float:

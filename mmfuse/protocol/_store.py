@@ -1,4 +1,4 @@
-"""What a comparison keeps on disk: run.json, one file per finished run, one per choice. All written whole."""
+"""What a comparison keeps on disk: run.json, a file per finished run and per choice, all whole."""
 
 import importlib.metadata
 import json
@@ -22,8 +22,11 @@ def write_json(path: pathlib.Path, value: Any) -> None:
 
 
 def read_json(path: pathlib.Path) -> Any:
-  """The value of a JSON file."""
-  return json.loads(path.read_text())
+  """The value of a JSON file; a broken one raises UsageError."""
+  try:
+    return json.loads(path.read_text())
+  except ValueError as error:
+    raise UsageError(f"{str(path)!r} is broken: {error}") from error
 
 
 def versions() -> dict[str, Any]:
@@ -38,10 +41,24 @@ def versions() -> dict[str, Any]:
     except importlib.metadata.PackageNotFoundError:
       found[name] = "source"
   cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-  return {**found, "python": platform.python_version(), "platform": f"{sys.platform}-{platform.machine()}",
-          "backend": jax.default_backend(), "device": jax.devices()[0].device_kind,
-          "device_count": jax.device_count(), "cpu_count": cores,
-          "xla_flags": os.environ.get("XLA_FLAGS", "")}
+  return {
+    **found,
+    "python": platform.python_version(),
+    "platform": f"{sys.platform}-{platform.machine()}",
+    "backend": jax.default_backend(),
+    "device": jax.devices()[0].device_kind,
+    "device_count": jax.device_count(),
+    "cpu_count": cores,
+    "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),
+  }
+
+
+def _aside(folder: pathlib.Path) -> pathlib.Path:
+  """`<folder>-<n>` with the first n that is free."""
+  n = 1
+  while (target := folder.with_name(f"{folder.name}-{n}")).exists():
+    n += 1
+  return target
 
 
 class Store:
@@ -53,20 +70,28 @@ class Store:
 
   @classmethod
   def open(cls, out: str, resume: bool) -> "Store":
-    """An existing folder is continued with `resume` and moved aside otherwise; nothing is overwritten."""
+    """A folder that is there is continued with `resume` and moved aside otherwise.
+
+    Raises UsageError for a file, a place that cannot be written, the working folder itself, and for
+    `resume` without a run.
+    """
     folder = pathlib.Path(out)
     if folder.exists() and not folder.is_dir():
       raise UsageError(f"--out {out!r} is a file, expected a folder")
-    parent = next(p for p in (folder, *folder.absolute().parents) if p.exists())
-    if not os.access(parent, os.W_OK):
-      raise UsageError(f"--out {out!r} cannot be written")
-    if not resume and folder.exists() and any(folder.iterdir()):
-      number = next(n for n in range(1, 10_000) if not pathlib.Path(f"{out}-{n}").exists())
-      folder.rename(f"{out}-{number}")
-      print(f"moved the earlier {out} to {out}-{number}")
     if resume and not (folder / "run.json").is_file():
       raise UsageError(f"--resume: there is no run in {out!r}")
+    if folder.resolve() in (here := pathlib.Path.cwd().resolve(), *here.parents):
+      raise UsageError(
+        f"--out {out!r} is the working folder or above it, expected a folder below it"
+      )
+    parent = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+      raise UsageError(f"--out {out!r} cannot be written: no access to {str(parent)!r}")
     try:
+      if not resume and folder.exists() and any(folder.iterdir()):
+        target = _aside(folder)
+        folder.rename(target)
+        print(f"moved the earlier {folder} to {target}")
       folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
       raise UsageError(f"--out {out!r} cannot be made: {error.strerror}") from error
@@ -80,22 +105,21 @@ class Store:
       return info
     old = read_json(path)
     if old.get("format") != FORMAT:
-      raise UsageError(f"--resume: {path} was written by another version of mmfuse")
-    if old["data_fingerprint"] != info["data_fingerprint"]:
-      raise UsageError("--resume: the data differ from those of the run "
-                       f"({info['data_fingerprint'][:12]}, there {old['data_fingerprint'][:12]})")
-    if old["config"] != info["config"]:
-      changed = sorted(k for k in {*old["config"], *info["config"]}
-                       if old["config"].get(k) != info["config"].get(k))
-      raise UsageError(f"--resume: the configuration differs in {', '.join(changed)}; "
-                       "repeat the command of the run, or use another --out")
-    for name in ("cpu_count", "device_count", "xla_flags", "jax", "jaxlib", "backend"):
-      if old["versions"].get(name) != info["versions"].get(name):
-        print(f"warning: {name} is {info['versions'].get(name)!r}, the run was begun with "
-              f"{old['versions'].get(name)!r}: its numbers may differ in the last digits")
+      raise UsageError(f"--resume: {str(path)!r} was written by another version of mmfuse")
+    _check_same(old, info)
+    for name in ("cpu_count", "device_count", "XLA_FLAGS", "jax", "jaxlib", "backend"):
+      now, then = info["versions"].get(name), old["versions"].get(name)
+      if now != then:
+        print(
+          f"warning: {name} is {now!r}, the run was begun with {then!r}: "
+          "its numbers may differ in the last digits",
+          file=sys.stderr,
+        )
     return old
 
-  def run_path(self, row: str, fold: int | None, seed: int, trial_key: str, suffix: str) -> pathlib.Path:
+  def run_path(
+    self, row: str, fold: int | None, seed: int, trial_key: str, suffix: str
+  ) -> pathlib.Path:
     """Where a run is kept."""
     part = "" if fold is None else f"fold{fold}-"
     return self.runs / row / f"{part}seed{seed}-{trial_key}{suffix}"
@@ -103,3 +127,28 @@ class Store:
   def choice_path(self, row: str, fold: int | None) -> pathlib.Path:
     """Where the choice of a row is written, before any test row is read."""
     return self.runs / row / ("choice.json" if fold is None else f"choice-fold{fold}.json")
+
+  def run_files(self, row: str, fold: int | None) -> list[pathlib.Path]:
+    """The logs of the finished runs of a row on one split."""
+    return sorted((self.runs / row).glob("seed*.json" if fold is None else f"fold{fold}-*.json"))
+
+
+def _check_same(old: dict, info: dict) -> None:
+  """Raises UsageError where data, configuration or the user's own code differ from the run's."""
+  there, here = old["data_fingerprint"], info["data_fingerprint"]
+  if there != here:
+    raise UsageError(
+      f"--resume: the data differ from those of the run ({here[:12]}, there {there[:12]})"
+    )
+  if old["config"] != info["config"]:
+    names = {*old["config"], *info["config"]}
+    changed = sorted(k for k in names if old["config"].get(k) != info["config"].get(k))
+    raise UsageError(
+      f"--resume: the configuration differs in {', '.join(changed)}; "
+      "repeat the command of the run, or use another --out"
+    )
+  for spec, was in old["sources"].items():
+    if info["sources"].get(spec) != was:
+      raise UsageError(
+        f"--resume: the file of {spec!r} was edited since the run; use another --out"
+      )

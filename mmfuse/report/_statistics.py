@@ -9,7 +9,7 @@ from scipy.special import stdtr, stdtrit  # scipy.stats would cost most of the i
 
 LEVEL = 0.95  # of every interval
 ALPHA = 0.05  # of every test, after Holm's correction
-_NOISE = 1e-12  # spreads below this are rounding of equal numbers
+_NOISE = 1e-7  # spreads below this are rounding of equal numbers: scores are float32
 
 
 class Estimate(NamedTuple):

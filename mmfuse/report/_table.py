@@ -99,7 +99,7 @@ def csv(results: Any) -> str:
   further = sorted({s for row in summary.rows for s in row.scores} - {summary.metric})
   rows = [_flat(row, summary, further) for row in all_rows(summary)]
   rows += [{"method": m, "unavailable": why} for m, why in summary.unavailable.items()]
-  names = list(max(rows, key=lambda row: len(row)))
+  names = list(dict.fromkeys(name for row in rows for name in row))
   out = io.StringIO()
   writer = _csv.DictWriter(out, names, restval="", lineterminator="\n")
   writer.writeheader()
@@ -157,6 +157,7 @@ def _rich(summary: Summary, shown: list[Column]) -> Any:
       justify="left" if first else "right",
       overflow="fold",
       no_wrap=not first,
+      min_width=min(26, max(len(c.cell(row)) for row in all_rows(summary))) if first and all_rows(summary) else None,
       max_width=26 if first else None,
     )
   for row in all_rows(summary):

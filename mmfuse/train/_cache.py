@@ -13,7 +13,7 @@ def cache_dir() -> pathlib.Path:
 
 def enable_compilation_cache() -> None:
   """Points XLA at the cache folder, unless the user chose one or the folder cannot be written."""
-  if jax.config.jax_compilation_cache_dir is not None:
+  if getattr(jax.config, "jax_compilation_cache_dir", None) is not None:
     return
   folder = cache_dir()
   try:

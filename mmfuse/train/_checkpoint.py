@@ -4,6 +4,7 @@ import pathlib
 import shutil
 import time
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -39,20 +40,31 @@ class Checkpointer:
     self._manager.wait_until_finished()
     self._last = time.monotonic()
 
-  def restore(self, template: Any) -> tuple[Any, dict] | None:
-    """The newest checkpoint that can be read as `template`, or None; says which ones it passed over."""
+  def restore(self, template: Any, check: Callable[[dict], None]) -> tuple[Any, dict] | None:
+    """The newest checkpoint that can be read as `template`, or None; says which ones it passed over.
+
+    `check(meta)` raises for a checkpoint of another run, before its arrays are read. A checkpoint that
+    cannot be read is removed: its step will be saved again.
+    """
     load = self._ocp.args
     target = jax.tree.map(self._ocp.utils.to_shape_dtype_struct, template)
     for step in sorted(self._manager.all_steps(), reverse=True):
-      try:
-        found = self._manager.restore(step, args=load.Composite(
-            arrays=load.StandardRestore(target), meta=load.JsonRestore()))
-      except Exception as error:  # Orbax raises many kinds for a damaged file; each is reported
-        warnings.warn(f"checkpoint {step} cannot be read ({type(error).__name__}); trying the one before",
-                      stacklevel=2)
-        continue
-      return found["arrays"], found["meta"]
+      meta = self._read(step, meta=load.JsonRestore())
+      if meta is not None:
+        check(meta["meta"])
+        found = self._read(step, arrays=load.StandardRestore(target))
+        if found is not None:
+          return found["arrays"], meta["meta"]
+      self._manager.delete(step)
     return None
+
+  def _read(self, step: int, **items) -> Any | None:
+    try:
+      return self._manager.restore(step, args=self._ocp.args.Composite(**items))
+    except Exception as error:  # Orbax raises many kinds for a damaged file; each is reported
+      warnings.warn(f"checkpoint {step} in {self.folder} cannot be read ({type(error).__name__}); "
+                    "trying the one before", stacklevel=4)
+      return None
 
   def close(self, remove: bool = False) -> None:
     """Releases the manager; `remove` deletes the folder of a finished run."""
@@ -72,7 +84,8 @@ def save_weights(path: str | pathlib.Path, state: State) -> None:
   """Writes params, batch statistics and memory as safetensors, names joined by "/", whole or not at all."""
   from safetensors.numpy import save
 
-  tensors = {k: np.ascontiguousarray(v) for k, v in jax.device_get(_named(state)).items()}
+  # `np.ascontiguousarray` would make a scalar [1].
+  tensors = {k: np.asarray(v, order="C") for k, v in jax.device_get(_named(state)).items()}
   path = pathlib.Path(path)
   temporary = path.with_name(path.name + ".tmp")
   temporary.write_bytes(save(tensors, {"format": "mmfuse-1"}))

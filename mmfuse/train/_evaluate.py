@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -16,14 +16,19 @@ from mmfuse.tree import FUSED
 def to_batch(split: Any) -> Batch:
   """All rows of a split as one `Batch` of host arrays, every weight 1."""
   rows = len(next(iter(split.mask.values())))
-  return Batch(dict(split.inputs), split.label, dict(split.mask), np.ones(rows, np.float32),
-               np.arange(rows, dtype=np.int32), {})
+  weight, index = np.ones(rows, np.float32), np.arange(rows, dtype=np.int32)
+  return Batch(dict(split.inputs), split.label, dict(split.mask), cast(Any, weight),
+               cast(Any, index), {})
 
 
 def padded_batches(split: Any, batch_size: int) -> Batch:
   """A `Batch` of stacked batches [N, B, ...]; the last one is padded with rows of weight 0."""
   batch = to_batch(split)
   rows = batch.weight.shape[0]
+  if rows == 0:
+    raise ValueError("the split to evaluate is empty")
+  if batch_size < 1:
+    raise ValueError(f"batch_size must be at least 1, got {batch_size}")
   size = min(batch_size, rows)
   count = -(-rows // size)
   index = np.minimum(np.arange(count * size), rows - 1).reshape(count, size)
@@ -82,6 +87,11 @@ def loop_batches(predict, metric, state, batches, keep):
   return {h: jax.jit(metric.compute)(t) for h, t in totals.items()}
 
 
+def seen(state: State) -> State:
+  """The state without its optimiser: what predicts. Methods then share compiled evaluations."""
+  return state._replace(opt={})
+
+
 def keep_all(modalities: Iterable[str]) -> dict[str, np.ndarray]:
   """{modality: True}: the traced switch of `evaluate`, all on."""
   return {m: np.array(True) for m in modalities}
@@ -133,7 +143,7 @@ def evaluate_subsets(
     if unknown:
       raise ValueError(f"modality {unknown[0]!r} not in data; available: {', '.join(names)}")
     keep = {m: np.array(m in subset) for m in names}
-    scores = scan_batches(predict or method.predict, metric, state, batches, keep)
+    scores = scan_batches(predict or method.predict, metric, seen(state), batches, keep)
     out.append((tuple(subset), to_floats(scores)))
   return out
 
@@ -152,7 +162,7 @@ def predict_split(method: Method, state: State, split: Any, *, batch_size: int =
   """All outputs of a split, collected on the host in row order: logits [N, C] and so on."""
   batches = padded_batches(split, batch_size)
   rows = len(next(iter(split.mask.values())))
-  parts = [jax.device_get(_predict_jit(method.predict, state,
+  parts = [jax.device_get(_predict_jit(method.predict, seen(state),
                                        jax.tree.map(lambda x: x[i], batches.inputs),
                                        jax.tree.map(lambda x: x[i], batches.mask)))
            for i in range(batches.weight.shape[0])]

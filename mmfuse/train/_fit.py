@@ -2,6 +2,7 @@
 
 import functools
 import time
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -54,9 +55,15 @@ def _step(step, mesh, stacked, state, arrays, rows, keep, key, clock):
     batch = _take(arrays, rows, keep)
     if mesh is not None:
       batch = jax.lax.with_sharding_constraint(batch, NamedSharding(mesh, PartitionSpec("data")))
-    return step(state, batch, jax.random.fold_in(key, clock.step), clock)
+    state, metrics = step(state, batch, jax.random.fold_in(key, clock.step), clock)
+    return state, metrics if "finite" in metrics else {**metrics, "finite": _finite(metrics)}
 
   return (jax.vmap(one) if stacked else one)(state, rows, keep, key)
+
+
+def _finite(metrics: dict) -> jax.Array:
+  """What the guard watches where a step does not say it itself."""
+  return jnp.stack([jnp.array(True), *(jnp.isfinite(v).all() for v in jax.tree.leaves(metrics))]).all()
 
 
 @functools.partial(jax.jit, static_argnames=("step", "mesh", "stacked"), donate_argnames=("state",))
@@ -75,11 +82,6 @@ def _epoch_jit(step, mesh, stacked, state, arrays, rows, keep, key, clock):
 
   (state, _), metrics = jax.lax.scan(body, (state, jnp.zeros((), jnp.int32)), (rows, keep))
   return state, metrics
-
-
-@functools.partial(jax.jit, static_argnames=("init", "stacked"))
-def _init_jit(init, stacked, key, batch):
-  return jax.vmap(init, (0, None))(key, batch) if stacked else init(key, batch)
 
 
 @functools.partial(jax.jit, static_argnames=("diagnose", "stacked"))
@@ -161,11 +163,14 @@ def fit(
   """
   enable_compilation_cache()
   seeds = list(range(seeds)) if isinstance(seeds, int) else [int(s) for s in seeds]
-  rates = list(learning_rate) if isinstance(learning_rate, Sequence) else [learning_rate] * len(seeds)
+  rates: list[float | None] = (list(learning_rate) if isinstance(learning_rate, (Sequence, np.ndarray))
+                               else [learning_rate] * len(seeds))
   if not seeds:
     raise ValueError("seeds must name at least one run")
   if len(rates) != len(seeds):
     raise ValueError(f"{len(rates)} learning rates for {len(seeds)} seeds; give one, or one per seed")
+  if any(r is not None and not 0 < r < float("inf") for r in rates):
+    raise ValueError(f"learning_rate must be positive and finite, got {learning_rate}")
   hosted = any(f is not None for p in method.phases for f in (p.begin, p.epoch_end, p.rows))
   if together is None:
     together = jax.default_backend() != "cpu"
@@ -195,9 +200,10 @@ def make_plan(method: Method, data: Any, *, epochs: Any, batch_size: Any, steps:
   if rows == 0:
     raise ValueError("the training split is empty")
   sizes = {p.name: min(_per_phase(batch_size, p, "batch_size"), rows) for p in method.phases}
-  for name, size in sizes.items() if mesh is not None else ():
-    if size % mesh.shape["data"]:
-      raise ValueError(f"batch_size {size} of phase {name!r} does not split over {mesh.shape['data']} devices")
+  devices = 1 if mesh is None else mesh.shape["data"]
+  for name, size in sizes.items():
+    if size % devices:
+      raise ValueError(f"batch_size {size} of phase {name!r} does not split over {devices} devices")
   return Plan(method, data, _evaluate.metric_for(data.task, data.num_outputs),
               select or metrics_lib.primary(data.task), _budget(method, epochs, steps, rows, sizes), sizes,
               patience, mesh, loop, stacked, diagnose, on_epoch)
@@ -224,11 +230,18 @@ def _budget(method: Method, epochs: Any, steps: int | None, rows: int, sizes: di
   return {p.name: max(1, round(_per_phase(epochs, p, "epochs") * p.share)) for p in method.phases}
 
 
+def _structure(state: State) -> int:
+  """A number that differs where paths, shapes or dtypes of the state do."""
+  leaves = jax.tree_util.tree_flatten_with_path(state)[0]
+  text = ";".join(f"{jax.tree_util.keystr(p)} {x.shape} {x.dtype}" for p, x in leaves)
+  return zlib.crc32(text.encode())
+
+
 class Group:
   """One run, or several as one vmapped program."""
 
   def __init__(self, plan: Plan, runs: list[tuple[int, float | None]]):
-    self.plan, self.runs = plan, runs
+    self.plan, self.runs, self.loop = plan, runs, plan.loop
     self.seeds = [s for s, _ in runs]
     self.rates = [r for _, r in runs]
     keys = [jax.random.key(s) for s in self.seeds]
@@ -238,6 +251,7 @@ class Group:
     validation = plan.data.validation
     self.validation = None if validation is None else self._place(_evaluate.padded_batches(validation, 512))
     self.keep = _evaluate.keep_all(plan.data.train.mask)
+    self.structure = 0  # of the state, where it is checkpointed
 
   def _place(self, host):
     """Arrays on the device(s), replicated over a mesh. Copied: donation must never reach the caller's."""
@@ -245,6 +259,10 @@ class Group:
       return jax.tree.map(jnp.array, host)
     return jax.tree.map(
         lambda x: jax.device_put(jnp.array(x), NamedSharding(self.plan.mesh, PartitionSpec())), host)
+
+  def _own(self, state: State) -> State:
+    """What a hook returned, in buffers of its own: a teacher may be the parameters themselves."""
+    return self._place(state)
 
   def keys(self, number: int):
     fold = lambda key: jax.random.fold_in(key, number)
@@ -254,7 +272,8 @@ class Group:
     plan = self.plan
     size = plan.batch_size[plan.method.phases[0].name]
     example = jax.tree.map(lambda x: x[:size], self.arrays)
-    state = _init_jit(plan.method.init, plan.stacked, self.keys(0), example)
+    init = plan.method.init  # not jitted as a whole: its slow part, the model's, is shared by all methods
+    state = (jax.vmap(init, (0, None)) if plan.stacked else init)(self.keys(0), example)
     given = [r for r in self.rates if r is not None]
     if given:
       rate = np.asarray(given, np.float32) if plan.stacked else np.float32(given[0])
@@ -268,10 +287,10 @@ class Group:
     position = [0, 0]
     keeper = None if folder is None else Checkpointer(folder, seconds)
     if keeper is not None:
-      found = keeper.restore({"state": state._asdict(), "best": list(best)})
+      self.structure = _structure(state)
+      found = keeper.restore({"state": state._asdict(), "best": list(best)}, self._check)
       if found is not None:
         arrays, meta = found
-        self._check(meta)
         state, best = State(**arrays["state"]), tuple(arrays["best"])
         position = meta["position"]
         self.logs = [RunLog.from_json(entry) for entry in meta["logs"]]
@@ -294,7 +313,8 @@ class Group:
 
   def _identity(self) -> dict:
     return {"runs": [[s, None if r is None else float(r)] for s, r in self.runs],
-            "epochs": self.plan.epochs, "batch_size": self.plan.batch_size, "select": self.plan.select,
+            "model or optimiser": self.structure, "epochs": self.plan.epochs,
+            "batch_size": self.plan.batch_size, "select": self.plan.select,
             "data": getattr(self.plan.data, "fingerprint", "")}
 
   def _save(self, keeper, state, best, phase: int, epoch: int) -> None:
@@ -313,11 +333,12 @@ class Group:
       for log in self.logs:
         log.enter(phase.name)
       if phase.begin is not None:
-        state = phase.begin(state, splits, jax.random.fold_in(key, 0))
+        state = self._own(phase.begin(state, splits, jax.random.fold_in(key, 0)))
       best = jax.tree.map(jnp.copy, (state.params, state.stats))
     for epoch in range(start, total):
       if all(log.stopped for log in self.logs):
         break
+      live = [log for log in self.logs if not log.stopped]
       rows, keep = self.rows(number, phase, state, key, epoch)
       clock = Clock(*(jnp.int32(v) for v in (epoch * rows.shape[0], epoch, 0, rows.shape[0], total)))
       began = time.perf_counter()
@@ -325,18 +346,16 @@ class Group:
       finite = np.asarray(jax.device_get(metrics["finite"]))  # waits for the epoch
       spent = (time.perf_counter() - began) / rows.shape[0]
       if phase.epoch_end is not None:
-        state = phase.epoch_end(state, splits, jax.random.fold_in(key, epoch + 1))
+        state = self._own(phase.epoch_end(state, splits, jax.random.fold_in(key, epoch + 1)))
       entries = self._entries(number, phase, predict, state, metrics, rows, keep, key, clock)
       better = self._log(phase, epoch, select, entries, finite, spent, rows)
       best = _pick(jnp.asarray(better if plan.stacked else better[0]), (state.params, state.stats), best)
       if plan.on_epoch is not None:
-        for log in self.logs:
+        for log in live:
           plan.on_epoch({"seed": log.seed, "learning_rate": log.learning_rate, "epochs": total, **log.history[-1]})
       if keeper is not None and keeper.due():
         self._save(keeper, state, best, number, epoch + 1)
-    if self.validation is not None:
-      state = state._replace(params=best[0], stats=best[1])
-    return state, best
+    return state._replace(params=best[0], stats=best[1]), best
 
   def rows(self, number, phase, state, key, epoch):
     """-> rows [N, B] (or [N, S, B]) and kept modalities of the same shape."""
@@ -349,6 +368,8 @@ class Group:
     else:
       index, keep = phase.rows(state, jax.random.fold_in(key, 10_000 + epoch))
       index = np.asarray(index)
+      if len(index) == 0:
+        raise ValueError(f"phase {phase.name!r} chose no rows for epoch {epoch}")
       order = _order(self.seeds[0], number, epoch, np.arange(len(index)), min(size, len(index)))
       orders = [index[order].astype(np.int32)]
       keeps = [{m: np.ones(order.shape, bool) if keep is None else np.asarray(keep[m])[order] for m in names}]
@@ -359,12 +380,11 @@ class Group:
   def epoch(self, phase, state, rows, keep, key, clock):
     plan = self.plan
     fixed = (phase.step, plan.mesh, plan.stacked)
-    loop = plan.loop
-    if loop == "auto":
+    if self.loop == "auto":
       slow = jax.default_backend() == "cpu" and _has_conv(
           *fixed, jax.tree.map(jax.typeof, (state, self.arrays, rows, keep, key, clock)))
-      loop = "python" if slow else "scan"
-    if loop == "scan":
+      self.loop = "python" if slow else "scan"
+    if self.loop == "scan":
       return _epoch_jit(*fixed, state, self.arrays, rows, keep, key, clock)
     collected = []
     for i in range(rows.shape[0]):
@@ -378,11 +398,11 @@ class Group:
     plan = self.plan
     entry = {k: v.mean(0) for k, v in metrics.items() if k != "finite"}
     if self.validation is not None:
-      run = _evaluate.loop_batches if plan.loop == "python" and not plan.stacked else functools.partial(
+      run = _evaluate.loop_batches if self.loop == "python" and not plan.stacked else functools.partial(
           _evaluate.scan_batches, stacked=plan.stacked)
-      entry["validation"] = run(predict, plan.metric, state, self.validation, self.keep)
+      entry["validation"] = run(predict, plan.metric, _evaluate.seen(state), self.validation, self.keep)
     if plan.diagnose and "diagnose" in plan.method.functions:
-      entry |= _diagnose_jit(plan.method.functions["diagnose"], plan.stacked, state, self.arrays, rows[0],
+      entry |= _diagnose_jit(plan.method.functions["diagnose"], plan.stacked, _evaluate.seen(state), self.arrays, rows[0],
                              {m: v[0] for m, v in keep.items()}, key, clock)
     entry |= _rule_state(state.opt.get(phase.name))
     return jax.device_get(entry)
@@ -391,16 +411,20 @@ class Group:
     """Appends to each run's log -> which runs got better, bool [S]."""
     better = np.zeros(len(self.logs), bool)
     for i, log in enumerate(self.logs):
-      mine = jax.tree.map(lambda x: x[i] if self.plan.stacked else x, entries)
+      if log.stopped:  # while other seeds of the same program go on
+        continue
+      mine = jax.tree.map(lambda x, i=i: x[i], entries) if self.plan.stacked else dict(entries)
       ok = finite[:, i] if self.plan.stacked else finite
       if not ok.all():
         log.diverge(epoch, int(np.argmin(ok)) + epoch * rows.shape[0])
       scores = mine.pop("validation", None)
       score = None
       if scores is not None:
-        if FUSED not in scores or select not in scores[FUSED]:
-          known = sorted(scores.get(FUSED, {}))
-          raise ValueError(f"cannot select by {select!r}; this task has: {', '.join(known)}")
+        if FUSED not in scores:
+          raise ValueError("nothing to select by: the prediction has no fused logits; give the phase "
+                           "a `predict` that sets them")
+        if select not in scores[FUSED]:
+          raise ValueError(f"cannot select by {select!r}; this task has: {', '.join(sorted(scores[FUSED]))}")
         score = float(scores[FUSED][select]) * (-1 if select in LOWER_IS_BETTER else 1)
       better[i] = log.append(phase.name, epoch, mine, scores, score, spent, rows.shape[0] * rows.shape[-1],
                              self.plan.patience)

@@ -95,11 +95,11 @@ def sum_gradient(forward: Forward, params: dict):
   return losses, grads, aux
 
 
-def weighted_gradient(forward: Forward, params: dict, weigh: Callable[[jax.Array], tuple[jax.Array, Any]]):
+def weighted_gradient(forward: Forward, params: dict, weigh: Callable[..., tuple[jax.Array, Any]]):
   """-> (losses [K], sum_k w_k grad_k plus the probe's gradient, aux, what `weigh` carried)."""
   (losses, probe), pull, aux = jax.vjp(lambda p: run(forward, p), params, has_aux=True)
   stacked = jnp.stack(losses)
-  weights, carried = weigh(stacked)
+  weights, carried = weigh(stacked, aux)
   cotangents = tuple(weights[k].astype(l.dtype) for k, l in enumerate(losses))
   return stacked, pull((cotangents, jnp.ones_like(probe)))[0], aux, carried
 

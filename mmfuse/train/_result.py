@@ -26,8 +26,10 @@ class RunLog:
   examples: int = 0  # rows of gradient evaluations so far, all phases
 
   def enter(self, phase: str) -> None:
-    """A phase begins: selection restarts."""
+    """A phase begins: selection restarts, unless the run has diverged and is over."""
     del phase
+    if self.diverged_at is not None:
+      return
     self.selected_epoch, self.best, self.waited, self.stopped = -1, None, 0, False
 
   def diverge(self, epoch: int, step: int) -> None:
@@ -38,9 +40,6 @@ class RunLog:
 
   def append(self, phase, epoch, entry, scores, score, seconds, examples, patience) -> bool:
     """Logs an epoch; whether it is the best so far."""
-    frozen = self.stopped and self.diverged_at is None
-    if frozen:  # stopped early while other seeds of the same program go on
-      return False
     self.examples += examples
     heads = None if scores is None else {
         h: {k: float(v) for k, v in values.items()} for h, values in scores.items()}
@@ -111,7 +110,7 @@ class Result:
     """Rows for `report`: validation scores only, since `fit` never saw a test split."""
     return [{"method": name, "seed": log.seed, "fold": None, "metric": self.metric,
              "selected_epoch": log.selected_epoch, "learning_rate": log.learning_rate,
-             "validation": scores, "test": {h: None for h in scores},
+             "validation": scores, "test": dict.fromkeys(scores),
              "seconds_per_step": self.seconds_per_step}
             for log, scores in zip(self.logs, self.validation)]
 
@@ -121,4 +120,6 @@ def validation_scores(log: RunLog, metric: str, modalities) -> dict[str, float |
   heads = (FUSED, *modalities)
   entry = log.selected
   found = {} if entry is None or entry["validation"] is None else entry["validation"]
-  return {h: found.get(h, {}).get(metric) for h in heads}
+  values = {h: found.get(h, {}).get(metric) for h in heads}
+  # A modality that no row has is judged on nothing: its metric is NaN, which is no number.
+  return {h: None if v is None or np.isnan(v) else v for h, v in values.items()}

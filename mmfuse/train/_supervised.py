@@ -1,5 +1,7 @@
 """The supervised spine: model, objectives, rule and optimiser become a `Method`."""
 
+import dataclasses
+import functools
 import inspect
 import warnings
 from collections.abc import Callable
@@ -73,6 +75,8 @@ def supervised(
   if aggregator is not None and not isinstance(aggregator, balancing.Aggregator):
     raise TypeError("aggregator= takes a balancing.Aggregator ([K, *param] -> [*param]); "
                     f"a {type(aggregator).__name__} that keeps shapes belongs into tx=")
+  if parts > 1 and aggregator is None:
+    raise ValueError(f"parts={parts} is for an aggregator that looks at them; give aggregator=, or parts=1")
   if plan == "sum" and (aggregator is not None or parts > 1):
     raise ValueError("plan='sum' takes neither an aggregator nor parts")
   if plan == "weights" and (not isinstance(aggregator, balancing.Weighting) or parts > 1):
@@ -81,8 +85,9 @@ def supervised(
     raise ValueError("an objective that calls `forward` cannot use the stacked plan; use plan='general'")
   tx = optax.with_extra_args_support(tx if tx is not None else _default_tx())
   spine = _Spine(model, _as_objective(objectives), _wants_forward(objectives), tx, aggregator,
-                 augment, perturb, parts, plan, coast, predict)
-  return Method(spine.init, spine.predict, (Phase("train", spine.step),), {"diagnose": spine.diagnose})
+                 augment, perturb, parts, plan, coast)
+  return Method(spine.init, _Predict(model, predict), (Phase("train", spine.step),), {
+      "diagnose": _Gradients(model, perturb, True), "gradients": _Gradients(model, perturb, False)})
 
 
 def _default_tx():
@@ -90,49 +95,89 @@ def _default_tx():
   return sgd()
 
 
+@functools.partial(jax.jit, static_argnames=("model",))
+def _init_model(model, key, inputs, mask):
+  """Compiled on its own: every method of a table starts from the same program."""
+  return model.init(key, inputs, mask)
+
+
+def _view(modalities, inputs, mask):
+  """The model's modalities of a batch, absent rows zeroed."""
+  missing = [m for m in modalities if m not in inputs]
+  if missing:
+    raise ValueError(f"modality {missing[0]!r} not in batch; available: {', '.join(sorted(inputs))}")
+  mask = {m: mask[m] for m in modalities}
+  return masks.fill({m: inputs[m] for m in modalities}, mask), mask
+
+
+def _eval(model, params, stats, inputs, mask) -> Outputs:
+  variables = {"params": params, "batch_stats": stats}
+  features, stats = model.encode(variables, inputs, mask, train=False, rngs=None)
+  variables = {"params": params, "batch_stats": stats}
+  return model.heads(variables, features, mask, train=False, rngs=None)[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Predict:
+  """`Method.predict`. Equal for equal models, so that methods share compiled evaluations."""
+
+  model: Any
+  own: Callable[[Outputs, dict], Outputs] | None
+
+  def __call__(self, state: State, inputs: dict, mask: dict) -> Outputs:
+    inputs, mask = _view(tuple(sorted(self.model.modalities)), inputs, mask)
+    outputs = _eval(self.model, state.params, state.stats, inputs, mask)
+    return outputs if self.own is None else self.own(outputs, mask)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Gradients:
+  """Gradients [K, *param] of the fused loss and each uni-modal loss, whatever the method minimises.
+
+  With `compare`, cosine, conflict and norms of the fused against the own gradient of each encoder.
+  """
+
+  model: Any
+  perturb: Callable[..., dict] | None
+  compare: bool
+
+  def __call__(self, state: State, batch: Batch, key: jax.Array, clock: Clock):
+    if not _is_supervised(batch.label):
+      return {}
+    spine = _Spine(self.model, _as_objective(_every_head), False, optax.identity(), None,
+                   None, self.perturb, 1, "auto", True)
+    batch, state = spine._batch(batch), state._replace(memory={"objective": ()})
+    forward, labels, separable = spine._plans(state, batch, key, clock, probe=False)
+    pull = _plans.stacked_gradients if separable else _plans.general_gradients
+    rows = pull(forward, state.params)[1]
+    return metrics.conflict(rows, labels, forward.names) if self.compare else rows
+
+
 class _Spine:
   """The functions of a supervised method; holds only what `supervised` was given."""
 
-  def __init__(self, model, objective, wants_forward, tx, aggregator, augment, perturb, parts, plan, coast, predict):
+  def __init__(self, model, objective, wants_forward, tx, aggregator, augment, perturb, parts, plan, coast):
     self.model, self.objective, self.wants_forward = model, objective, wants_forward
     self.tx, self.aggregator, self.augment, self.perturb = tx, aggregator, augment, perturb
-    self.parts, self.plan, self.coast, self.own_predict = parts, plan, coast, predict
+    self.parts, self.plan, self.coast = parts, plan, coast
     self.modalities = tuple(sorted(model.modalities))
 
   # What a step sees of a batch.
 
-  def _view(self, inputs, mask):
-    missing = [m for m in self.modalities if m not in inputs]
-    if missing:
-      raise ValueError(f"modality {missing[0]!r} not in batch; available: {', '.join(sorted(inputs))}")
-    mask = {m: mask[m] for m in self.modalities}
-    return masks.fill({m: inputs[m] for m in self.modalities}, mask), mask
-
   def _batch(self, batch: Batch) -> Batch:
     real = batch.weight > 0
-    inputs, mask = self._view(batch.inputs, {m: batch.mask[m] & real for m in self.modalities})
+    inputs, mask = _view(self.modalities, batch.inputs, {m: batch.mask[m] & real for m in self.modalities})
     return batch._replace(inputs=inputs, mask=mask)
 
   def init(self, key: jax.Array, batch: Batch) -> State:
     batch = self._batch(batch)
-    variables = self.model.init(key, batch.inputs, batch.mask)
+    variables = _init_model(self.model, key, batch.inputs, batch.mask)
     params, stats = variables["params"], variables.get("batch_stats", {})
-    outputs = jax.eval_shape(lambda: self._eval(params, stats, batch.inputs, batch.mask))
+    outputs = jax.eval_shape(lambda: _eval(self.model, params, stats, batch.inputs, batch.mask))
     opt = {"tx": self.tx.init(params)}
     if self.aggregator is not None:
       opt["aggregator"] = self.aggregator.init(params)
     return State(params, stats, {"train": opt}, {"objective": self.objective.init(batch, outputs)})
-
-  def _eval(self, params, stats, inputs, mask) -> Outputs:
-    variables = {"params": params, "batch_stats": stats}
-    features, stats = self.model.encode(variables, inputs, mask, train=False, rngs=None)
-    variables = {"params": params, "batch_stats": stats}
-    return self.model.heads(variables, features, mask, train=False, rngs=None)[0]
-
-  def predict(self, state: State, inputs: dict, mask: dict) -> Outputs:
-    inputs, mask = self._view(inputs, mask)
-    outputs = self._eval(state.params, state.stats, inputs, mask)
-    return outputs if self.own_predict is None else self.own_predict(outputs, mask)
 
   def _forward(self, state: State, batch: Batch, key: jax.Array, clock: Clock, objective=None, probe=True):
     """The two halves of a pass as functions of parameters, and the objective names."""
@@ -153,15 +198,15 @@ class _Spine:
       return features, stats
 
     def heads(params, features, stats):
-      def apply(features):
+      def apply(features, params=params):
         variables = {"params": params, "batch_stats": stats}
         return self.model.heads(variables, features, batch.mask, train=True, rngs=rngs)
 
       outputs, new_stats = apply(features)
       extra = {"key": loss_key, "clock": clock}
       if self.wants_forward:
-        extra["forward"] = lambda inputs, mask: self._eval(
-            params, state.stats, *self._view(inputs, mask))
+        extra["forward"] = lambda inputs, mask: _eval(
+            self.model, params, state.stats, *_view(self.modalities, inputs, mask))
       losses, carried = [], memory
       for group in groups:
         named, carried = objective.apply(outputs, group, carried, **extra)
@@ -169,13 +214,19 @@ class _Spine:
         losses += [l.astype(jnp.float32) for l in named.values()]
       probed = jnp.zeros((), jnp.float32)
       untrained = [m for m in sorted(outputs.unimodal_logits) if m not in names]
-      if probe and untrained and batch.label is not None:
-        free = apply(jax.lax.stop_gradient(features))[0]
+      if probe and untrained and _is_supervised(batch.label):
+        free = apply(jax.lax.stop_gradient(features), self._probed(params))[0]
         fit = objectives_lib.unimodal(free, batch)
         probed = sum((fit[m] for m in untrained), probed)
       return (tuple(losses), probed), (outputs, new_stats, carried)
 
     return encode, heads, names
+
+  def _probed(self, params):
+    """Gradients for the uni-modal heads alone: what the rule's losses reach is the rule's."""
+    return jax.tree.map(
+        lambda p, l: p if l.part == "head" and l.modality else jax.lax.stop_gradient(p),
+        params, tree.label_leaves(params, self.modalities))
 
   def _plans(self, state, batch, key, clock, objective=None, probe=True, rows=True):
     """-> (Forward with names, labels (with the rows that reach a leaf if asked for), separable)."""
@@ -201,8 +252,9 @@ class _Spine:
     if isinstance(self.aggregator, balancing.Weighting) and self.parts == 1:
       return "weights"
     if not separable:
-      warnings.warn("the model is not separable by modality: one full backward pass per objective",
-                    stacklevel=2)
+      cause = "the objective calls `forward`" if self.wants_forward else (
+          "the model is not separable by modality")
+      warnings.warn(f"{cause}: one full backward pass per objective", stacklevel=2)
     return "stacked" if separable else "general"
 
   def step(self, state: State, batch: Batch, key: jax.Array, clock: Clock):
@@ -224,7 +276,8 @@ class _Spine:
     elif plan == "weights":
       losses, grads, aux, opt["aggregator"] = _plans.weighted_gradient(
           forward, state.params,
-          lambda l: self.aggregator.weigh(l, opt["aggregator"], state.params, **context))
+          lambda l, aux: self.aggregator.weigh(l, opt["aggregator"], state.params, value=l.sum(),
+                                               **context, **self._seen(aux[0], batch)))
     else:
       pull = _plans.stacked_gradients if plan == "stacked" else _plans.general_gradients
       losses, rows, probe, aux = pull(forward, state.params)
@@ -263,21 +316,18 @@ class _Spine:
     outputs = jax.lax.stop_gradient(outputs)
     seen = {"logits": outputs.logits, "unimodal_logits": outputs.unimodal_logits, "features": outputs.features}
     split = outputs.aux.get("split_logits") or outputs.unimodal_logits
-    if split and batch.label is not None and objectives_lib.task_of(batch.label) != "regression":
+    if split and _is_supervised(batch.label) and objectives_lib.task_of(batch.label) != "regression":
       seen["scores"] = balancing.scores(split, batch.label, batch.mask)
     return seen
 
-  def diagnose(self, state: State, batch: Batch, key: jax.Array, clock: Clock) -> dict[str, jax.Array]:
-    """Fused against own gradient of each encoder on one batch: cosine, conflict, norms."""
-    batch = self._batch(batch)
-    objective = _as_objective(objectives_lib.fused_and_unimodal)
-    state = state._replace(memory={"objective": ()})
-    spine = self if self.parts == 1 else _Spine(
-        self.model, objective, False, self.tx, None, None, self.perturb, 1, "auto", True, None)
-    forward, labels, separable = spine._plans(state, batch, key, clock, objective, probe=False)
-    pull = _plans.stacked_gradients if separable else _plans.general_gradients
-    _, rows, _, _ = pull(forward, state.params)
-    return metrics.conflict(rows, labels, forward.names)
+
+def _is_supervised(label) -> bool:
+  """Whether the supervised losses can read the label: one array, of rows or of rows and columns."""
+  return hasattr(label, "dtype") and label.ndim <= 2
+
+
+def _every_head(outputs: Outputs, batch: Batch, **extra) -> dict[str, jax.Array]:
+  return objectives_lib.supervised_losses(fused=outputs.logits is not None)(outputs, batch, **extra)
 
 
 def _freeze_absent(updates, labels, mask):

@@ -8,6 +8,7 @@ import numpy as np
 
 from mmfuse import balancing
 from mmfuse.core import Clock
+
 from ._cases import Case
 
 
@@ -28,7 +29,7 @@ def _by_suffix(case: Case, prefix: str) -> dict:
 
 
 def ogm_ge(case: Case) -> dict:
-  """Scores, ratios, coefficients and modulated gradients; `in/out_<short>` logits, `in/z_<modality>` noise."""
+  """Scores, ratios, coefficients, gradients; `in/out_<short>` logits, `in/z_<modality>` noise."""
   logits, noise = _by_suffix(case, "out_"), _by_suffix(case, "z_")
   short = {m: next(s for s in logits if m.startswith(s)) for m in noise}
   label = jnp.asarray(case.inputs["label"], jnp.int32)
@@ -46,17 +47,23 @@ def ogm_ge(case: Case) -> dict:
   for prefix, rule in (("ogm", balancing.ogm), ("ge", balancing.ogm_ge)):
     tx = rule(alpha, variant="released")
     updates, state = tx.update(
-        params, tx.init(params), params, scores=scores, key=jax.random.key(0), noise=given)
-    out |= {f"{prefix}_{m}_{leaf}": u for m, leaves in updates.items() for leaf, u in leaves.items()}
+      params, tx.init(params), params, scores=scores, key=jax.random.key(0), noise=given
+    )
+    out |= {
+      f"{prefix}_{m}_{leaf}": u for m, leaves in updates.items() for leaf, u in leaves.items()
+    }
   ratios = balancing.discrepancy_ratios(scores)
   for m, s in short.items():
-    out |= {f"score_{s}": scores[m] * label.shape[0], f"ratio_{s}": ratios[m],
-            f"coeff_{s}": state.coefficients[m]}
+    out |= {
+      f"score_{s}": scores[m] * label.shape[0],
+      f"ratio_{s}": ratios[m],
+      f"coeff_{s}": state.coefficients[m],
+    }
   return out
 
 
 def ogm_balance_benchmark(case: Case) -> dict:
-  """The two forms of a public re-implementation; its three-modality score counts right answers of cosines."""
+  """The forms of a public re-implementation; its M = 3 score is of cosines of right answers."""
   logits = {m: _float(z) for m, z in _by_suffix(case, "logits_").items()}
   label, size = jnp.asarray(case.inputs["label"], jnp.int32), case.inputs["label"].shape[0]
   if "GE3" not in case.name and len(logits) > 2:
@@ -71,7 +78,8 @@ def ogm_balance_benchmark(case: Case) -> dict:
   ratios = balancing.discrepancy_ratios(scores, form=form)
   coefficients = balancing.ogm_coefficients(scores, alpha, form=form)
   return {f"ratio_{m}": r for m, r in ratios.items()} | {
-      f"coeff_{m}": k for m, k in coefficients.items()}
+    f"coeff_{m}": k for m, k in coefficients.items()
+  }
 
 
 # MMPareto and the min-norm solver
@@ -100,12 +108,18 @@ def mmpareto(case: Case) -> dict:
   return out
 
 
+_solve = jax.jit(balancing.min_norm, static_argnames="clip_ends")
+
+
 def min_norm(case: Case) -> dict:
-  """The released solver on given vectors."""
+  """The released solver on given vectors: float32 products, float64 iterations, as in that code."""
   grads = _float(case.inputs["grads"])
-  gram = grads @ grads.T
-  weights = balancing.min_norm(gram, clip_ends=True)
-  return {"sol": weights, "min_norm_sq": weights @ gram @ weights}
+  gram = np.asarray(grads @ grads.T, np.float64)
+  with jax.enable_x64(True):
+    weights = np.asarray(_solve(jnp.asarray(gram), clip_ends=True))
+    # Of two vectors that code reports the norm at the end point itself, not at .999 of it.
+    exact = weights if len(gram) > 2 else np.asarray(_solve(jnp.asarray(gram)))
+  return {"sol": weights, "min_norm_sq": exact @ gram @ exact}
 
 
 # MIMO
@@ -123,11 +137,11 @@ def mimo_kernel(case: Case) -> dict:
   smooth = balancing.mimo_objective(losses.at[0].set(0.0), 1.0, mu)
   pure = balancing.mimo(losses.shape[0], 1.0, mu)
   return {
-      "weights": _apply(pure, grads, losses=losses)[1].weights[1:],
-      "smooth_max": smooth,
-      "smooth_max_mean_version": smooth - mu * np.log(own.shape[0]),
-      "objective": balancing.mimo_objective(losses, lam, mu),
-      "direction": direction["x"],
+    "weights": _apply(pure, grads, losses=losses)[1].weights[1:],
+    "smooth_max": smooth,
+    "smooth_max_mean_version": smooth - mu * np.log(own.shape[0]),
+    "objective": balancing.mimo_objective(losses, lam, mu),
+    "direction": direction["x"],
   }
 
 
@@ -142,7 +156,8 @@ def mimo_trajectory(case: Case) -> dict:
   @jax.jit
   def step(theta, state):
     direction, state = rule.update(
-        {"x": jax.jacobian(losses_of)(theta)}, state, losses=losses_of(theta))
+      {"x": jax.jacobian(losses_of)(theta)}, state, losses=losses_of(theta)
+    )
     d = direction["x"]
     return theta - case.hp["eta"] * d / jnp.maximum(1.0, jnp.linalg.norm(d)), state
 
@@ -180,8 +195,10 @@ def cagrad(case: Case) -> dict:
   grads = _float(case.inputs["grads"])
   c, rescale = case.hp["calpha"], int(case.hp["rescale"])
   direction, _ = _apply(balancing.cagrad(grads.shape[0], c, rescale=rescale), grads)
-  return {"direction": direction["x"],
-          "w": balancing.cagrad_weights(grads @ grads.T, c, rescale=rescale)[0]}
+  return {
+    "direction": direction["x"],
+    "w": balancing.cagrad_weights(grads @ grads.T, c, rescale=rescale)[0],
+  }
 
 
 def stch(case: Case) -> dict:
@@ -202,26 +219,50 @@ def stch(case: Case) -> dict:
 
 def bogc_evidence(case: Case) -> dict:
   """Evidence, opinions, weights and the calibrated direction."""
-  mean, var = _float(case.inputs["mean"]), _float(case.inputs["var"])
-  evidence = balancing.evidence(var)
-  belief, uncertainty = balancing.fuse_opinions(evidence)
-  weights = balancing.evidence_weights(var)
-  return {"evidence": evidence, "belief": belief, "uncertainty": uncertainty, "weights": weights,
-          "direction": jnp.sum(weights * mean, axis=0)}
+
+  @jax.jit
+  def fuse(mean, var):
+    evidence = balancing.evidence(var)
+    belief, uncertainty = balancing.fuse_opinions(evidence)
+    weights = balancing.evidence_weights(var)
+    return {
+      "evidence": evidence,
+      "belief": belief,
+      "uncertainty": uncertainty,
+      "weights": weights,
+      "direction": jnp.sum(weights * mean, axis=0),
+    }
+
+  return fuse(_float(case.inputs["mean"]), _float(case.inputs["var"]))
 
 
 def bogc_laplace(case: Case) -> dict:
   """Posterior of the last layer and the moments of the feature gradients."""
   features, label = _float(case.inputs["features"]), jnp.asarray(case.inputs["label"], jnp.int32)
-  mean, cov = balancing.laplace_posterior(
-      _float(case.inputs["W"]), features, label, prior_variance=case.hp["gamma"])
-  first, second, loss = balancing.gradient_moments(
-      mean, cov, features, label, _float(case.inputs["z"]), power=case.hp["sqrt_power"])
-  return {"post_mean": mean, "post_cov": cov, "grad_mean": first, "grad_var": second,
-          "mean_sample_loss": loss}
+
+  @jax.jit
+  def moments(weights, normals):
+    mean, cov = balancing.laplace_posterior(
+      weights, features, label, prior_variance=case.hp["gamma"]
+    )
+    first, second, loss = balancing.gradient_moments(
+      mean, cov, features, label, normals, power=case.hp["sqrt_power"]
+    )
+    return {
+      "post_mean": mean,
+      "post_cov": cov,
+      "grad_mean": first,
+      "grad_var": second,
+      "mean_sample_loss": loss,
+    }
+
+  return moments(_float(case.inputs["W"]), _float(case.inputs["z"]))
 
 
 def bogc_precision(case: Case) -> dict:
   """Inverse-variance weighting of [B, K, d]."""
-  return {"direction": balancing.precision_weighted(
-      _float(case.inputs["mean"]), _float(case.inputs["var"]))}
+  return {
+    "direction": balancing.precision_weighted(
+      _float(case.inputs["mean"]), _float(case.inputs["var"])
+    )
+  }

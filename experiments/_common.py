@@ -1,0 +1,43 @@
+"""What every experiment shares: how a result file is headed, and how its tables are written."""
+
+import datetime
+import pathlib
+import platform
+from collections.abc import Iterable, Sequence
+
+import jax
+
+RESULTS = pathlib.Path(__file__).parent / "results"
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+  """A markdown table; numbers are right-aligned."""
+  lines = ["| " + " | ".join(header) + " |", "|---" + "|---:" * (len(header) - 1) + "|"]
+  return "\n".join([*lines, *("| " + " | ".join(str(c) for c in row) + " |" for row in rows)])
+
+
+def heading(claim: str, command: str, seeds: object) -> str:
+  """Claim, command, date, machine, versions, seeds: a committed number names all of them."""
+  import flax
+  import optax
+
+  import mmfuse
+
+  device = jax.devices()[0]
+  cpu = f"{len(__import__('os').sched_getaffinity(0))} cores, " if device.platform == "cpu" else ""
+  return "\n".join([
+      claim, "",
+      f"- command: `{command}`",
+      f"- date: {datetime.date.today().isoformat()}; device: {cpu}{device.device_kind}",
+      f"- versions: mmfuse {mmfuse.__version__}, Python {platform.python_version()}, jax {jax.__version__}, "
+      f"flax {flax.__version__}, optax {optax.__version__}",
+      f"- seeds: {seeds}", ""])
+
+
+def write(name: str, text: str, smoke: bool) -> None:
+  """Prints; a full run also writes `experiments/results/<name>.md`."""
+  print(text)
+  if not smoke:
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.md").write_text(text.rstrip() + "\n")
+    print(f"\nwritten to experiments/results/{name}.md")

@@ -1,0 +1,115 @@
+"""What does a rule cost over a plain step? FLOPs and temporary bytes from XLA, times interleaved.
+
+Command: python -m experiments.bench.method_overhead            (about 3 minutes on 2 cores; prints JSON)
+         python -m experiments.bench.method_overhead --smoke
+A plain step is `joint`. Encoders: the Conv1D pair of watch_imu, the LeNet pair of AV-MNIST and, with
+`--model resnet18`, two ResNet-18 at CREMA-D shapes. Floors (docs/design.md, section 4): modulators and
+weightings 1.0, aggregators 1.66 where the encoders dominate, whatever the number of modalities.
+"""
+
+import dataclasses
+import json
+import os
+import statistics
+import time
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+
+from mmfuse import encoders, fusion, methods, train
+from mmfuse.core import Batch, Clock
+
+ROWS = ("joint", "uniform", "ogm", "ogm_ge", "mimo", "stch", "mmpareto", "mgda", "pcgrad", "cagrad", "bogc")
+# {modality: (row shape, encoder)}; more than two modalities repeat them.
+MODELS = {
+    "conv1d": {"accel": ((100, 3), lambda: encoders.Conv1D(64)), "gyro": ((100, 3), lambda: encoders.Conv1D(64))},
+    "lenet": {"audio": ((112, 112, 1), lambda: encoders.by_name("lenet", (1, 112, 112, 1), np.float32)),
+              "image": ((28, 28, 1), lambda: encoders.by_name("lenet", (1, 28, 28, 1), np.float32))},
+    "resnet18": {"audio": ((257, 188, 1), lambda: encoders.by_name("resnet18", (1, 257, 188, 1), np.float32)),
+                 "visual": ((224, 224, 3), lambda: encoders.by_name("resnet18", (1, 224, 224, 3), np.float32))},
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  model: Literal["conv1d", "lenet", "resnet18"] = "conv1d"
+  modalities: int = 2
+  batch_size: int = 64
+  rounds: int = 9
+  steps: int = 8
+  """Steps a round, dispatched one by one."""
+  methods: tuple[str, ...] = ROWS
+  smoke: bool = False
+
+
+def build(cfg: Config):
+  """(model, batch) with `modalities` encoders."""
+  kinds = list(MODELS[cfg.model].items())
+  chosen = {f"{kinds[i % 2][0]}{'' if i < 2 else i}": kinds[i % 2][1] for i in range(cfg.modalities)}
+  rng = np.random.default_rng(0)
+  size = 4 if cfg.smoke else cfg.batch_size
+  batch = Batch({m: jnp.asarray(rng.normal(size=(size, *shape)), jnp.float32) for m, (shape, _) in chosen.items()},
+                jnp.asarray(rng.integers(0, 7, size), jnp.int32),
+                {m: jnp.ones(size, bool) for m in chosen}, jnp.ones(size), jnp.arange(size, dtype=jnp.int32), {})
+  return fusion.LateFusion({m: make() for m, (_, make) in chosen.items()}, 7), batch
+
+
+class Racer:
+  """One compiled step and its state."""
+
+  def __init__(self, name, model, batch):
+    method = methods.METHODS[name](model)
+    self.state = jax.tree.map(jnp.copy, method.init(jax.random.key(0), batch))  # no buffer twice: it is donated
+    clock = Clock(*(jnp.int32(v) for v in (0, 0, 0, 1, 1)))
+    self.args = (batch, jax.random.key(1), clock)
+    step = jax.jit(method.phases[0].step, donate_argnums=0)
+    self.compiled = step.lower(self.state, *self.args).compile()
+    cost = self.compiled.cost_analysis()
+    cost = cost[0] if isinstance(cost, list) else cost
+    self.flops = cost.get("flops", float("nan"))
+    memory = self.compiled.memory_analysis()
+    self.bytes = getattr(memory, "temp_size_in_bytes", float("nan"))
+
+  def lap(self, steps: int) -> float:
+    """Seconds per step."""
+    began = time.perf_counter()
+    for _ in range(steps):
+      self.state, metrics = self.compiled(self.state, *self.args)
+    jax.block_until_ready((self.state, metrics))
+    return (time.perf_counter() - began) / steps
+
+
+def measure(cfg: Config) -> dict:
+  """{method: {flops, bytes, time: ratios over `joint`}} and what they were taken on."""
+  model, batch = build(cfg)
+  racers = {name: Racer(name, model, batch) for name in dict.fromkeys(("joint", *cfg.methods))}
+  rounds, steps = (1, 1) if cfg.smoke else (cfg.rounds, cfg.steps)
+  for racer in racers.values():
+    racer.lap(1)
+  laps: dict[str, list[float]] = {name: [] for name in racers}
+  for _ in range(rounds):
+    for name, racer in racers.items():
+      laps[name].append(racer.lap(steps))
+  plain = racers["joint"]
+  rows = {name: {
+      "flops": round(r.flops / plain.flops, 3), "temp_bytes": round(r.bytes / max(plain.bytes, 1), 3),
+      "time": round(statistics.median(a / b for a, b in zip(laps[name], laps["joint"])), 3),
+      "time_min": round(min(laps[name]) / min(laps["joint"]), 3)} for name, r in racers.items()}
+  return {"model": cfg.model, "modalities": cfg.modalities, "batch_size": len(batch.label), "rounds": rounds,
+          "joint_ms": round(1e3 * statistics.median(laps["joint"]), 3), "load": os.getloadavg()[0],
+          "device": jax.devices()[0].device_kind, "jax": jax.__version__, "rows": rows}
+
+
+def main(argv=None) -> dict:
+  """Prints JSON."""
+  train.enable_compilation_cache()
+  result = measure(tyro.cli(Config, args=argv))
+  print(json.dumps(result, indent=1))
+  return result
+
+
+if __name__ == "__main__":
+  main()

@@ -1,0 +1,56 @@
+"""The main job, on real data: every method through watch_imu, five group folds x two seeds.
+
+Claim: none of ours. The question is which rules differ from `joint` and from `uniform` (the plain
+  sum of all losses) when every row gets the same search.
+Command: python -m experiments.compare            (about 30 minutes on 2 cores)
+         python -m experiments.compare --smoke    (seconds, 3 methods)
+Expected: `uniform` a few points above `joint`; differences between the rules of the size of the
+  intervals, so few or no rows beyond noise. Results: experiments/results/compare.md.
+"""
+
+import dataclasses
+import tempfile
+
+import tyro
+
+from experiments import _common
+from mmfuse import protocol, report
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  data: str = "watch_imu"
+  """A built-in set or an .npz."""
+  methods: tuple[str, ...] = ("default",)
+  """As in `mmfuse compare`."""
+  folds: int = 5
+  """Group folds; two subjects test in each."""
+  seeds: int = 2
+  """Per fold."""
+  epochs: int = 40
+  out: str | None = None
+  """Where the run itself is kept (continued with --resume); default: a temporary folder."""
+  resume: bool = False
+  smoke: bool = False
+
+
+def run(cfg: Config) -> report.Summary:
+  """The comparison, through the public protocol."""
+  with tempfile.TemporaryDirectory() as scratch:
+    return protocol.run(protocol.Compare(
+        data=cfg.data, methods=cfg.methods, folds=cfg.folds, seeds=cfg.seeds, epochs=cfg.epochs,
+        out=cfg.out or f"{scratch}/run", resume=cfg.resume, smoke=cfg.smoke),
+        command="python -m experiments.compare")
+
+
+def main(argv=None) -> None:
+  """Runs and writes the table."""
+  cfg = tyro.cli(Config, args=argv)
+  summary = run(cfg)
+  claim = f"# compare: {cfg.data}, {cfg.folds} folds x {cfg.seeds} seeds"
+  text = _common.heading(claim, "python -m experiments.compare", f"0..{cfg.seeds - 1} in each of {cfg.folds} folds")
+  _common.write("compare", f"{text}\n{report.markdown(summary)}\n", cfg.smoke)
+
+
+if __name__ == "__main__":
+  main()

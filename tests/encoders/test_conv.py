@@ -1,0 +1,115 @@
+"""encoders.Conv and max_pool: loops in numpy as the oracle, formulations and layouts equal."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mmfuse.encoders import Conv, max_pool
+
+
+def _oracle(x, kernel, strides, padding):
+  """Cross-correlation of x [B, H, W, C] by four loops."""
+  x = np.pad(x, ((0, 0), *padding, (0, 0)))
+  (kh, kw), (sh, sw) = kernel.shape[:2], strides
+  rows, cols = (x.shape[1] - kh) // sh + 1, (x.shape[2] - kw) // sw + 1
+  y = np.zeros((x.shape[0], rows, cols, kernel.shape[-1]))
+  for i, j in itertools.product(range(rows), range(cols)):
+    window = x[:, i * sh:i * sh + kh, j * sw:j * sw + kw]
+    y[:, i, j] = np.tensordot(window, kernel, 3)
+  return y
+
+
+CASES = [  # size, kernel, strides, padding, the same as pairs
+    ((5, 4), (3, 3), (1, 1), "SAME", ((1, 1), (1, 1))),
+    ((6, 5), (3, 3), (2, 2), 1, ((1, 1), (1, 1))),
+    ((6, 7), (2, 3), (2, 2), "SAME", ((0, 0), (1, 1))),
+    ((1, 1), (5, 5), (1, 1), (2, 2), ((2, 2), (2, 2))),
+    ((5, 8), (4, 1), (1, 3), [(0, 3), 0], ((0, 3), (0, 0))),
+    ((4, 4), (2, 2), (2, 2), "VALID", ((0, 0), (0, 0))),
+]
+
+
+@pytest.mark.parametrize("size,kernel,strides,padding,pairs", CASES)
+def test_formulations_and_layouts_agree_with_loops(size, kernel, strides, padding, pairs):
+  x = jax.random.normal(jax.random.key(0), (2, *size, 3))
+  conv = Conv(4, kernel, strides, padding, formulation="lax")
+  params = conv.init(jax.random.key(1), x)["params"]
+  params = {**params, "bias": jnp.arange(4.0)}
+  expected = _oracle(np.asarray(x), np.asarray(params["kernel"]), strides, pairs) + np.arange(4.0)
+  for formulation, last in itertools.product(("lax", "patches"), (False, True)):
+    module = conv.clone(formulation=formulation, batch_last=last)
+    y = module.apply({"params": params}, jnp.swapaxes(x, 0, -1) if last else x)
+    np.testing.assert_allclose(jnp.swapaxes(y, 0, -1) if last else y, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape,kernel,strides", [((2, 7, 3), (5,), (1,)), ((2, 6, 5, 2), (3, 3), (2, 1))])
+def test_gradients_of_the_formulations_agree(shape, kernel, strides):
+  x = jax.random.normal(jax.random.key(0), shape)
+  conv = Conv(4, kernel, strides, formulation="lax")
+  variables = conv.init(jax.random.key(1), x)
+
+  def gradients(formulation):
+    loss = lambda v, x: jnp.sum(jnp.sin(conv.clone(formulation=formulation).apply(v, x)))
+    return jax.jit(jax.grad(loss, (0, 1)))(variables, x)
+
+  for a, b in zip(jax.tree.leaves(gradients("lax")), jax.tree.leaves(gradients("patches"))):
+    np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_patches_differentiate_without_convolution_or_scatter():
+  x = jnp.ones((2, 6, 6, 2))
+  conv = Conv(3, (3, 3), (2, 2), 1, formulation="patches")
+  variables = conv.init(jax.random.key(0), x)
+  loss = lambda v, x: jnp.sum(conv.apply(v, x)**2)
+  program = str(jax.make_jaxpr(jax.grad(loss, (0, 1)))(variables, x))
+  assert "dot_general" in program
+  for slow in ("conv_general", "scatter", "gather"):
+    assert slow not in program
+
+
+def test_auto_takes_patches_on_cpu_where_they_are_small():
+  def program(side):
+    conv = Conv(4, (3, 3))
+    x = jax.ShapeDtypeStruct((1, side, side, 64), jnp.float32)
+    return str(jax.make_jaxpr(lambda x: conv.init(jax.random.key(0), x))(x))
+
+  assert "conv_general" not in program(8)
+  assert ("conv_general" in program(64)) or jax.default_backend() != "cpu"
+
+
+def test_bad_arguments_are_refused_with_a_sentence():
+  x = jnp.ones((2, 4, 3))
+  with pytest.raises(ValueError, match=r"rank 4, got shape \[2, 4, 3\]"):
+    Conv(2, (3, 3)).init(jax.random.key(0), x)
+  with pytest.raises(ValueError, match=r"formulation is one of auto, lax, patches, got 'fft'"):
+    Conv(2, (3,), formulation="fft").init(jax.random.key(0), x)
+  with pytest.raises(ValueError, match=r"padding is 'SAME', 'VALID' or numbers, got 'FULL'"):
+    Conv(2, (3,), padding="FULL").init(jax.random.key(0), x)
+
+
+def test_max_pool_by_hand_cuts_the_remainder_off():
+  x = jnp.arange(15.0).reshape(1, 3, 5, 1)
+  np.testing.assert_array_equal(max_pool(x, (2, 2))[0, :, :, 0], [[6.0, 8.0]])
+  np.testing.assert_array_equal(max_pool(x[:, :1], (2, 2))[0, :, :, 0], [[1.0, 3.0]])
+  np.testing.assert_array_equal(max_pool(x[:, :, :1], (2, 2))[0, :, :, 0], [[5.0]])
+
+
+def test_overlapping_max_pool_equals_reduce_window_with_its_gradient():
+  x = -jnp.abs(jax.random.normal(jax.random.key(0), (2, 7, 6, 3)))  # negative: padding must not win
+
+  def reference(x):
+    pads = ((0, 0), (1, 1), (1, 1), (0, 0))
+    return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, 2, 2, 1), pads)
+
+  ours = lambda x: max_pool(x, (3, 3), (2, 2), 1)
+  np.testing.assert_array_equal(ours(x), reference(x))
+  loss = lambda pool: jax.grad(lambda x: jnp.sum(jnp.sin(pool(x))))(x)
+  np.testing.assert_allclose(loss(ours), loss(reference), atol=1e-6)
+
+
+def test_ties_share_the_gradient():
+  grad = jax.grad(lambda x: jnp.sum(max_pool(x, (2,))))(jnp.array([[[1.0], [1.0], [0.0], [2.0]]]))
+  np.testing.assert_allclose(grad[0, :, 0], [0.5, 0.5, 0.0, 1.0])

@@ -1,0 +1,277 @@
+"""Every encoder: shapes of any size, absent rows, empty batches, formulations, own behaviour."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mmfuse import encoders
+
+SIZES = (1, 2, 3, 5, 8, 28, 127, 128, 257, 512)
+SMALL = {  # name: (module, shape of one example)
+    "mlp": (encoders.MLP(4, (8,), norm="batch", dropout=0.3), (3, 2)),
+    "conv1d": (encoders.Conv1D(4, (3, 5), norm="batch"), (6, 2)),
+    "conv2d": (encoders.Conv2D(4, (3, 4), norm="batch"), (5, 4, 2)),
+    "lenet": (encoders.LeNet(2, 1), (6, 5)),
+    "frames": (encoders.Frames(encoders.Conv2D(4, (4,), norm="batch")), (2, 4, 4, 1)),
+    "gru": (encoders.GRU(4), (3, 2)),
+    "lstm": (encoders.LSTM(4, "mean"), (3, 2)),
+    "transformer": (encoders.Transformer(4, 1, 2), (3, 2)),
+    "embedding": (encoders.Embedding(7, 4, 5, norm="batch"), (3,)),
+}
+MASK = jnp.array([True, False, True, True])
+
+
+def _data(name, seed=0):
+  shape = (4, *SMALL[name][1])
+  if name == "embedding":
+    return jax.random.randint(jax.random.key(seed), shape, 0, 7)
+  return jax.random.normal(jax.random.key(seed), shape)
+
+
+def _features(module, shape, dtype=jnp.float32):
+  """Shapes of features and of the gradient, without compiling anything."""
+  x, mask = jax.ShapeDtypeStruct(shape, dtype), jax.ShapeDtypeStruct(shape[:1], bool)
+
+  def both(x, mask):
+    variables = module.init(jax.random.key(0), x, mask, train=False)
+    rest = {k: v for k, v in variables.items() if k != "params"}
+
+    def loss(params):
+      h, _ = module.apply({"params": params, **rest}, x, mask, train=True, mutable=["batch_stats"],
+                          rngs={"dropout": jax.random.key(1)})
+      return jnp.sum(h), h
+
+    return jax.grad(loss, has_aux=True)(variables["params"])[1]
+
+  return jax.eval_shape(both, x, mask).shape
+
+
+@pytest.mark.parametrize("n", SIZES)
+def test_default_encoders_work_from_1_to_512_per_axis(n):
+  for shape in ((2, n), (2, n, 3), (2, n, n, 3), (2, n, 1, 1), (2, 1, n, 1), (2, 2, n, n, 1), (1, n, n)):
+    module = encoders.default_encoder(shape, jnp.float32)
+    assert _features(module, shape) == (shape[0], module.features)
+  assert _features(encoders.Embedding(9), (2, n), jnp.int32) == (2, 64)
+
+
+@pytest.mark.parametrize("name", ["lenet", "resnet18", "gru", "transformer", "conv2d", "lstm"])
+@pytest.mark.parametrize("n", [1, 2, 33, 512])
+def test_named_encoders_work_from_1_to_512_per_axis(name, n):
+  shape = (2, n, 2) if name in ("gru", "lstm", "transformer") else (2, n, n)
+  module = encoders.by_name(name, shape, jnp.float32)
+  assert _features(module, shape) == (2, module.features)
+
+
+def test_the_cost_of_conv2d_stays_sane():
+  def operations(n):
+    module, mask = encoders.Conv2D(), jax.ShapeDtypeStruct((1,), bool)
+    x = jax.ShapeDtypeStruct((1, n, n, 3), jnp.float32)
+    variables = jax.eval_shape(
+        lambda x, mask: module.init(jax.random.key(0), x, mask, train=False), x, mask)
+    apply = jax.jit(lambda v, x, mask: module.apply(v, x, mask, train=False))
+    return apply.lower(variables, x, mask).cost_analysis()["flops"]
+
+  assert operations(512) < 4 * operations(64)  # 64 times the pixels
+
+
+@pytest.mark.parametrize("name", sorted(SMALL))
+def test_absent_rows_are_not_seen_and_an_empty_batch_is_harmless(name):
+  module, x = SMALL[name][0], _data(name)
+  garbage = jnp.where(MASK.reshape(-1, *(1,) * (x.ndim - 1)), x, 6 if name == "embedding" else -1e4)
+  variables = module.init(jax.random.key(1), x, MASK, train=False)
+  rest = {k: v for k, v in variables.items() if k != "params"}
+
+  @jax.jit
+  def run(x, mask):
+    def loss(params):
+      h, new = module.apply({"params": params, **rest}, x, mask, train=True,
+                            mutable=["batch_stats"], rngs={"dropout": jax.random.key(2)})
+      return jnp.sum(jnp.where(mask.reshape(-1, 1), jnp.sin(h), 0.0)), (h, new)
+
+    return jax.value_and_grad(loss, has_aux=True)(variables["params"])
+
+  (value, (h, new)), grad = run(x, MASK)
+  (_, (other, other_new)), other_grad = run(garbage, MASK)
+  assert h.shape == (4, module.features)
+  np.testing.assert_array_equal(h[MASK], other[MASK])
+  chex.assert_trees_all_equal((new, grad), (other_new, other_grad))
+  assert jnp.isfinite(value)
+  if rest:
+    with pytest.raises(AssertionError):  # the present rows did move the statistics
+      chex.assert_trees_all_close(new["batch_stats"], rest["batch_stats"], atol=1e-4)
+
+  (_, (h, new)), grad = run(jnp.zeros_like(x), jnp.zeros(4, bool))
+  chex.assert_tree_all_finite((h, grad))
+  if rest:
+    chex.assert_trees_all_equal(new["batch_stats"], rest["batch_stats"])
+
+
+@pytest.mark.parametrize("name", ["conv1d", "conv2d", "lenet"])
+def test_formulations_agree_in_values_gradients_and_statistics(name):
+  module, x = SMALL[name][0], _data(name)
+  variables = module.init(jax.random.key(1), x, MASK, train=False)
+
+  def run(formulation):
+    def loss(params):
+      h, new = module.clone(formulation=formulation).apply(
+          {**variables, "params": params}, x, MASK, train=True, mutable=["batch_stats"])
+      return jnp.sum(jnp.sin(h)), (h, new)
+
+    return jax.jit(jax.grad(loss, has_aux=True))(variables["params"])
+
+  chex.assert_trees_all_close(run("lax"), run("patches"), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["mlp", "conv1d", "conv2d", "lenet"])
+def test_no_bias_before_batch_norm(name):
+  module, x = SMALL[name][0], _data(name)
+  params = module.init(jax.random.key(1), x, MASK, train=False)["params"]
+  layers = [k for k in params if k.startswith(("dense", "conv"))]
+  assert layers
+  assert all(set(params[k]) == {"kernel"} for k in layers)
+
+
+def test_mlp_by_hand():
+  module = encoders.MLP(1, (2,), norm="none")
+  params = {"dense0": {"kernel": jnp.array([[1.0, -1.0], [2.0, 1.0]]), "bias": jnp.array([0.0, 1.0])},
+            "dense1": {"kernel": jnp.array([[2.0], [3.0]]), "bias": jnp.array([-1.0])}}
+  h = module.apply({"params": params}, jnp.array([[[3.0], [-1.0]]]), MASK[:1], train=False)
+  np.testing.assert_allclose(h, [[1.0]])  # ReLU([1, -3]) = [1, 0]; 2 * 1 - 1
+
+
+def test_lenet_has_the_sizes_of_i2m2():
+  for side, channels, layers, width in ((28, 3, 3, 24), (112, 3, 5, 96), (28, 6, 3, 48), (112, 6, 5, 192)):
+    module = encoders.LeNet(channels, layers)
+    assert module.features == width
+    assert _features(module, (2, side, side, 1)) == (2, width)
+    assert encoders.by_name("lenet", (2, side, side), jnp.float32).layers == layers
+  params = encoders.LeNet(3, 1).init(jax.random.key(0), jnp.ones((1, 4, 4)), MASK[:1], train=False)
+  assert params["params"]["conv0"]["kernel"].shape == (5, 5, 1, 3)
+  assert params["params"]["conv1"]["kernel"].shape == (3, 3, 3, 6)
+
+
+def test_frames_average_the_encoder_over_time():
+  x = _data("frames")
+  inner = encoders.Conv2D(4, (4,))
+  module = encoders.Frames(inner)
+  variables = module.init(jax.random.key(0), x, MASK, train=False)
+  h = module.apply(variables, x, MASK, train=False)
+  parts = [inner.apply({"params": variables["params"]["encoder"]}, x[:, t], MASK, train=False)
+           for t in range(2)]
+  np.testing.assert_allclose(h, sum(parts) / 2, atol=1e-6)
+
+
+@pytest.mark.parametrize("module", [
+    encoders.GRU(4), encoders.GRU(4, "mean"), encoders.LSTM(4), encoders.LSTM(4, "mean"),
+    encoders.Transformer(4, 1, 2), encoders.Transformer(4, 1, 2, pool="mean")], ids=repr)
+def test_steps_beyond_the_length_are_not_seen(module):
+  x = jax.random.normal(jax.random.key(0), (2, 4, 3))
+  length = jnp.array([2, 4])
+  variables = module.init(jax.random.key(1), x, MASK[:2], train=False)
+  run = jax.jit(lambda x, n: module.apply(variables, {"values": x, "length": n}, MASK[:2], train=False))
+  h = run(x, length)
+  np.testing.assert_allclose(h, run(x.at[0, 2:].set(50.0), length), atol=1e-6)
+  assert not np.allclose(h[0], run(x.at[0, 1].set(50.0), length)[0], atol=1e-4)
+  assert not np.allclose(h[0], run(x, jnp.array([4, 4]))[0], atol=1e-4)
+  np.testing.assert_allclose(h[1], module.apply(variables, x, MASK[:2], train=False)[1], atol=1e-6)
+
+
+def test_gru_by_its_equations():
+  x = jax.random.normal(jax.random.key(0), (1, 2, 3))
+  module = encoders.GRU(2)
+  variables = module.init(jax.random.key(1), x, MASK[:1], train=False)
+  cell = jax.tree.leaves_with_path(variables["params"])
+  weights = {"/".join(str(k.key) for k in path[-2:]): np.asarray(leaf) for path, leaf in cell}
+  weight = lambda name: weights[f"{name}/kernel"]
+  bias = lambda name: weights.get(f"{name}/bias", 0.0)
+  sigmoid = lambda a: 1 / (1 + np.exp(-a))
+  h = np.zeros(2)
+  for step in np.asarray(x[0]):
+    r = sigmoid(step @ weight("ir") + bias("ir") + h @ weight("hr"))
+    z = sigmoid(step @ weight("iz") + bias("iz") + h @ weight("hz"))
+    n = np.tanh(step @ weight("in") + bias("in") + r * (h @ weight("hn") + bias("hn")))
+    h = (1 - z) * n + z * h
+  np.testing.assert_allclose(module.apply(variables, x, MASK[:1], train=False)[0], h, atol=1e-5)
+
+
+def test_embedding_padding_and_unknown_tokens():
+  module = encoders.Embedding(3, 2, 2)
+  tokens = jnp.array([[0, 1, -1], [1, 0, -5], [7, 3, 99], [2, 2, 2]])
+  variables = module.init(jax.random.key(0), tokens, MASK, train=False)
+  assert variables["params"]["table"].shape == (4, 2)
+  h = module.apply(variables, tokens, MASK, train=False)
+  np.testing.assert_allclose(h[0], h[1], atol=1e-6)  # a bag of words; padding left out
+  single = module.apply(variables, jnp.array([3, 3, 3, 2]), MASK, train=False)
+  np.testing.assert_allclose(h[2:], single[2:], atol=1e-6)  # all unknown tokens share one row
+  assert encoders.vocabulary_size(np.array([[4, -1], [2, 0]])) == 5
+  with pytest.raises(TypeError, match="tokens are integers, got dtype float64"):
+    encoders.vocabulary_size(np.ones(3))
+  with pytest.raises(TypeError, match="takes integer tokens, got dtype float32"):
+    module.init(jax.random.key(0), jnp.ones((4, 2)), MASK, train=False)
+
+
+def test_dropout_acts_in_training_only():
+  module, x = encoders.MLP(4, (64,), dropout=0.5), _data("mlp")
+  variables = module.init(jax.random.key(0), x, MASK, train=False)
+  run = lambda train, seed: module.apply(
+      variables, x, MASK, train=train, rngs={"dropout": jax.random.key(seed)})
+  np.testing.assert_array_equal(run(False, 0), run(False, 1))
+  assert not np.allclose(run(True, 0), run(True, 1))
+
+
+def test_defaults_by_rank_and_dtype():
+  kind = lambda shape, dtype=jnp.float32, **kw: type(encoders.default_encoder(shape, dtype, **kw)).__name__
+  assert [kind((2,) * n) for n in (2, 3, 4, 5)] == ["MLP", "Conv1D", "Conv2D", "Frames"]
+  assert kind((2, 5), jnp.int32, vocabulary=4) == "Embedding"
+  with pytest.raises(ValueError, match="needs its vocabulary size, got none"):
+    kind((2, 5), jnp.int32)
+  with pytest.raises(ValueError, match=r"no encoder for shape \[2\] of float32"):
+    kind((2,))
+  with pytest.raises(ValueError, match=r"no encoder for shape \[2, 3\] of bool"):
+    kind((2, 3), jnp.bool_)
+  with pytest.raises(ValueError, match=r"tokens \[B\] or \[B, L\], got shape \[2, 2, 2\]"):
+    kind((2, 2, 2), jnp.int32, vocabulary=3)
+
+
+@pytest.mark.parametrize("spec,shape,kind", [
+    ("mlp", (2, 3), "MLP"), ("conv1d", (2, 3, 4), "Conv1D"), ("conv2d", (2, 3, 4), "Conv2D"),
+    ("lenet", (2, 3, 4), "LeNet"), ("resnet18", (2, 3, 4, 1), "ResNet18"),
+    ("resnet34", (2, 3, 4, 1), "ResNet34"), ("gru", (2, 3, 4), "GRU"), ("lstm", (2, 3, 4), "LSTM"),
+    ("transformer", (2, 3, 4), "Transformer")])
+def test_by_name(spec, shape, kind):
+  assert type(encoders.by_name(spec, shape, np.float32)).__name__ == kind
+
+
+def test_by_name_refuses_with_a_sentence():
+  assert encoders.by_name("embedding", (2, 3), jnp.int32, vocabulary=4).vocabulary == 4
+  with pytest.raises(ValueError, match="unknown encoder 'resnet-18'; did you mean 'resnet18'"):
+    encoders.by_name("resnet-18", (2, 3, 3, 1), jnp.float32)
+  with pytest.raises(ValueError, match=r"'conv1d' takes floats of rank 3 .*got shape \[2, 3\] of float32"):
+    encoders.by_name("conv1d", (2, 3), jnp.float32)
+  with pytest.raises(ValueError, match="'embedding' takes integers, got float32"):
+    encoders.by_name("embedding", (2, 3), jnp.float32, vocabulary=4)
+
+
+@pytest.mark.parametrize("module,x,sentence", [
+    (encoders.GRU(), jnp.ones((2, 3)), r"takes \[B, T, C\], got shape \[2, 3\]"),
+    (encoders.GRU(), {"values": jnp.ones((2, 3, 1)), "len": 1}, "an array or {'values', 'length'}"),
+    (encoders.GRU(pool="max"), jnp.ones((2, 3, 1)), "pool is one of last, mean, got 'max'"),
+    (encoders.Transformer(6), jnp.ones((2, 3, 1)), r"features \(6\) must be a multiple of heads \(4\)"),
+    (encoders.Transformer(pool="max"), jnp.ones((2, 3, 1)), "'token' or 'mean', got 'max'"),
+    (encoders.LeNet(), jnp.ones((2, 3)), r"\[B, H, W\] or \[B, H, W, C\], got shape \[2, 3\]"),
+])
+def test_bad_inputs_are_refused_with_a_sentence(module, x, sentence):
+  with pytest.raises(ValueError, match=sentence):
+    module.init(jax.random.key(0), x, jnp.ones(2, bool), train=False)
+
+
+def test_statistics_are_global_over_a_mesh():
+  module, x = SMALL["conv1d"][0], _data("conv1d")
+  variables = module.init(jax.random.key(1), x, MASK, train=False)
+  run = jax.jit(lambda x, mask: module.apply(variables, x, mask, train=True, mutable=["batch_stats"]))
+  mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+  rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+  sharded = run(jax.device_put(x, rows), jax.device_put(MASK, rows))
+  chex.assert_trees_all_close(run(x, MASK), jax.device_get(sharded), atol=1e-5)

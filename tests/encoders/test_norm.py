@@ -1,0 +1,84 @@
+"""encoders.Norm: hand-computed numbers, then masks, running statistics and layouts."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mmfuse.encoders import Norm
+
+X = jnp.array([[1.0, 0.0], [3.0, 4.0], [100.0, -7.0]])
+MASK = jnp.array([True, True, False])
+
+
+def _init(kind, x, mask):
+  module = Norm(kind)
+  return module, module.init(jax.random.key(0), x, mask, train=False)
+
+
+def test_batch_norm_by_hand_with_one_row_absent():
+  module, variables = _init("batch", X, MASK)
+  y, new = module.apply(variables, X, MASK, train=True, mutable=["batch_stats"])
+  # present rows: means 2 and 2, biased variances 1 and 4
+  np.testing.assert_allclose(y[:2], [[-1.0, -1.0], [1.0, 1.0]], atol=1e-4)
+  np.testing.assert_allclose(new["batch_stats"]["mean"], [0.2, 0.2], atol=1e-6)
+  np.testing.assert_allclose(new["batch_stats"]["var"], [0.9 + 0.1, 0.9 + 0.4], atol=1e-6)
+
+
+def test_batch_norm_in_evaluation_reads_the_running_statistics():
+  module, variables = _init("batch", X, MASK)
+  stats = {"mean": jnp.array([1.0, 2.0]), "var": jnp.array([4.0, 0.25])}
+  y = module.apply({**variables, "batch_stats": stats}, X, MASK, train=False)
+  np.testing.assert_allclose(y[1], [1.0, 4.0], atol=1e-4)
+
+
+def test_nobody_present_is_finite_and_keeps_the_statistics():
+  module, variables = _init("batch", X, MASK)
+  stats = {"mean": jnp.array([1.5, 2.5]), "var": jnp.array([4.0, 0.25])}
+  nobody = jnp.zeros(3, bool)
+
+  def total(x):
+    y, new = module.apply({**variables, "batch_stats": stats}, x, nobody, train=True,
+                          mutable=["batch_stats"])
+    return jnp.sum(y**2), new
+
+  for x in (X, jnp.zeros_like(X)):
+    (value, new), grad = jax.value_and_grad(total, has_aux=True)(x)
+    assert jnp.isfinite(value)
+    assert jnp.isfinite(grad).all()
+    chex.assert_trees_all_equal(new["batch_stats"], stats)
+
+
+def test_layer_norm_by_hand():
+  module, variables = _init("layer", X, MASK)
+  y = module.apply(variables, X, MASK, train=True)
+  np.testing.assert_allclose(y, [[1.0, -1.0], [-1.0, 1.0], [1.0, -1.0]], atol=1e-4)
+
+
+def test_group_norm_normalises_each_row_and_group():
+  x = jax.random.normal(jax.random.key(1), (2, 3, 64)) * 5 + 2
+  module, variables = _init("group", x, jnp.ones(2, bool))
+  y = np.asarray(module.apply(variables, x, jnp.ones(2, bool), train=True))
+  groups = y.reshape(2, 3, 32, 2)
+  np.testing.assert_allclose(groups.mean((1, 3)), 0, atol=1e-5)
+  np.testing.assert_allclose(groups.var((1, 3)), 1, atol=1e-3)
+
+
+def test_none_has_no_parameters_and_unknown_is_refused():
+  module, variables = _init("none", X, MASK)
+  assert not variables
+  chex.assert_trees_all_equal(module.apply(variables, X, MASK, train=True), X)
+  with pytest.raises(ValueError, match=r"norm is one of layer, batch, group, none, got 'instance'"):
+    _init("instance", X, MASK)
+
+
+@pytest.mark.parametrize("kind", ["layer", "batch", "group"])
+def test_batch_last_is_the_same_norm_in_another_layout(kind):
+  x = jax.random.normal(jax.random.key(2), (3, 4, 5, 6))
+  _, variables = _init(kind, x, MASK)
+  y, new = Norm(kind).apply(variables, x, MASK, train=True, mutable=["batch_stats"])
+  z, other = Norm(kind, batch_last=True).apply(
+      variables, jnp.swapaxes(x, 0, -1), MASK, train=True, mutable=["batch_stats"])
+  np.testing.assert_allclose(y, jnp.swapaxes(z, 0, -1), atol=1e-5)
+  chex.assert_trees_all_close(new, other, atol=1e-6)

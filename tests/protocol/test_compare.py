@@ -1,0 +1,5 @@
+"""The whole comparison, end to end, on tiny data."""
+
+def test_it(finished):
+  print(finished.said)
+  assert finished.said.code == 0
