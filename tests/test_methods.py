@@ -5,7 +5,6 @@ import pathlib
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 import mmfuse
@@ -24,12 +23,27 @@ def _model(number: int) -> fusion.LateFusion:
 
 
 def _batch(modalities) -> Batch:
-  rng = np.random.default_rng(0)
-  inputs = {m: jnp.asarray(rng.normal(size=(6, 2)), jnp.float32) for m in modalities}
-  mask = {m: jnp.arange(6) != i for i, m in enumerate(modalities)}
-  if len(modalities) == 1:
-    mask = {m: jnp.ones(6, bool) for m in modalities}
-  return Batch(inputs, jnp.arange(6) % 2, mask, jnp.ones(6), jnp.arange(6), {})
+  """Six rows; with several modalities, each is absent from one of them."""
+  rng, rows, several = np.random.default_rng(0), np.arange(6, dtype=np.int32), len(modalities) > 1
+  inputs = {m: rng.normal(size=(6, 2)).astype(np.float32) for m in modalities}
+  mask = {m: rows != i if several else rows >= 0 for i, m in enumerate(modalities)}
+  return Batch(inputs, rows % 2, mask, np.ones(6, np.float32), rows, {})
+
+
+def _one_step(method, batch):
+  """(state before, state after, metrics), in one compilation without optimisation."""
+  clock = Clock(*(np.int32(v) for v in (0, 0, 0, 1, 1)))
+
+  def run(key, batch, clock):
+    state = method.init(key, batch)
+    return state, *method.phases[0].step(state, batch, key, clock)
+
+  quick = {"xla_backend_optimization_level": 0}
+  return jax.device_get(jax.jit(run, compiler_options=quick)(jax.random.key(0), batch, clock))
+
+
+def _distance(x, y) -> float:
+  return max(float(np.abs(a - b).max()) for a, b in zip(jax.tree.leaves(x), jax.tree.leaves(y)))
 
 
 def test_the_index_holds_the_names_of_the_first_issue_and_default_runs_them_all():
@@ -61,15 +75,11 @@ def test_an_entry_builds_and_takes_one_step_with_finite_parameters(name, number)
   model = _model(number)
   method = methods.METHODS[name](model, 0.1)
   batch = _batch(sorted(model.modalities))
-  state = method.init(jax.random.key(0), batch)
-  clock = Clock(*(jnp.int32(v) for v in (0, 0, 0, 1, 1)))
-  step = method.phases[0].step
-  new, metrics = jax.jit(step)(state, batch, jax.random.key(1), clock)
+  state, new, metrics = _one_step(method, batch)
   assert bool(metrics["finite"])
   for leaf in jax.tree.leaves(new.params):
-    assert bool(jnp.isfinite(leaf).all())
-  moved = optax.tree.norm(jax.tree.map(jnp.subtract, new.params, state.params))
-  assert float(moved) > 0
+    assert np.isfinite(leaf).all()
+  assert _distance(new.params, state.params) > 0
   assert train.has_learning_rate(new.opt)
 
 
@@ -77,16 +87,15 @@ def test_a_builder_takes_the_optimiser_it_is_given():
   model = _model(2)
   still = methods.METHODS["uniform"](model, 0.1, tx=train.sgd(1e-30))
   batch = _batch(["a", "b"])
-  state = still.init(jax.random.key(0), batch)
-  clock = Clock(*(jnp.int32(v) for v in (0, 0, 0, 1, 1)))
-  new, _ = still.phases[0].step(state, batch, jax.random.key(1), clock)
-  assert float(optax.tree.norm(jax.tree.map(jnp.subtract, new.params, state.params))) == 0
+  state, new, _ = _one_step(still, batch)
+  assert _distance(new.params, state.params) == 0
 
 
 def test_unimodal_takes_the_modality_it_is_told_and_refuses_another():
   model = _model(2)
   method = methods.METHODS["unimodal"](model, 0.1, modality="b")
-  assert "a" not in method.init(jax.random.key(0), _batch(["a", "b"])).params
+  state = jax.eval_shape(method.init, jax.random.key(0), _batch(["a", "b"]))
+  assert "b" in state.params and "a" not in state.params
   with pytest.raises(ValueError, match="'depth'"):
     methods.METHODS["unimodal"](model, 0.1, modality="depth")
 

@@ -12,10 +12,11 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from mmfuse import tree
 from mmfuse.balancing._base import Aggregator
-from mmfuse.balancing._scores import scores as unimodal_scores
+from mmfuse.balancing._scores import scores
 from mmfuse.core import Clock
 
 _BATCH, _CLASSES, _PARTS = 6, 4, 2
+_SCORES = jax.jit(scores)
 
 
 class ContractError(AssertionError):
@@ -121,7 +122,7 @@ class _Problem:
       "value": losses.sum(),
       "losses": losses,
       "present": jnp.ones(self.num, bool),
-      "scores": unimodal_scores(unimodal, label, mask),
+      "scores": _SCORES(unimodal, label, mask),
       "logits": logits(),
       "unimodal_logits": unimodal,
       "label": label,
@@ -142,7 +143,7 @@ class _Problem:
     extra |= {
       "present": present,
       "losses": extra["losses"] * present,
-      "scores": unimodal_scores(extra["unimodal_logits"], extra["label"], extra["mask"]),
+      "scores": _SCORES(extra["unimodal_logits"], extra["label"], extra["mask"]),
     }
 
     def silence(axis):
@@ -203,7 +204,15 @@ class _Checked:
     return self.tx.init(self.problem.params)
 
   def call(self, updates, state, extra):
-    return self.update(updates, state, extra)
+    try:
+      return self.update(updates, state, extra)
+    except TypeError as error:
+      if "unexpected keyword argument" not in str(error):
+        raise
+      raise ContractError(
+        f"{self.name} refuses extra arguments it does not know: end its update with **extra_args "
+        f"({error})"
+      ) from error
 
   def once(self):
     if self.traces != 1:
@@ -230,7 +239,7 @@ class _Checked:
   def finite(self, updates, state, when: str):
     for kind, value in (("update", updates), ("state", state)):
       for path, leaf in jax.tree_util.tree_flatten_with_path(value)[0]:
-        if jnp.issubdtype(leaf.dtype, jnp.inexact) and not bool(jnp.isfinite(leaf).all()):
+        if jnp.issubdtype(leaf.dtype, jnp.inexact) and not np.isfinite(np.asarray(leaf)).all():
           raise ContractError(
             f"{self.name} gave a non-finite {kind} at {jax.tree_util.keystr(path)} for {when}"
           )

@@ -22,6 +22,9 @@ from mmfuse.train._result import RunLog
 from mmfuse.train._result import validation_scores
 from mmfuse.train._supervised import supervised
 from mmfuse.train._timing import interleaved_step_times
+from mmfuse.train._writers import jsonl_writer
+from mmfuse.train._writers import tensorboard_writer
+from mmfuse.train._writers import wandb_writer
 
 __all__ = [
     "SCHEDULES",
@@ -36,6 +39,7 @@ __all__ = [
     "fit",
     "has_learning_rate",
     "interleaved_step_times",
+    "jsonl_writer",
     "load_weights",
     "predict_split",
     "remove_checkpoints",
@@ -44,6 +48,8 @@ __all__ = [
     "set_learning_rate",
     "sgd",
     "supervised",
+    "tensorboard_writer",
     "to_batch",
     "validation_scores",
+    "wandb_writer",
 ]

@@ -86,8 +86,7 @@ def test_alpha_zero_is_the_identity():
 def test_only_weight_tensors_of_encoders_change():
   updates, state = update(balancing.ogm(0.3), scores=scores(audio=0.3, image=0.6))
   k = 1 - np.tanh(0.6)
-  np.testing.assert_allclose(
-    updates["image"]["kernel"], GRADS["image"]["kernel"] * k, rtol=1e-6)
+  np.testing.assert_allclose(updates["image"]["kernel"], GRADS["image"]["kernel"] * k, rtol=1e-6)
   same(updates["image"]["bias"], GRADS["image"]["bias"])
   same(updates["audio"], GRADS["audio"])
   same(updates["head"], GRADS["head"])
@@ -115,7 +114,9 @@ def test_noise_has_the_spread_of_the_gradient_before_modulation():
 
 def test_drawn_noise_is_standard_normal_and_differs_between_leaves():
   params = {m: {"w": jnp.zeros((40, 50))} for m in ("a", "b")}
-  grads = jax.tree.map(lambda p: jnp.tile(jnp.array([-1.0, 1.0]), p.size // 2).reshape(p.shape), params)
+  grads = jax.tree.map(
+    lambda p: jnp.tile(jnp.array([-1.0, 1.0]), p.size // 2).reshape(p.shape), params
+  )
   tx = balancing.ogm_ge(0.0)
   updates, _ = tx.update(grads, tx.init(params), scores=scores(a=0.5, b=0.6), key=KEY)
   z = {m: np.asarray(updates[m]["w"] - grads[m]["w"]) for m in params}
@@ -153,10 +154,10 @@ def test_the_window_is_inclusive():
   tx = balancing.ogm(0.3, start_epoch=1, end_epoch=2)
   seen = scores(audio=0.6, image=0.3)
   damped = [
-    float(update(tx, scores=seen, clock=clock(e))[1].coefficients["audio"]) < 1 for e in range(4)]
+    float(update(tx, scores=seen, clock=clock(e))[1].coefficients["audio"]) < 1 for e in range(4)
+  ]
   assert damped == [False, True, True, False]
-  outside, _ = update(
-    balancing.ogm_ge(0.3, end_epoch=0), scores=seen, key=KEY, clock=clock(1))
+  outside, _ = update(balancing.ogm_ge(0.3, end_epoch=0), scores=seen, key=KEY, clock=clock(1))
   same(outside, GRADS)
 
 
@@ -165,7 +166,8 @@ def test_labels_given_to_the_factory_win():
   rule = functools.partial(tree.label_leaves, modalities=("audio", "image"))
   tx = balancing.ogm(0.3, labels=lambda p: {"net": rule(p["net"])})
   updates, state = tx.update(
-    {"net": GRADS}, tx.init(nested), nested, scores=scores(audio=0.3, image=0.6))
+    {"net": GRADS}, tx.init(nested), nested, scores=scores(audio=0.3, image=0.6)
+  )
   assert set(state.coefficients) == {"audio", "image"}
   assert not np.allclose(updates["net"]["image"]["kernel"], GRADS["image"]["kernel"])
   same(updates["net"]["head"], GRADS["head"])
@@ -176,8 +178,12 @@ def test_labels_of_the_step_spare_heads():
   grads = jax.tree.map(jnp.ones_like, params)
   tx = balancing.ogm(0.3)
   updates, _ = tx.update(
-    grads, tx.init(params), params, scores=scores(audio=0.3, image=0.6),
-    labels=tree.label_leaves(params, ("audio", "image")))
+    grads,
+    tx.init(params),
+    params,
+    scores=scores(audio=0.3, image=0.6),
+    labels=tree.label_leaves(params, ("audio", "image")),
+  )
   same(updates["heads"], grads["heads"])
   assert not np.allclose(updates["image"]["kernel"], 1.0)
 
@@ -195,7 +201,9 @@ def test_what_is_missing_is_named():
     update(balancing.ogm(), key=KEY)
   with pytest.raises(TypeError, match="key"):
     update(balancing.ogm_ge(), scores=scores(audio=0.6, image=0.3))
-  with pytest.raises(ValueError, match="modality 'video', but the parameters have the subtrees audio"):
+  with pytest.raises(
+    ValueError, match="modality 'video', but the parameters have the subtrees audio"
+  ):
     update(balancing.ogm(), scores=scores(audio=0.6, video=0.3))
   with pytest.raises(ValueError, match="clock"):
     update(balancing.ogm(end_epoch=3), scores=scores(audio=0.6, image=0.3))

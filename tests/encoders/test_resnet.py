@@ -14,7 +14,8 @@ RENAMED = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "runni
 
 def _torchvision(blocks):
   """Names and shapes of torchvision's state dict, without fc and num_batches_tracked."""
-  norm = lambda name, c: {f"{name}.{k}": (c,) for k in ("weight", "bias", "running_mean", "running_var")}
+  fields = ("weight", "bias", "running_mean", "running_var")
+  norm = lambda name, c: {f"{name}.{field}": (c,) for field in fields}
   table = {"conv1.weight": (64, 3, 7, 7), **norm("bn1", 64)}
   c = 64
   for i, count in enumerate(blocks):
@@ -24,7 +25,8 @@ def _torchvision(blocks):
       table |= {f"{at}.conv1.weight": (width, c, 3, 3), **norm(f"{at}.bn1", width),
                 f"{at}.conv2.weight": (width, width, 3, 3), **norm(f"{at}.bn2", width)}
       if c != width:
-        table |= {f"{at}.downsample.0.weight": (width, c, 1, 1), **norm(f"{at}.downsample.1", width)}
+        table[f"{at}.downsample.0.weight"] = (width, c, 1, 1)
+        table |= norm(f"{at}.downsample.1", width)
       c = width
   return table
 
@@ -47,7 +49,8 @@ def _named(variables):
 
 
 @pytest.mark.parametrize("module,blocks,count", [
-    (encoders.ResNet18(), (2, 2, 2, 2), 11_176_512), (encoders.ResNet34(), (3, 4, 6, 3), 21_284_672)])
+    (encoders.ResNet18(), (2, 2, 2, 2), 11_176_512),
+    (encoders.ResNet34(), (3, 4, 6, 3), 21_284_672)])
 def test_names_and_shapes_are_those_of_torchvision(module, blocks, count):
   variables = _variables(module, (1, 64, 64, 3))
   assert _named(variables) == _torchvision(blocks)
@@ -67,7 +70,7 @@ def test_stage_by_its_equation(formulation):
   x = jax.random.normal(jax.random.key(0), (2, 5, 6, 3))
   mask = jnp.ones(2, bool)
   module = Stage(1, 4, 2, "batch", formulation)
-  variables = module.init(jax.random.key(1), x, mask, train=False)
+  variables = jax.jit(lambda x: module.init(jax.random.key(1), x, mask, train=False))(x)
   p = variables["params"]["0"]
 
   def conv(x, kernel, stride, pad):
@@ -79,4 +82,5 @@ def test_stage_by_its_equation(formulation):
   y = conv(y, p["conv2"]["kernel"], 1, 1) * norm
   expected = jax.nn.relu(y + conv(x, p["downsample"]["0"]["kernel"], 2, 0) * norm)
   assert expected.shape == (2, 3, 3, 4)
-  np.testing.assert_allclose(module.apply(variables, x, mask, train=False), expected, atol=1e-5)
+  y = jax.jit(lambda x: module.apply(variables, x, mask, train=False))(x)
+  np.testing.assert_allclose(y, expected, atol=1e-5)

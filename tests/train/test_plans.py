@@ -11,7 +11,7 @@ import pytest
 from mmfuse import balancing, masks, objectives, train, tree
 from mmfuse.core import Model
 
-from ._problems import batch, close, clock, gradient, late_fusion, one_step, plain, summing
+from ._problems import batch, clock, close, compiled, gradient, late_fusion, one_step, plain, summing
 
 
 def build(model, plan, **options):
@@ -22,7 +22,7 @@ def build(model, plan, **options):
 
 @pytest.mark.parametrize("num", [2, 3])
 def test_all_plans_agree_with_batch_norm_dropout_and_masks(num):
-  model, given = late_fusion(num), batch(num)
+  model, given = late_fusion(num, dropout=0.3 if num == 2 else 0.0), batch(num)
   runs = {plan: one_step(build(model, plan), given) for plan in ("sum", "weights", "stacked", "general")}
   before = runs["sum"][0]
   assert sum(float(jnp.abs(x).sum()) for x in jax.tree.leaves(
@@ -170,8 +170,8 @@ def flops(num, plan):
       inputs={m: jnp.asarray(rng.normal(size=(64, 64)), jnp.float32) for m in names})
   method = build(model, plan)
   state = jax.eval_shape(method.init, jax.random.key(0), given)
-  compiled = jax.jit(method.phases[0].step).lower(state, given, jax.random.key(1), clock()).compile()
-  return compiled.cost_analysis()["flops"]
+  step = compiled(method.phases[0].step).lower(state, given, jax.random.key(1), clock()).compile()
+  return step.cost_analysis()["flops"]
 
 
 def test_stacked_costs_two_passes_through_the_encoders_whatever_their_number():

@@ -1,0 +1,53 @@
+"""What a comparison is asked to do."""
+
+import pytest
+
+from mmfuse.protocol import Compare, UsageError
+from mmfuse.protocol import _config as config
+
+
+def test_the_rates_of_the_search():
+  assert Compare().rates == (0.01, 0.03, 0.1)
+  assert Compare(optimizer="adam").rates == pytest.approx((0.01 / 30, 0.001, 0.1 / 30))
+  assert Compare(tune=1).rates == (0.03,)
+  assert Compare(tune=1, learning_rate=0.2).rates == (0.2,)
+
+
+def test_numeric_leaves_out_where_and_how_fast():
+  left = {f for f in Compare.__dataclass_fields__} - set(Compare().numeric())
+  assert left == {"data", "data_dir", "out", "resume", "threads", "checkpoint_seconds"}
+
+
+def test_words_and_values():
+  assert config.split_words(("a,b", "c d", ",")) == ["a", "b", "c", "d"]
+  values = {"2": 2, ".5": 0.5, "1e-3": 1e-3, "true": True, "ema": "ema", "null": None}
+  assert {k: config.parse_value(k) for k in values} == values
+  assert config.parse_settings(("mimo.lam=2,ogm.alpha=.1", "mimo.x=y")) == {
+    "mimo": {"lam": 2, "x": "y"}, "ogm": {"alpha": 0.1}}  # fmt: skip
+  assert config.parse_pairs(("a=b", "c=d.py:E"), "--encoder") == {"a": "b", "c": "d.py:E"}
+
+
+def test_closest_names_the_nearest_or_all():
+  assert config.closest("mimoo", ["joint", "mimo"]) == "closest: mimo"
+  assert config.closest("zzz", ["joint", "mimo"]) == "available: joint, mimo"
+
+
+def test_an_edited_file_is_another_module_and_another_configuration(tmp_path):
+  file = tmp_path / "mine.py"
+  file.write_text("value = 1\n")
+  spec = f"{file}:value"
+  first = config.source_digest(spec)
+  assert config.load_attribute(spec) == 1
+  file.write_text("value = 2\n")
+  assert config.load_attribute(spec) == 2
+  assert config.source_digest(spec) != first
+  assert config.own_sources(Compare(methods=("joint", spec), encoder=("a=mlp",))) == {
+    spec: config.source_digest(spec)}  # fmt: skip
+
+
+def test_a_file_that_fails_is_tried_again_once_mended(tmp_path):
+  file = tmp_path / "mine.py"
+  file.write_text("raise KeyError('x')\n")
+  for _ in range(2):
+    with pytest.raises(UsageError, match="cannot be imported: KeyError"):
+      config.load_attribute(f"{file}:value")

@@ -1,0 +1,38 @@
+"""Every experiment runs its smoke size in process, prints its table, and leaves committed results alone."""
+
+import importlib
+import json
+import pathlib
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+TABLES = ("compare", "mimo", "bogc")
+
+
+def test_every_module_is_covered():
+  found = {p.stem for p in (ROOT / "experiments").glob("*.py") if not p.stem.startswith("_")}
+  assert found == set(TABLES)
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_smoke(name, capsys, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  before = {p: p.read_bytes() for p in (ROOT / "experiments" / "results").glob("*.md")}
+  module = importlib.import_module(f"experiments.{name}")
+  module.main(["--smoke"])
+  printed = capsys.readouterr().out
+  assert "| joint |" in printed and "versions: mmfuse" in printed
+  assert {p: p.read_bytes() for p in before} == before
+  doc = module.__doc__
+  assert all(word in doc for word in ("Claim", "Command:", "Expected:", "--smoke", f"experiments/results/{name}.md"))
+
+
+def test_overhead_bench(capsys):
+  from experiments.bench import method_overhead
+
+  method_overhead.main(["--smoke", "--methods", "mimo", "mmpareto"])
+  rows = json.loads(capsys.readouterr().out)["rows"]
+  assert set(rows) == {"joint", "mimo", "mmpareto"}
+  assert rows["joint"]["flops"] == 1.0
+  assert rows["mmpareto"]["flops"] > rows["mimo"]["flops"]

@@ -1,0 +1,74 @@
+"""Optimisers whose learning rate is a value of the state, and schedules as functions of progress."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from mmfuse import train
+from mmfuse.train import SCHEDULES
+
+from ._problems import clock
+
+PARAMS = {"w": jnp.asarray([1.0, -2.0])}
+GRADS = {"w": jnp.asarray([0.5, 1.0])}
+
+
+def run(tx, steps=1, **extra):
+  state, params = tx.init(PARAMS), PARAMS
+  for _ in range(steps):
+    updates, state = tx.update(GRADS, state, params, **extra)
+    params = optax.apply_updates(params, updates)
+  return params["w"], state
+
+
+def test_sgd_by_hand():
+  # momentum .5: traces g and 1.5 g, rate .1
+  found, _ = run(train.sgd(0.1, momentum=0.5), 2, clock=clock())
+  np.testing.assert_allclose(found, [1.0 - 0.1 * 0.5 * 2.5, -2.0 - 0.1 * 2.5], rtol=1e-6)
+  # coupled decay: g + .1 w = .6, .8
+  found, _ = run(train.sgd(0.1, momentum=0.0, weight_decay=0.1), clock=clock())
+  np.testing.assert_allclose(found, [1.0 - 0.06, -2.0 - 0.08], rtol=1e-6)
+
+
+def test_adam_by_hand():
+  # The first step is the sign; decoupled decay adds .1 w.
+  found, _ = run(train.adam(0.1, weight_decay=0.1), clock=clock())
+  np.testing.assert_allclose(found, [1.0 - 0.1 * 1.1, -2.0 - 0.1 * 0.8], rtol=1e-5)
+
+
+# epoch 2 of 10, batch 5 of 10: progress .25
+@pytest.mark.parametrize("name, epoch, factor", [
+    ("constant", 2, 1.0), ("cosine", 2, 0.5 * (1 + np.cos(np.pi * 0.25))), ("step", 2, 1.0),
+    ("step", 7, 0.1), ("cosine", 0, 0.5 * (1 + np.cos(np.pi * 0.05)))])
+def test_schedules_read_progress_off_the_clock(name, epoch, factor):
+  now = clock(step=epoch * 10 + 5, epoch=epoch, batch=5, batches=10, epochs=10)
+  found, _ = run(train.sgd(0.1, momentum=0.0, schedule=name), clock=now)
+  np.testing.assert_allclose(found, PARAMS["w"] - 0.1 * factor * GRADS["w"], rtol=1e-5)
+  bare = train.scale_by_progress(SCHEDULES[name])
+  updates, _ = bare.update(GRADS, bare.init(PARAMS), clock=now)
+  np.testing.assert_allclose(updates["w"], factor * GRADS["w"], rtol=1e-5)
+
+
+def test_an_unknown_schedule_is_refused():
+  with pytest.raises(ValueError, match="unknown schedule 'linear'; expected one of: constant, cosine, step"):
+    train.sgd(schedule="linear")
+
+
+def test_set_learning_rate_writes_every_one_and_nothing_else():
+  opt = {"teacher": train.sgd(0.1).init(PARAMS), "student": {"tx": train.adam(0.2).init(PARAMS)}}
+  assert train.has_learning_rate(opt)
+  new = train.set_learning_rate(opt, 0.5)
+  rates = optax.tree.get_all_with_path(new, "learning_rate")
+  assert len(rates) == 2 and all(float(rate) == 0.5 for _, rate in rates)
+  old = train.set_learning_rate(new, 0.1)
+  restored = train.set_learning_rate(opt, 0.1)
+  assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), old, restored))
+  # A parameter of that name is no learning rate.
+  assert not train.has_learning_rate(optax.trace(0.9).init({"learning_rate": jnp.ones(())}))
+
+
+def test_a_state_without_a_rate_is_refused():
+  with pytest.raises(ValueError, match="keeps no learning rate in its state"):
+    train.set_learning_rate(optax.sgd(0.1).init(PARAMS), 0.5)
