@@ -1,7 +1,7 @@
 """The types every method is made of: Batch, Outputs, Clock, State, Phase, Method, Model, Objective.
 
-A method is a value, as in Optax: pure functions and nothing that owns the loop. `train.fit` owns jit,
-seeds, mesh, checkpoints and logging, once, for all of them (docs/design.md, sections 2 and 3).
+A method is a value, as in Optax: pure functions and nothing that owns the loop. `train.fit` owns
+jit, seeds, mesh, checkpoints and logging, once, for all of them (docs/design.md, sections 2 and 3).
 """
 
 from collections.abc import Callable, Mapping
@@ -20,7 +20,8 @@ class Batch(NamedTuple):
   """What one step sees. `B` rows; a row may lack modalities and may be padding."""
 
   inputs: dict[str, PyTree]  # {modality: pytree of [B, ...]}
-  label: PyTree  # int [B] classes; int [B, L] multi-label 0/1; float [B] or [B, R] regression; a pytree; None
+  # int [B] classes; int [B, L] multi-label 0/1; float [B] or [B, R] regression; a pytree; None
+  label: PyTree
   mask: dict[str, Bool[Array, "B"]]  # {modality: [B]}, True = present
   weight: Float[Array, "B"]  # weight of the example; 0 = padding
   index: Int[Array, "B"]  # type: ignore[assignment]  # row in its split
@@ -37,7 +38,7 @@ class Outputs(NamedTuple):
 
 
 class Clock(NamedTuple):
-  """Time as an argument: int32 scalars, traced, owned by `fit`, restarting per phase, never vmapped."""
+  """Time as an argument: traced int32 scalars of `fit`, restarting per phase, never vmapped."""
 
   step: Int[Array, ""]  # optimisation steps done in this phase
   epoch: Int[Array, ""]  # epochs done in this phase
@@ -47,7 +48,7 @@ class Clock(NamedTuple):
 
 
 class State(NamedTuple):
-  """A run's state: one pytree structure for all phases, fixed by `init` (so one checkpoint template)."""
+  """A run's state: one structure for all phases, fixed by `init`: one checkpoint template."""
 
   params: PyTree
   stats: PyTree  # batch statistics
@@ -59,12 +60,14 @@ class Phase(NamedTuple):
   """One stage of training. Only `name` and `step` are required."""
 
   name: str  # "train"; "teacher", "student"; "probe"...
-  step: Callable[..., tuple[State, Metrics]]  # (state, batch, key, clock) -> (state, metrics): pure, jit-able
+  # (state, batch, key, clock) -> (state, metrics): pure, jit-able
+  step: Callable[..., tuple[State, Metrics]]
   begin: Callable[..., State] | None = None  # (state, splits, key), once on entering
   epoch_end: Callable[..., State] | None = None  # (state, splits, key), between epochs
-  rows: Callable[..., tuple[Any, Any]] | None = None  # (state, key) -> (index [n], keep {m: [n]} or None) of the next epoch
-  predict: Callable[..., Outputs] | None = None  # what this phase is validated with; None = the method's
-  select: str | None = None  # validation metric; the best params are put back on leaving; None = fit's
+  # (state, key) -> (index [n], keep {m: [n]} or None) of the next epoch
+  rows: Callable[..., tuple[Any, Any]] | None = None
+  predict: Callable[..., Outputs] | None = None  # what it is validated with; None = the method's
+  select: str | None = None  # metric; the best params are put back on leaving; None = fit's
   share: float = 1.0  # of the epoch budget
 
 
@@ -74,7 +77,8 @@ class Method(NamedTuple):
   init: Callable[..., State]  # (key, batch) -> State: shapes from one example batch
   predict: Callable[..., Outputs]  # (state, inputs, mask) -> Outputs
   phases: tuple[Phase, ...]
-  functions: Mapping[str, Callable[..., Any]] = MappingProxyType({})  # "diagnose", "decode", "elbo"...
+  # "diagnose", "decode", "elbo"...
+  functions: Mapping[str, Callable[..., Any]] = MappingProxyType({})
 
 
 class Model(NamedTuple):
@@ -85,10 +89,11 @@ class Model(NamedTuple):
   """
 
   init: Callable[..., dict[str, PyTree]]  # (key, inputs, mask) -> variables
-  encode: Callable[..., tuple[dict[str, PyTree], PyTree]]  # (variables, inputs, mask, *, train, rngs)
+  # (variables, inputs, mask, *, train, rngs)
+  encode: Callable[..., tuple[dict[str, PyTree], PyTree]]
   heads: Callable[..., tuple[Outputs, PyTree]]  # (variables, features, mask, *, train, rngs)
   modalities: tuple[str, ...] = ()
-  restrict: Callable[..., "Model"] | None = None  # (modalities) -> the same model on fewer modalities
+  restrict: Callable[..., "Model"] | None = None  # (modalities) -> the same model on fewer
 
 
 class Objective(NamedTuple):

@@ -11,7 +11,7 @@ Mask = dict[str, jax.Array]
 
 
 def combinations(modalities: Iterable[str]) -> list[tuple[str, ...]]:
-  """All 2^M - 1 non-empty subsets, in the order 100, 010, 001, 110, 101, 011, 111 of the field's tables."""
+  """All 2^M - 1 non-empty subsets, in the tables' order 100, 010, 001, 110, 101, 011, 111."""
   names = tuple(modalities)
   subsets = [c for c in product((True, False), repeat=len(names)) if any(c)]
   subsets.sort(key=sum)  # stable: within a size, earlier modalities first
@@ -43,8 +43,9 @@ def sample_bernoulli(key: jax.Array, mask: Mapping[str, jax.Array], drop: float)
   return dict(zip(names, drawn))
 
 
-def missing_table(seed: int, rows: int, rate: float, modalities: Sequence[str]) -> dict[str, np.ndarray]:
-  """A fixed table of missing modalities: int(rows * rate) rows lose one modality each, none loses all.
+def missing_table(
+    seed: int, rows: int, rate: float, modalities: Sequence[str]) -> dict[str, np.ndarray]:
+  """A fixed table of missing modalities: int(rows * rate) rows lose one each, none loses all.
 
   Drawn once and stored, as in the missing-rate protocol; the lost modality is spread evenly.
   Returns {modality: bool [rows]}, True = present.
@@ -62,7 +63,8 @@ def missing_table(seed: int, rows: int, rate: float, modalities: Sequence[str]) 
   return table
 
 
-def fill(inputs: Mapping[str, jax.Array], mask: Mapping[str, jax.Array], value: float = 0.0) -> dict:
+def fill(
+    inputs: Mapping[str, jax.Array], mask: Mapping[str, jax.Array], value: float = 0.0) -> dict:
   """Replaces absent rows by `value` with a select, so that NaN in an absent row is never read."""
   def select(x, present):
     shape = (-1,) + (1,) * (x.ndim - 1)

@@ -204,7 +204,9 @@ def test_bad_options(place, options):
 
 def test_a_users_file_that_cannot_be_imported_is_one_sentence(place):
   pathlib.Path("syntax.py").write_text("def f(:\n")
-  assert "'syntax.py' cannot be imported: SyntaxError" in _compare(place, "--methods", "syntax.py:f")
+  assert "'syntax.py' cannot be imported: SyntaxError" in _compare(
+    place, "--methods", "syntax.py:f"
+  )
   pathlib.Path("raises.py").write_text("1 / 0\n")
   assert "'raises.py' cannot be imported: ZeroDivisionError" in _compare(
     place, "--methods", "raises.py:f")  # fmt: skip
@@ -285,9 +287,28 @@ def test_help_and_no_command_at_all(place):
   assert code == 0 and all(name in out for name in cli.COMMANDS)
   assert _call()[0] == 0
   code, out, _ = _call("compare", "--help")
-  assert code == 0 and all(f"--{o}" in out for o in (
-    "methods", "set", "seeds", "folds", "tune", "epochs", "batch-size", "learning-rate", "select",
-    "threads", "out", "resume", "smoke", "drop-empty", "encoder", "task", "checkpoint-seconds"))
+  assert code == 0 and all(
+    f"--{o}" in out
+    for o in (
+      "methods",
+      "set",
+      "seeds",
+      "folds",
+      "tune",
+      "epochs",
+      "batch-size",
+      "learning-rate",
+      "select",
+      "threads",
+      "out",
+      "resume",
+      "smoke",
+      "drop-empty",
+      "encoder",
+      "task",
+      "checkpoint-seconds",
+    )
+  )
 
 
 def test_python_m_mmfuse_is_the_entry_point(place, monkeypatch, capsys):

@@ -10,8 +10,9 @@ from mmfuse.core import Batch, Clock, Method, Model, Objective, Outputs, Phase, 
 def test_defaults_are_what_most_methods_need():
   phase = Phase("train", lambda *a: a)
   assert phase.share == 1.0
-  assert {f: getattr(phase, f) for f in ("begin", "epoch_end", "rows", "predict", "select")} == dict.fromkeys(
-      ("begin", "epoch_end", "rows", "predict", "select"))
+  assert {
+    f: getattr(phase, f) for f in ("begin", "epoch_end", "rows", "predict", "select")
+  } == dict.fromkeys(("begin", "epoch_end", "rows", "predict", "select"))
   assert Outputs(None) == (None, {}, {}, {})
   assert Model(None, None, None).restrict is None
   assert Objective(None, None)._fields == ("init", "apply")

@@ -23,8 +23,10 @@ def public(namespace):
   """{qualified name: object} of what a namespace offers, with the methods of its classes."""
   module = importlib.import_module(f"mmfuse.{namespace}")
   names = getattr(module, "__all__", None) or [
-      n for n, value in vars(module).items()
-      if not n.startswith("_") and getattr(value, "__module__", None) == module.__name__]
+    n
+    for n, value in vars(module).items()
+    if not n.startswith("_") and getattr(value, "__module__", None) == module.__name__
+  ]
   for name in names:
     value = getattr(module, name)
     if not callable(value):
@@ -33,7 +35,8 @@ def public(namespace):
     if inspect.isclass(value):
       for attribute, member in vars(value).items():
         if not attribute.startswith("_") and (
-            inspect.isfunction(member) or isinstance(member, (property, classmethod, staticmethod))):
+          inspect.isfunction(member) or isinstance(member, (property, classmethod, staticmethod))
+        ):
           yield f"{namespace}.{name}.{attribute}", member
 
 

@@ -11,8 +11,20 @@ import mmfuse
 
 ROOT = pathlib.Path(mmfuse.__file__).parent
 LEAVES = ("core", "masks", "tree")
-ORDER = ("data", "encoders", "fusion", "objectives", "balancing", "metrics", "train", "report", "methods",
-         "protocol", "cli", "__main__")
+ORDER = (
+  "data",
+  "encoders",
+  "fusion",
+  "objectives",
+  "balancing",
+  "metrics",
+  "train",
+  "report",
+  "methods",
+  "protocol",
+  "cli",
+  "__main__",
+)
 FORBIDDEN = ("torch", "tensorflow", "experiments", "tests")
 FILES = sorted(ROOT.rglob("*.py"))
 
@@ -67,8 +79,11 @@ def test_nothing_imports_what_is_forbidden():
 
 
 def test_aggregating_is_imported_in_one_file_only():
-  users = [p.relative_to(ROOT).as_posix() for p in FILES
-           if any(n.startswith("optax.experimental") for n in imported(p))]
+  users = [
+    p.relative_to(ROOT).as_posix()
+    for p in FILES
+    if any(n.startswith("optax.experimental") for n in imported(p))
+  ]
   assert users == ["balancing/_base.py"]
 
 

@@ -14,7 +14,14 @@ NAMES = st.lists(st.sampled_from("abcdef"), unique=True, min_size=1, max_size=5)
 
 def test_combinations_come_in_the_order_of_the_fields_tables():
   assert masks.combinations(("x", "y", "z")) == [
-      ("x",), ("y",), ("z",), ("x", "y"), ("x", "z"), ("y", "z"), ("x", "y", "z")]
+    ("x",),
+    ("y",),
+    ("z",),
+    ("x", "y"),
+    ("x", "z"),
+    ("y", "z"),
+    ("x", "y", "z"),
+  ]
 
 
 @given(NAMES)
@@ -75,8 +82,10 @@ def test_missing_table_refuses_the_impossible():
 
 
 def test_fill_selects_so_that_nan_is_never_read():
-  inputs = {"a": jnp.asarray([[jnp.nan, 1.0], [2.0, 3.0]]),
-            "b": {"tokens": jnp.asarray([[5, 6], [7, 8]]), "length": jnp.asarray([2, 2])}}
+  inputs = {
+    "a": jnp.asarray([[jnp.nan, 1.0], [2.0, 3.0]]),
+    "b": {"tokens": jnp.asarray([[5, 6], [7, 8]]), "length": jnp.asarray([2, 2])},
+  }
   mask = {"a": jnp.asarray([False, True]), "b": jnp.asarray([True, False])}
   found = masks.fill(inputs, mask)
   np.testing.assert_array_equal(found["a"], [[0, 0], [2, 3]])

@@ -12,10 +12,14 @@ from mmfuse import tree
 from mmfuse.tree import Label
 
 PARAMS = {
-    "audio": {"dense": {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)}},
-    "heads": {"audio": {"kernel": jnp.ones(2)}, "fused": {"kernel": jnp.ones(4)}, "extra": jnp.ones(1)},
-    "trunk": jnp.ones(5),
-    "video": {"audio": jnp.ones(1)},
+  "audio": {"dense": {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)}},
+  "heads": {
+    "audio": {"kernel": jnp.ones(2)},
+    "fused": {"kernel": jnp.ones(4)},
+    "extra": jnp.ones(1),
+  },
+  "trunk": jnp.ones(5),
+  "video": {"audio": jnp.ones(1)},
 }
 MODALITIES = ("video", "audio")
 
@@ -23,19 +27,23 @@ MODALITIES = ("video", "audio")
 def test_labels_by_the_rule():
   found = tree.label_leaves(PARAMS, MODALITIES)
   assert found == {
-      "audio": {"dense": {"kernel": Label("audio", "encoder"), "bias": Label("audio", "encoder")}},
-      "heads": {"audio": {"kernel": Label("audio", "head")}, "fused": {"kernel": Label(None, "head")},
-                "extra": Label(None, "shared")},
-      "trunk": Label(None, "shared"),
-      "video": {"audio": Label("video", "encoder")},  # the top level decides
+    "audio": {"dense": {"kernel": Label("audio", "encoder"), "bias": Label("audio", "encoder")}},
+    "heads": {
+      "audio": {"kernel": Label("audio", "head")},
+      "fused": {"kernel": Label(None, "head")},
+      "extra": Label(None, "shared"),
+    },
+    "trunk": Label(None, "shared"),
+    "video": {"audio": Label("video", "encoder")},  # the top level decides
   }
   assert len(jax.tree.leaves(found)) == len(jax.tree.leaves(PARAMS))
 
 
 def test_labels_for_partition():
   tx = optax.partition(
-      {"audio": optax.scale(2.0), "video": optax.scale(3.0), "shared": optax.set_to_zero()},
-      tree.label_modalities(MODALITIES))
+    {"audio": optax.scale(2.0), "video": optax.scale(3.0), "shared": optax.set_to_zero()},
+    tree.label_modalities(MODALITIES),
+  )
   updates, _ = tx.update(PARAMS, tx.init(PARAMS), PARAMS)
   assert float(updates["audio"]["dense"]["bias"][0]) == 2.0
   assert float(updates["heads"]["audio"]["kernel"][0]) == 2.0
@@ -56,7 +64,10 @@ def test_dot_is_over_all_leaves_in_float32():
   assert float(tree.dot({}, {})) == 0.0
 
 
-STACKED = {"x": jnp.asarray([[1.0, 0.0], [2.0, 1.0], [0.0, 0.0]]), "y": jnp.asarray([[1.0], [0.0], [3.0]])}
+STACKED = {
+  "x": jnp.asarray([[1.0, 0.0], [2.0, 1.0], [0.0, 0.0]]),
+  "y": jnp.asarray([[1.0], [0.0], [3.0]]),
+}
 ROWS = {"x": Label("x", "encoder", (0, 1)), "y": Label("y", "encoder", (0, 2))}
 
 
@@ -109,7 +120,10 @@ def test_modality_norms():
   updates = jax.tree.map(lambda p: 2 * p, PARAMS)
   labels = tree.label_leaves(PARAMS, MODALITIES)
   found = tree.modality_norms(updates, labels)
-  assert {m: float(v) for m, v in found.items()} == {"audio": 6.0, "video": 2.0}  # sqrt(9 * 4), sqrt(4)
+  assert {m: float(v) for m, v in found.items()} == {
+    "audio": 6.0,
+    "video": 2.0,
+  }  # sqrt(9 * 4), sqrt(4)
   assert list(tree.modality_norms(updates, labels, "head")) == ["audio"]
   with pytest.raises(ValueError):
     tree.modality_norms({"x": jnp.ones(1)}, {})

@@ -69,7 +69,8 @@ def evidence_weights(
   e = evidence(var, evidence_scale)
   here = _column(present, e)
   count = jnp.maximum(here.sum(0, keepdims=True), 1).astype(e.dtype)
-  prior = {"calibrated": 1.0, "belief": 0.0, "single": 1.0 / count}[mode]
+  ones = jnp.ones_like(count)
+  prior = {"calibrated": ones, "belief": 0.0 * ones, "single": 1.0 / count}[mode]
   raw = jnp.where(here, e + prior, 0.0)
   return raw / jnp.maximum(raw.sum(0, keepdims=True), _FLOOR)
 

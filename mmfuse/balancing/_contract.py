@@ -56,7 +56,8 @@ def check_contract(
   rule.once()
 
   zero = jax.tree.map(jnp.zeros_like, problem.gradients(0))
-  rule.finite(*rule.call(zero, state, problem.extra(0)), "all-zero gradients")
+  updates, after = rule.call(zero, state, problem.extra(0))
+  rule.finite(updates, after, "all-zero gradients")
   updates, after = rule.call(*problem.without_one(state))
   rule.finite(updates, after, f"modality {problem.modalities[-1]!r} absent from the batch")
   rule.once()

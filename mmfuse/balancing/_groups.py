@@ -85,7 +85,7 @@ def split(
   for i, tag in enumerate(tags):
     touching = reach(tag, num_objectives)
     name = "shared"
-    if scope == "encoder" and tag is not None and tag.part == "encoder":
+    if scope == "encoder" and tag is not None and tag.part == "encoder" and tag.modality:
       name = f"encoder/{tag.modality}"
       if tag.rows is None:
         touching = tuple(k for k in (0, 1 + order.index(tag.modality)) if k < num_objectives)

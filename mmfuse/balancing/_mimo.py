@@ -20,7 +20,7 @@ _FORMS = ("lse", "hard_max")
 
 class MimoState(NamedTuple):
   weights: jax.Array  # [K], (1, lam * softmax(f / mu)): what each loss was multiplied by
-  count: jax.Array  # int32, steps done; drives schedules where the step passes no clock
+  steps: jax.Array  # int32, steps done; drives schedules where the step passes no clock
 
 
 def mimo_objective(losses, lam=1.0, mu=1.0, *, present=None) -> jax.Array:
@@ -104,16 +104,16 @@ def aggregate_by_mimo(
 
   def weigh(losses, state, params=None, *, present=None, clock=None, **extra_args):
     del params, extra_args
-    step = state.count if clock is None else clock.step
+    step = state.steps if clock is None else clock.step
     lam_now = _value(lam, step)
     here = everyone(present, num_objectives)
     fused = here[:1].astype(jnp.float32)
     if num_objectives == 1:
-      return fused, MimoState(fused, state.count + 1)
+      return fused, MimoState(fused, state.steps + 1)
     own = worst_weights(losses[1:].astype(jnp.float32), _value(mu, step), here[1:], form)
     weights = jnp.concatenate([fused, lam_now * own])
     if normalize:
       weights = weights / (1.0 + lam_now)
-    return weights, MimoState(weights, state.count + 1)
+    return weights, MimoState(weights, state.steps + 1)
 
   return Weighting(init_fn, weigh)

@@ -54,7 +54,7 @@ def _turns(rows: tuple[int, ...], key: jax.Array | None, order: jax.Array | None
   if order is not None:
     index = jnp.array(rows)
     return jnp.argsort(jnp.argsort(jnp.asarray(order), axis=1)[jnp.ix_(index, index)], axis=1)
-  if len(rows) > 2:
+  if len(rows) > 2 and key is not None:
     return random_order(key, len(rows))
   return jnp.tile(jnp.arange(len(rows), dtype=jnp.int32), (len(rows), 1))
 

@@ -32,7 +32,7 @@ def scores(
   if label.ndim not in (1, 2):
     raise ValueError(f"scores take labels [B] or multi-label [B, L], got shape {list(label.shape)}")
   missing = [] if mask is None else sorted(set(unimodal_logits) - set(mask))
-  if missing:
+  if mask is not None and missing:
     raise ValueError(f"modality {missing[0]!r} not in mask; available: {', '.join(sorted(mask))}")
   return {
     m: _score(unimodal_logits[m], label, None if mask is None else mask[m])

@@ -1,5 +1,6 @@
 """Recurrent encoders of sequences."""
 
+from collections.abc import Callable
 from typing import ClassVar
 
 import flax.linen as nn
@@ -14,7 +15,7 @@ class _Recurrent(nn.Module):
   features: int = 64
   pool: str = "last"
 
-  cell: ClassVar[type[nn.RNNCellBase]]
+  cell: ClassVar[Callable[..., nn.RNNCellBase]]
 
   @nn.compact
   def __call__(self, x: jax.Array, mask: jax.Array, *, train: bool) -> jax.Array:
@@ -22,7 +23,7 @@ class _Recurrent(nn.Module):
     if self.pool not in POOLS:
       raise ValueError(f"pool is one of {', '.join(POOLS)}, got {self.pool!r}")
     values, lengths = unpack(x)
-    rnn = nn.RNN(self.cell(self.features, name="cell"), return_carry=True, name="rnn")
+    rnn = nn.RNN(self.cell(features=self.features, name="cell"), return_carry=True, name="rnn")
     carry, outputs = rnn(values, seq_lengths=lengths)
     if self.pool == "mean":
       return mean_over(outputs, valid_steps(values, lengths))

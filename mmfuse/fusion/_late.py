@@ -96,7 +96,9 @@ class LateFusion:
   def init(self, key: jax.Array, inputs: Mapping[str, Any], mask: masks.Mask) -> dict[str, Any]:
     """Variables from one example batch: inputs {m: [B, ...]}, mask {m: bool [B]}."""
     inputs = self._select(inputs, mask)
-    params, stats, features = {}, {}, {}
+    params: dict[str, Any] = {}
+    stats: dict[str, Any] = {}
+    features = {}
     for m in self.modalities:
       features[m], variables = self.encoders[m].init_with_output(
           named_key(key, m), inputs[m], mask[m], train=False)
@@ -105,10 +107,11 @@ class LateFusion:
              for m in self.modalities}
     variables = self.fusion.init(
         named_key(key, "heads/fused"), features, mask, num_classes=self.num_classes, train=False)
-    _store(variables, tree.FUSED, heads, stats_heads := {})
+    moving: dict[str, Any] = {}
+    _store(variables, tree.FUSED, heads, moving)
     params[tree.HEADS] = heads
-    if stats_heads:
-      stats[tree.HEADS] = stats_heads
+    if moving:
+      stats[tree.HEADS] = moving
     return {"params": params, "batch_stats": stats}
 
   def encode(self, variables, inputs, mask, *, train: bool, rngs=None):

@@ -1,7 +1,8 @@
-"""Supervised losses per objective: fused first, then each modality; the label's type decides which loss.
+"""Supervised losses per objective: fused first, then each modality; the label decides which loss.
 
-int [B]: softmax cross-entropy; int [B, L]: mean binary cross-entropy over labels; float [B] or [B, R]:
-squared error. Every loss is a mean over present rows, in float32, in nats (squared units for regression).
+int [B]: softmax cross-entropy; int [B, L]: mean binary cross-entropy over labels; float [B] or
+[B, R]: squared error. Every loss is a mean over present rows, in float32, in nats (squared units
+for regression).
 """
 
 from collections.abc import Callable, Sequence
@@ -45,7 +46,7 @@ def row_losses(logits: jax.Array, label: jax.Array, *, label_smoothing: float = 
 
 
 def weighted_mean(values: jax.Array, weight: jax.Array) -> jax.Array:
-  """sum w v / sum w over rows with w > 0; exactly 0 where there is none. Values of weight 0 are never read."""
+  """sum w v / sum w over rows with w > 0, the only ones read; exactly 0 where there is none."""
   used = weight > 0
   weight = jnp.where(used, weight, 0.0)
   total = jnp.sum(weight)

@@ -8,7 +8,8 @@ import jax
 
 def cache_dir() -> pathlib.Path:
   """`$MMFUSE_CACHE_DIR`, or `~/.cache/mmfuse`."""
-  return pathlib.Path(os.environ.get("MMFUSE_CACHE_DIR") or pathlib.Path.home() / ".cache" / "mmfuse")
+  chosen = os.environ.get("MMFUSE_CACHE_DIR")
+  return pathlib.Path(chosen or pathlib.Path.home() / ".cache" / "mmfuse")
 
 
 def enable_compilation_cache() -> None:

@@ -14,9 +14,10 @@ from mmfuse.core import State
 
 
 class Checkpointer:
-  """Saves (arrays, meta) at an epoch's end when enough time has passed; restores the newest whole one.
+  """Saves (arrays, meta) at an epoch's end when enough time has passed; restores the newest one.
 
-  `meta` is JSON; floats survive exactly. Two checkpoints are kept, so a damaged one has a predecessor.
+  `meta` is JSON; floats survive exactly. Two checkpoints are kept, so a damaged one has a
+  predecessor.
   """
 
   def __init__(self, folder: str | pathlib.Path, seconds: float):
@@ -24,8 +25,8 @@ class Checkpointer:
 
     self._ocp, self.folder, self.seconds = ocp, pathlib.Path(folder).absolute(), seconds
     self.folder.mkdir(parents=True, exist_ok=True)
-    self._manager = ocp.CheckpointManager(
-        self.folder, options=ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False))
+    options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False)
+    self._manager = ocp.CheckpointManager(self.folder, options=options)
     self._last = time.monotonic()
 
   def due(self) -> bool:
@@ -41,10 +42,10 @@ class Checkpointer:
     self._last = time.monotonic()
 
   def restore(self, template: Any, check: Callable[[dict], None]) -> tuple[Any, dict] | None:
-    """The newest checkpoint that can be read as `template`, or None; says which ones it passed over.
+    """The newest checkpoint that can be read as `template`, or None; says which it passed over.
 
-    `check(meta)` raises for a checkpoint of another run, before its arrays are read. A checkpoint that
-    cannot be read is removed: its step will be saved again.
+    `check(meta)` raises for a checkpoint of another run, before its arrays are read. A checkpoint
+    that cannot be read is removed: its step will be saved again.
     """
     load = self._ocp.args
     target = jax.tree.map(self._ocp.utils.to_shape_dtype_struct, template)
@@ -76,12 +77,16 @@ class Checkpointer:
 def _named(state: State) -> dict[str, Any]:
   """{"params/accel/...": leaf} of everything a prediction may need: no optimiser state."""
   kept = {"params": state.params, "stats": state.stats, "memory": state.memory}
-  return {"/".join(str(getattr(p, "key", getattr(p, "name", getattr(p, "idx", p)))) for p in path): leaf
+  entry = lambda p: str(getattr(p, "key", getattr(p, "name", getattr(p, "idx", p))))
+  return {"/".join(entry(p) for p in path): leaf
           for path, leaf in jax.tree_util.tree_flatten_with_path(kept)[0]}
 
 
 def save_weights(path: str | pathlib.Path, state: State) -> None:
-  """Writes params, batch statistics and memory as safetensors, names joined by "/", whole or not at all."""
+  """Writes params, batch statistics and memory as safetensors, whole or not at all.
+
+  A tensor's name is its path in the state, joined by "/": "params/audio/dense0/kernel".
+  """
   from safetensors.numpy import save
 
   # `np.ascontiguousarray` would make a scalar [1].
@@ -93,7 +98,7 @@ def save_weights(path: str | pathlib.Path, state: State) -> None:
 
 
 def load_weights(path: str | pathlib.Path, template: State) -> State:
-  """The saved state in the structure of `template` (from `method.init`); its optimiser state is dropped.
+  """The saved state in the structure of `template` (from `method.init`), without optimiser state.
 
   Raises:
     ValueError: no safetensors file, or one of another model (names the first difference).

@@ -1,7 +1,7 @@
 """Which inputs an output can depend on, read off the jaxpr: exact structure, nothing is run.
 
 Used to know which objective reaches which parameter, so that gradients known to be zero are never
-computed. Sound: a dependence is never missed; an opaque call counts as depending on all it is given.
+computed. Sound: a dependence is never missed; an opaque call depends on all it is given.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ import jax
 
 
 def _inner(eqn: Any) -> Any | None:
-  """The sub-jaxpr of a call (jit, remat, custom derivative) with the same inputs as the equation."""
+  """The sub-jaxpr of a call (jit, remat, custom derivative) with the inputs of the equation."""
   for name in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
     sub = eqn.params.get(name)
     jaxpr = getattr(sub, "jaxpr", sub)

@@ -83,7 +83,8 @@ def loop_batches(predict, metric, state, batches, keep):
   """As `scan_batches`, from a Python loop: what is fast on CPU where `lax.conv` is involved."""
   totals = None
   for i in range(batches.weight.shape[0]):
-    totals = _update_jit(predict, metric, totals, state, jax.tree.map(lambda x: x[i], batches), keep)
+    batch = jax.tree.map(lambda x, i=i: x[i], batches)
+    totals = _update_jit(predict, metric, totals, state, batch, keep)
   return {h: jax.jit(metric.compute)(t) for h, t in totals.items()}
 
 
@@ -120,8 +121,9 @@ def evaluate(
   Raises:
     ValueError: `present` names an unknown modality.
   """
-  return evaluate_subsets(method, state, split, metric=metric, batch_size=batch_size, predict=predict,
-                          subsets=[tuple(split.mask) if present is None else tuple(present)])[0][1]
+  kept = tuple(split.mask) if present is None else tuple(present)
+  return evaluate_subsets(method, state, split, metric=metric, subsets=[kept],
+                          batch_size=batch_size, predict=predict)[0][1]
 
 
 def evaluate_subsets(
@@ -134,7 +136,7 @@ def evaluate_subsets(
     batch_size: int = 512,
     predict: Callable[..., Outputs] | None = None,
 ) -> list[tuple[tuple[str, ...], dict[str, dict[str, float]]]]:
-  """As `evaluate` for several subsets (default: all 2^M - 1): the mask is traced, one compilation."""
+  """As `evaluate` for several subsets (default: all 2^M - 1), in one compilation."""
   batches = padded_batches(split, batch_size)
   names = sorted(split.mask)
   out = []
@@ -150,7 +152,8 @@ def evaluate_subsets(
 
 def to_floats(scores: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, float]]:
   """The same nested dict with Python floats."""
-  return {h: {k: float(v) for k, v in values.items()} for h, values in jax.device_get(scores).items()}
+  host = jax.device_get(scores)
+  return {h: {k: float(v) for k, v in values.items()} for h, values in host.items()}
 
 
 @functools.partial(jax.jit, static_argnames=("predict",))
@@ -162,8 +165,8 @@ def predict_split(method: Method, state: State, split: Any, *, batch_size: int =
   """All outputs of a split, collected on the host in row order: logits [N, C] and so on."""
   batches = padded_batches(split, batch_size)
   rows = len(next(iter(split.mask.values())))
-  parts = [jax.device_get(_predict_jit(method.predict, seen(state),
-                                       jax.tree.map(lambda x: x[i], batches.inputs),
-                                       jax.tree.map(lambda x: x[i], batches.mask)))
-           for i in range(batches.weight.shape[0])]
+  parts = []
+  for i in range(batches.weight.shape[0]):
+    inputs, mask = jax.tree.map(lambda x, i=i: x[i], (batches.inputs, batches.mask))
+    parts.append(jax.device_get(_predict_jit(method.predict, seen(state), inputs, mask)))
   return jax.tree.map(lambda *x: np.concatenate(x)[:rows], *parts)

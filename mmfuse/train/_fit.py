@@ -41,7 +41,7 @@ class Plan(NamedTuple):
   on_epoch: Callable[[dict], None] | None
 
 
-# Compiled pieces. The step is a static argument, so a second `fit` of the same method compiles nothing.
+# Compiled pieces. The step is a static argument: a second `fit` of a method compiles nothing.
 
 
 def _take(arrays: Batch, rows, keep) -> Batch:
@@ -63,7 +63,8 @@ def _step(step, mesh, stacked, state, arrays, rows, keep, key, clock):
 
 def _finite(metrics: dict) -> jax.Array:
   """What the guard watches where a step does not say it itself."""
-  return jnp.stack([jnp.array(True), *(jnp.isfinite(v).all() for v in jax.tree.leaves(metrics))]).all()
+  finite = [jnp.isfinite(v).all() for v in jax.tree.leaves(metrics)]
+  return jnp.stack([jnp.array(True), *finite]).all()
 
 
 @functools.partial(jax.jit, static_argnames=("step", "mesh", "stacked"), donate_argnames=("state",))
@@ -100,14 +101,14 @@ def _pick(better, new, old):
 
 
 def _order(seed: int, phase: int, epoch: int, rows: np.ndarray, batch_size: int) -> np.ndarray:
-  """The epoch's batches [N, B]: a pure function of (seed, phase, epoch), the same for every method."""
+  """The epoch's batches [N, B]: a function of (seed, phase, epoch), the same for every method."""
   shuffled = np.random.default_rng([seed, phase, epoch]).permutation(rows)
   count = max(1, len(shuffled) // batch_size)
   return shuffled[: count * batch_size].reshape(count, -1).astype(np.int32)
 
 
 def _rule_state(opt: Any) -> dict[str, Any]:
-  """What the rule decided last: the small leaves under a field named `weights` or `coefficients`."""
+  """What the rule decided last: small leaves under a field named `weights` or `coefficients`."""
   out = {}
   for path, leaf in jax.tree_util.tree_flatten_with_path(opt)[0]:
     names = [str(getattr(p, "name", getattr(p, "key", getattr(p, "idx", "")))) for p in path]
@@ -144,16 +145,17 @@ def fit(
     epochs: per phase, or one number shared out by `Phase.share`.
     steps: instead of epochs: at least so many optimisation steps.
     batch_size: rows a step, or {phase: rows}; an epoch drops the remainder of its shuffle.
-    seeds: a count (0..n-1) or the seeds themselves. A seed fixes initialisation and batch order, the
-      same for every method.
-    learning_rate: overrides the rate kept in the optimiser's state; one, or one per seed. Compiles nothing.
+    seeds: a count (0..n-1) or the seeds themselves. A seed fixes initialisation and batch order,
+      the same for every method.
+    learning_rate: overrides the rate kept in the optimiser's state; one, or one per seed. Compiles
+      nothing.
     select: validation metric; None = `metrics.primary(data.task)`.
     patience: stop a run after so many epochs without improvement.
     mesh: a mesh with a `data` axis; the batch is split over it, everything else replicated.
     checkpoint_dir: where to keep checkpoints; a run found there is continued.
     checkpoint_seconds: least time between two checkpoints.
-    loop: "scan" (an epoch per call), "python" (a step per call), or "auto": scan unless XLA:CPU would
-      run convolutions inside it, which is several times slower there.
+    loop: "scan" (an epoch per call), "python" (a step per call), or "auto": scan unless XLA:CPU
+      would run convolutions inside it, which is several times slower there.
     together: run the seeds as one `vmap`; None = on accelerators, where the method allows it.
     diagnose: per epoch, cosine, conflict and norms of per-modality gradients on one batch.
     on_epoch: called with the latest log entry of each run.
@@ -163,12 +165,13 @@ def fit(
   """
   enable_compilation_cache()
   seeds = list(range(seeds)) if isinstance(seeds, int) else [int(s) for s in seeds]
-  rates: list[float | None] = (list(learning_rate) if isinstance(learning_rate, (Sequence, np.ndarray))
-                               else [learning_rate] * len(seeds))
+  several = isinstance(learning_rate, (Sequence, np.ndarray))
+  rates: list[Any] = list(learning_rate) if several else [learning_rate] * len(seeds)  # type: ignore[arg-type]
   if not seeds:
     raise ValueError("seeds must name at least one run")
   if len(rates) != len(seeds):
-    raise ValueError(f"{len(rates)} learning rates for {len(seeds)} seeds; give one, or one per seed")
+    raise ValueError(
+        f"{len(rates)} learning rates for {len(seeds)} seeds; give one, or one per seed")
   if any(r is not None and not 0 < r < float("inf") for r in rates):
     raise ValueError(f"learning_rate must be positive and finite, got {learning_rate}")
   hosted = any(f is not None for p in method.phases for f in (p.begin, p.epoch_end, p.rows))
@@ -178,7 +181,8 @@ def fit(
   if loop not in ("auto", "scan", "python"):
     raise ValueError(f"unknown loop {loop!r}; expected auto, scan or python")
   plan = make_plan(method, data, epochs=epochs, steps=steps, batch_size=batch_size, select=select,
-                   patience=patience, mesh=mesh, loop=loop, stacked=stacked, diagnose=diagnose, on_epoch=on_epoch)
+                   patience=patience, mesh=mesh, loop=loop, stacked=stacked, diagnose=diagnose,
+                   on_epoch=on_epoch)
   runs = list(zip(seeds, rates))
   groups = [runs] if stacked else [[r] for r in runs]
   logs, states = [], []
@@ -205,8 +209,9 @@ def make_plan(method: Method, data: Any, *, epochs: Any, batch_size: Any, steps:
     if size % devices:
       raise ValueError(f"batch_size {size} of phase {name!r} does not split over {devices} devices")
   return Plan(method, data, _evaluate.metric_for(data.task, data.num_outputs),
-              select or metrics_lib.primary(data.task), _budget(method, epochs, steps, rows, sizes), sizes,
-              patience, mesh, loop, stacked, diagnose, on_epoch)
+              select or metrics_lib.primary(data.task),
+              _budget(method, epochs, steps, rows, sizes), sizes, patience, mesh, loop, stacked,
+              diagnose, on_epoch)
 
 
 def _per_phase(value: Any, phase: Phase, what: str) -> int:
@@ -219,7 +224,8 @@ def _per_phase(value: Any, phase: Phase, what: str) -> int:
   return int(value)
 
 
-def _budget(method: Method, epochs: Any, steps: int | None, rows: int, sizes: dict) -> dict[str, int]:
+def _budget(
+    method: Method, epochs: Any, steps: int | None, rows: int, sizes: dict) -> dict[str, int]:
   if steps is not None:
     if steps < 1:
       raise ValueError(f"steps must be at least 1, got {steps}")
@@ -249,16 +255,17 @@ class Group:
     self.logs = [RunLog(seed, rate) for seed, rate in runs]
     self.arrays = self._place(_evaluate.to_batch(plan.data.train))
     validation = plan.data.validation
-    self.validation = None if validation is None else self._place(_evaluate.padded_batches(validation, 512))
+    self.validation = None if validation is None else self._place(
+        _evaluate.padded_batches(validation, 512))
     self.keep = _evaluate.keep_all(plan.data.train.mask)
     self.structure = 0  # of the state, where it is checkpointed
 
   def _place(self, host):
-    """Arrays on the device(s), replicated over a mesh. Copied: donation must never reach the caller's."""
+    """Arrays on the device(s), replicated over a mesh; copies, which alone may be donated."""
     if self.plan.mesh is None:
       return jax.tree.map(jnp.array, host)
-    return jax.tree.map(
-        lambda x: jax.device_put(jnp.array(x), NamedSharding(self.plan.mesh, PartitionSpec())), host)
+    everywhere = NamedSharding(self.plan.mesh, PartitionSpec())
+    return jax.tree.map(lambda x: jax.device_put(jnp.array(x), everywhere), host)
 
   def _own(self, state: State) -> State:
     """What a hook returned, in buffers of its own: a teacher may be the parameters themselves."""
@@ -272,7 +279,7 @@ class Group:
     plan = self.plan
     size = plan.batch_size[plan.method.phases[0].name]
     example = jax.tree.map(lambda x: x[:size], self.arrays)
-    init = plan.method.init  # not jitted as a whole: its slow part, the model's, is shared by all methods
+    init = plan.method.init  # not jitted as a whole: its slow part is the model's, shared by all
     state = (jax.vmap(init, (0, None)) if plan.stacked else init)(self.keys(0), example)
     given = [r for r in self.rates if r is not None]
     if given:
@@ -299,7 +306,7 @@ class Group:
       start = position[1] if number == position[0] else 0
       state, best = self._phase(number, phase, state, best, start, keeper)
     if keeper is not None:
-      if keep_final:
+      if keep_final and position[0] < len(phases):  # else it is there already
         self._save(keeper, state, best, len(phases), 0)
       keeper.close()
     return self.logs, state
@@ -340,7 +347,8 @@ class Group:
         break
       live = [log for log in self.logs if not log.stopped]
       rows, keep = self.rows(number, phase, state, key, epoch)
-      clock = Clock(*(jnp.int32(v) for v in (epoch * rows.shape[0], epoch, 0, rows.shape[0], total)))
+      count = rows.shape[0]
+      clock = Clock(*(jnp.int32(v) for v in (epoch * count, epoch, 0, count, total)))
       began = time.perf_counter()
       state, metrics = self.epoch(phase, state, rows, keep, key, clock)
       finite = np.asarray(jax.device_get(metrics["finite"]))  # waits for the epoch
@@ -349,10 +357,12 @@ class Group:
         state = self._own(phase.epoch_end(state, splits, jax.random.fold_in(key, epoch + 1)))
       entries = self._entries(number, phase, predict, state, metrics, rows, keep, key, clock)
       better = self._log(phase, epoch, select, entries, finite, spent, rows)
-      best = _pick(jnp.asarray(better if plan.stacked else better[0]), (state.params, state.stats), best)
+      which = jnp.asarray(better if plan.stacked else better[0])
+      best = _pick(which, (state.params, state.stats), best)
       if plan.on_epoch is not None:
         for log in live:
-          plan.on_epoch({"seed": log.seed, "learning_rate": log.learning_rate, "epochs": total, **log.history[-1]})
+          plan.on_epoch({"seed": log.seed, "learning_rate": log.learning_rate, "epochs": total,
+                         **log.history[-1]})
       if keeper is not None and keeper.due():
         self._save(keeper, state, best, number, epoch + 1)
     return state._replace(params=best[0], stats=best[1]), best
@@ -372,7 +382,8 @@ class Group:
         raise ValueError(f"phase {phase.name!r} chose no rows for epoch {epoch}")
       order = _order(self.seeds[0], number, epoch, np.arange(len(index)), min(size, len(index)))
       orders = [index[order].astype(np.int32)]
-      keeps = [{m: np.ones(order.shape, bool) if keep is None else np.asarray(keep[m])[order] for m in names}]
+      keeps = [{m: np.ones(order.shape, bool) if keep is None else np.asarray(keep[m])[order]
+                for m in names}]
     if not self.plan.stacked:
       return orders[0], keeps[0]
     return np.stack(orders, 1), {m: np.stack([k[m] for k in keeps], 1) for m in names}
@@ -389,21 +400,25 @@ class Group:
     collected = []
     for i in range(rows.shape[0]):
       now = clock._replace(step=clock.step + i, batch=jnp.int32(i))
-      state, metrics = _step_jit(*fixed, state, self.arrays, rows[i], {m: v[i] for m, v in keep.items()}, key, now)
+      kept = {m: v[i] for m, v in keep.items()}
+      state, metrics = _step_jit(*fixed, state, self.arrays, rows[i], kept, key, now)
       collected.append(metrics)
     return state, jax.tree.map(lambda *x: jnp.stack(x), *collected)
 
   def _entries(self, number, phase, predict, state, metrics, rows, keep, key, clock):
     """Everything logged of this epoch, on the host: leaves [] or [S]."""
     plan = self.plan
+    seen = _evaluate.seen(state)
     entry = {k: v.mean(0) for k, v in metrics.items() if k != "finite"}
     if self.validation is not None:
-      run = _evaluate.loop_batches if self.loop == "python" and not plan.stacked else functools.partial(
-          _evaluate.scan_batches, stacked=plan.stacked)
-      entry["validation"] = run(predict, plan.metric, _evaluate.seen(state), self.validation, self.keep)
+      run = functools.partial(_evaluate.scan_batches, stacked=plan.stacked)
+      if self.loop == "python" and not plan.stacked:
+        run = _evaluate.loop_batches
+      entry["validation"] = run(predict, plan.metric, seen, self.validation, self.keep)
     if plan.diagnose and "diagnose" in plan.method.functions:
-      entry |= _diagnose_jit(plan.method.functions["diagnose"], plan.stacked, _evaluate.seen(state), self.arrays, rows[0],
-                             {m: v[0] for m, v in keep.items()}, key, clock)
+      kept = {m: v[0] for m, v in keep.items()}
+      entry |= _diagnose_jit(plan.method.functions["diagnose"], plan.stacked, seen, self.arrays,
+                             rows[0], kept, key, clock)
     entry |= _rule_state(state.opt.get(phase.name))
     return jax.device_get(entry)
 
@@ -421,13 +436,14 @@ class Group:
       score = None
       if scores is not None:
         if FUSED not in scores:
-          raise ValueError("nothing to select by: the prediction has no fused logits; give the phase "
-                           "a `predict` that sets them")
+          raise ValueError("nothing to select by: the prediction has no fused logits; give the "
+                           "phase a `predict` that sets them")
         if select not in scores[FUSED]:
-          raise ValueError(f"cannot select by {select!r}; this task has: {', '.join(sorted(scores[FUSED]))}")
+          known = ", ".join(sorted(scores[FUSED]))
+          raise ValueError(f"cannot select by {select!r}; this task has: {known}")
         score = float(scores[FUSED][select]) * (-1 if select in LOWER_IS_BETTER else 1)
-      better[i] = log.append(phase.name, epoch, mine, scores, score, spent, rows.shape[0] * rows.shape[-1],
-                             self.plan.patience)
+      better[i] = log.append(phase.name, epoch, mine, scores, score, spent,
+                             rows.shape[0] * rows.shape[-1], self.plan.patience)
     return better
 
 

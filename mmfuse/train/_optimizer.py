@@ -1,6 +1,6 @@
 """The optimisers every row of a table shares: the learning rate is a traced value of their state.
 
-A learning-rate search then compiles nothing: `fit(learning_rate=...)` writes the value into the state.
+A learning-rate search then compiles nothing: `fit(learning_rate=...)` writes the value there.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,8 @@ SCHEDULES: dict[str, Callable[[jax.Array], jax.Array]] = {
 }
 
 
-def scale_by_progress(factor: Callable[[jax.Array], jax.Array]) -> optax.GradientTransformationExtraArgs:
+def scale_by_progress(
+    factor: Callable[[jax.Array], jax.Array]) -> optax.GradientTransformationExtraArgs:
   """updates * factor(progress), progress = (epoch + batch / batches) / epochs read from `clock`."""
   def update(updates, state, params=None, *, clock, **extra_args):
     del params, extra_args
@@ -42,7 +43,7 @@ def _finish(direction, learning_rate, schedule, weight_decay, decoupled):
 
 def sgd(learning_rate: float = 0.03, *, momentum: float = 0.9, weight_decay: float = 0.0,
         schedule: str = "constant") -> optax.GradientTransformationExtraArgs:
-  """SGD with momentum (.9, as the balancing papers train), coupled weight decay, learning rate in the state."""
+  """SGD, momentum .9 as the balancing papers train, coupled decay, learning rate in the state."""
   direction = optax.trace(decay=momentum) if momentum else optax.identity()
   return _finish(direction, learning_rate, schedule, weight_decay, decoupled=False)
 
@@ -66,7 +67,7 @@ def has_learning_rate(opt: Any) -> bool:
 def set_learning_rate(opt: Any, learning_rate: Any) -> Any:
   """`opt` with every injected learning rate set; raises ValueError where there is none."""
   if not has_learning_rate(opt):
-    raise ValueError("this method's optimiser keeps no learning rate in its state; build it with train.sgd, "
-                     "train.adam or optax.inject_hyperparams, or build one method per rate")
+    raise ValueError("this method's optimiser keeps no learning rate in its state; build it with "
+                     "train.sgd, train.adam or optax.inject_hyperparams, or one method per rate")
   return jax.tree_util.tree_map_with_path(
       lambda path, leaf: jnp.asarray(learning_rate, leaf.dtype) if _is_rate(path) else leaf, opt)

@@ -1,10 +1,10 @@
-"""Gradient plans: the cheapest way to the gradients a rule needs, all exactly equal (docs/design.md, 4).
+"""Gradient plans: the cheapest way to the gradients a rule needs, all exactly equal.
 
 sum      one backward pass of the summed losses;
 weights  one backward pass, the rule's weights being the cotangent of the losses;
-stacked  heads pulled back once per objective; encoders once per objective that is not a modality's own,
-         and once more for all own objectives together, whose cotangents do not overlap: two passes
-         through the encoders whatever the number of modalities;
+stacked  heads pulled back once per objective; encoders once per objective that is not a modality's
+         own, and once more for all own objectives together, whose cotangents do not overlap: two
+         passes through the encoders whatever the number of modalities (docs/design.md, section 4);
 general  one full backward pass per objective.
 """
 
@@ -21,10 +21,11 @@ PLANS = ("sum", "weights", "stacked", "general")
 
 
 class Forward(NamedTuple):
-  """A forward pass in two halves. Losses come as a tuple of scalars, part by part, objective by objective."""
+  """A forward pass in two halves. Losses: a tuple of scalars, part by part, then by objective."""
 
   encode: Callable[..., tuple[dict, Any]]  # (params) -> (features, stats)
-  heads: Callable[..., tuple[tuple[tuple[jax.Array, ...], jax.Array], Any]]  # (params, features, stats) -> ((losses, probe), aux)
+  # (params, features, stats) -> ((losses, probe), aux)
+  heads: Callable[..., tuple[tuple[tuple[jax.Array, ...], jax.Array], Any]]
   names: tuple[str, ...]  # [K]
   parts: int  # S: the losses are [S * K]
   modalities: tuple[str, ...]
@@ -42,7 +43,7 @@ def run(forward: Forward, params: dict):
 
 
 def structure(forward: Forward, params: dict) -> tuple[Any, bool]:
-  """(labels with the rows that reach each leaf, whether the stacked plan is exact), from the jaxpr alone."""
+  """(labels with the rows that reach each leaf, whether the stacked plan is exact)."""
   labels = tree.label_leaves(params, forward.modalities)
   flat, treedef = jax.tree.flatten(labels)
   num = len(forward.names)
@@ -130,15 +131,17 @@ def stacked_gradients(forward: Forward, params: dict):
   num = len(forward.names)
   head_rows, encoder_rows = [], []
   for part in range(forward.parts):
-    pulled = [pull_heads((_one_hot(losses, part * num + k), jnp.zeros_like(probe))) for k in range(num)]
+    pulled = [pull_heads((_one_hot(losses, part * num + k), jnp.zeros_like(probe)))
+              for k in range(num)]
     own = {m: pulled[k][1][m] for k, m in enumerate(forward.names) if m in features}
     silent = {m: jax.tree.map(jnp.zeros_like, features[m]) for m in features if m not in own}
     own_rows = pull_encoders({**own, **silent})[0]
     for k, name in enumerate(forward.names):
       head_rows.append(pulled[k][0])
       if name in features:
-        encoder_rows.append({m: own_rows[m] if m == name else jax.tree.map(jnp.zeros_like, encoders[m])
-                             for m in encoders})
+        encoder_rows.append({
+            m: own_rows[m] if m == name else jax.tree.map(jnp.zeros_like, encoders[m])
+            for m in encoders})
       else:
         encoder_rows.append(pull_encoders(pulled[k][1])[0])
   probe_rest = pull_heads((_one_hot(losses, None), jnp.ones_like(probe)))[0]

@@ -97,7 +97,7 @@ class Result:
 
   @property
   def validation(self) -> list[dict[str, float | None]]:
-    """Per run, {fused, <modality>: validation metric} at the selected epoch; None where no head is."""
+    """Per run, {fused, <modality>: metric} at the selected epoch; None where no head is."""
     return [validation_scores(log, self.metric, self.modalities) for log in self.logs]
 
   @property

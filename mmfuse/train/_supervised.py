@@ -21,7 +21,8 @@ def _as_objective(objective: Any) -> Objective:
   if isinstance(objective, Objective):
     return objective
   if not callable(objective):
-    raise TypeError(f"an objective is a function (outputs, batch) -> losses, got {type(objective).__name__}")
+    raise TypeError("an objective is a function (outputs, batch) -> losses, "
+                    f"got {type(objective).__name__}")
 
   def apply(outputs, batch, memory, **extra):
     return objective(outputs, batch, **extra), memory
@@ -56,10 +57,11 @@ def supervised(
     aggregator: a rule on the K losses or gradients; None minimises their sum.
     augment: `(batch, key) -> batch`, inside the compiled step.
     perturb: `(features, batch, key, clock) -> features`, between encoders and heads.
-    parts: S row groups per objective, for rules that need a variance (batch norm couples the parts).
+    parts: S row groups per objective, for rules that need a variance (batch norm couples them).
     plan: "auto" takes the cheapest exact one; or "sum", "weights", "stacked", "general".
     coast: let momentum and decay move an encoder that is absent from a whole batch.
-    predict: `(outputs, mask) -> outputs`: how this method's own prediction is made, if not the fused head.
+    predict: `(outputs, mask) -> outputs`: how this method's own prediction is made, if not by the
+      fused head.
 
   Uni-modal heads that no objective trains are fitted on `stop_gradient(features)`, a running linear
   probe that leaves the rule's gradients as they are. `scores` come from the additive split of the
@@ -76,13 +78,15 @@ def supervised(
     raise TypeError("aggregator= takes a balancing.Aggregator ([K, *param] -> [*param]); "
                     f"a {type(aggregator).__name__} that keeps shapes belongs into tx=")
   if parts > 1 and aggregator is None:
-    raise ValueError(f"parts={parts} is for an aggregator that looks at them; give aggregator=, or parts=1")
+    raise ValueError(f"parts={parts} is for an aggregator that looks at them; give aggregator=, "
+                     "or parts=1")
   if plan == "sum" and (aggregator is not None or parts > 1):
     raise ValueError("plan='sum' takes neither an aggregator nor parts")
   if plan == "weights" and (not isinstance(aggregator, balancing.Weighting) or parts > 1):
     raise ValueError("plan='weights' needs a balancing.Weighting and parts=1")
   if plan == "stacked" and _wants_forward(objectives):
-    raise ValueError("an objective that calls `forward` cannot use the stacked plan; use plan='general'")
+    raise ValueError("an objective that calls `forward` cannot use the stacked plan; "
+                     "use plan='general'")
   tx = optax.with_extra_args_support(tx if tx is not None else _default_tx())
   spine = _Spine(model, _as_objective(objectives), _wants_forward(objectives), tx, aggregator,
                  augment, perturb, parts, plan, coast)
@@ -105,7 +109,8 @@ def _view(modalities, inputs, mask):
   """The model's modalities of a batch, absent rows zeroed."""
   missing = [m for m in modalities if m not in inputs]
   if missing:
-    raise ValueError(f"modality {missing[0]!r} not in batch; available: {', '.join(sorted(inputs))}")
+    raise ValueError(
+        f"modality {missing[0]!r} not in batch; available: {', '.join(sorted(inputs))}")
   mask = {m: mask[m] for m in modalities}
   return masks.fill({m: inputs[m] for m in modalities}, mask), mask
 
@@ -156,7 +161,8 @@ class _Gradients:
 class _Spine:
   """The functions of a supervised method; holds only what `supervised` was given."""
 
-  def __init__(self, model, objective, wants_forward, tx, aggregator, augment, perturb, parts, plan, coast):
+  def __init__(self, model, objective, wants_forward, tx, aggregator, augment, perturb, parts, plan,
+               coast):
     self.model, self.objective, self.wants_forward = model, objective, wants_forward
     self.tx, self.aggregator, self.augment, self.perturb = tx, aggregator, augment, perturb
     self.parts, self.plan, self.coast = parts, plan, coast
@@ -166,7 +172,8 @@ class _Spine:
 
   def _batch(self, batch: Batch) -> Batch:
     real = batch.weight > 0
-    inputs, mask = _view(self.modalities, batch.inputs, {m: batch.mask[m] & real for m in self.modalities})
+    mask = {m: batch.mask[m] & real for m in self.modalities}
+    inputs, mask = _view(self.modalities, batch.inputs, mask)
     return batch._replace(inputs=inputs, mask=mask)
 
   def init(self, key: jax.Array, batch: Batch) -> State:
@@ -179,20 +186,23 @@ class _Spine:
       opt["aggregator"] = self.aggregator.init(params)
     return State(params, stats, {"train": opt}, {"objective": self.objective.init(batch, outputs)})
 
-  def _forward(self, state: State, batch: Batch, key: jax.Array, clock: Clock, objective=None, probe=True):
+  def _forward(self, state: State, batch: Batch, key: jax.Array, clock: Clock, objective=None,
+               probe=True):
     """The two halves of a pass as functions of parameters, and the objective names."""
     objective = objective or self.objective
     dropout, noise, loss_key = jax.random.split(key, 3)
     rngs = {"dropout": dropout}
     memory = state.memory["objective"]
+    place = jnp.arange(batch.weight.shape[0])
     groups = [batch] if self.parts == 1 else [
-        batch._replace(weight=jnp.where(jnp.arange(batch.weight.shape[0]) % self.parts == s, batch.weight, 0.0))
+        batch._replace(weight=jnp.where(place % self.parts == s, batch.weight, 0.0))
         for s in range(self.parts)]
     names: list[str] = []
 
     def encode(params):
       variables = {"params": params, "batch_stats": state.stats}
-      features, stats = self.model.encode(variables, batch.inputs, batch.mask, train=True, rngs=rngs)
+      features, stats = self.model.encode(
+          variables, batch.inputs, batch.mask, train=True, rngs=rngs)
       if self.perturb is not None:
         features = self.perturb(features, batch, key=noise, clock=clock)
       return features, stats
@@ -245,7 +255,8 @@ class _Spine:
   def _choose(self, separable: bool) -> str:
     if self.plan != "auto":
       if self.plan == "stacked" and not separable:
-        raise ValueError("plan='stacked' needs a model whose encoders touch one modality each; use 'general'")
+        raise ValueError("plan='stacked' needs a model whose encoders touch one modality each; "
+                         "use 'general'")
       return self.plan
     if self.aggregator is None:
       return "sum"
@@ -312,11 +323,13 @@ class _Spine:
     return new, log
 
   def _seen(self, outputs: Outputs, batch: Batch) -> dict:
-    """The part of the extra-argument vocabulary that comes from the outputs; no gradient flows back."""
+    """The part of the extra arguments that comes from the outputs; no gradient flows back."""
     outputs = jax.lax.stop_gradient(outputs)
-    seen = {"logits": outputs.logits, "unimodal_logits": outputs.unimodal_logits, "features": outputs.features}
+    seen = {"logits": outputs.logits, "unimodal_logits": outputs.unimodal_logits,
+            "features": outputs.features}
     split = outputs.aux.get("split_logits") or outputs.unimodal_logits
-    if split and _is_supervised(batch.label) and objectives_lib.task_of(batch.label) != "regression":
+    classes = _is_supervised(batch.label) and objectives_lib.task_of(batch.label) != "regression"
+    if split and classes:
       seen["scores"] = balancing.scores(split, batch.label, batch.mask)
     return seen
 
@@ -333,6 +346,8 @@ def _every_head(outputs: Outputs, batch: Batch, **extra) -> dict[str, jax.Array]
 def _freeze_absent(updates, labels, mask):
   """Zero update for every leaf of a modality that is absent from the whole batch."""
   moved = {m: jnp.any(v) for m, v in mask.items()}
-  return jax.tree.map(
-      lambda u, l: u if l.modality not in moved else jnp.where(moved[l.modality], u, jnp.zeros_like(u)),
-      updates, labels)
+
+  def freeze(u, l):
+    return jnp.where(moved[l.modality], u, jnp.zeros_like(u)) if l.modality in moved else u
+
+  return jax.tree.map(freeze, updates, labels)

@@ -11,12 +11,13 @@ from mmfuse.train import _fit
 
 
 def interleaved_step_times(
-    methods: Mapping[str, Method], data: Any, *, batch_size: int = 64, rounds: int = 5, budget: float = 60.0,
+    methods: Mapping[str, Method], data: Any, *, batch_size: int = 64, rounds: int = 5,
+    budget: float = 60.0,
 ) -> dict[str, list[float]]:
-  """{name: seconds per step of each round}: one epoch of each method in turn, after a warm-up round.
+  """{name: seconds per step of each round}: one epoch of each method in turn, after a warm-up.
 
-  The programs are those of `fit`, found again where they are compiled. `budget`: seconds after which
-  no further round is begun (the first one always runs).
+  The programs are those of `fit`, found again where they are compiled. `budget`: seconds after
+  which no further round is begun (the first one always runs).
   """
   racers = {name: _Racer(method, data, batch_size) for name, method in methods.items()}
   for racer in racers.values():
@@ -46,6 +47,7 @@ class _Racer:
   def lap(self) -> float:
     """Seconds per step of one epoch."""
     began = time.perf_counter()
-    self.state, metrics = self.group.epoch(self.phase, self.state, self.rows, self.keep, self.key, self.clock)
+    self.state, metrics = self.group.epoch(
+        self.phase, self.state, self.rows, self.keep, self.key, self.clock)
     jax.block_until_ready(metrics)
     return (time.perf_counter() - began) / self.rows.shape[0]

@@ -132,7 +132,7 @@ def test_formulations_agree_in_values_gradients_and_statistics(name):
 @pytest.mark.parametrize("name", ["mlp", "conv1d", "conv2d", "lenet"])
 def test_no_bias_before_batch_norm(name):
   module, x = SMALL[name][0], _data(name)
-  params = module.init(jax.random.key(1), x, MASK, train=False)["params"]
+  params = jax.eval_shape(lambda x: _init(module, x), x)["params"]
   layers = [k for k in params if k.startswith(("dense", "conv"))]
   assert layers
   assert all(set(params[k]) == {"kernel"} for k in layers)
@@ -163,10 +163,14 @@ def test_frames_average_the_encoder_over_time():
   inner = encoders.Conv2D(4, (4,))
   module = encoders.Frames(inner)
   variables = _init(module, x)
-  h = module.apply(variables, x, MASK, train=False)
-  parts = [inner.apply({"params": variables["params"]["encoder"]}, x[:, t], MASK, train=False)
-           for t in range(2)]
-  np.testing.assert_allclose(h, sum(parts) / 2, atol=1e-6)
+
+  @jax.jit
+  def run(x):
+    frame = lambda t: inner.apply(
+        {"params": variables["params"]["encoder"]}, x[:, t], MASK, train=False)
+    return module.apply(variables, x, MASK, train=False), (frame(0) + frame(1)) / 2
+
+  np.testing.assert_allclose(*run(x), atol=1e-6)
 
 
 @pytest.mark.parametrize("module", [

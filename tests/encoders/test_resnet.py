@@ -77,10 +77,14 @@ def test_stage_by_its_equation(formulation):
     return jax.lax.conv_general_dilated(x, kernel, (stride, stride), ((pad, pad), (pad, pad)),
                                         dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
-  norm = 1 / np.sqrt(1 + 1e-5)  # fresh running statistics: mean 0, variance 1
-  y = jax.nn.relu(conv(x, p["conv1"]["kernel"], 2, 1) * norm)
-  y = conv(y, p["conv2"]["kernel"], 1, 1) * norm
-  expected = jax.nn.relu(y + conv(x, p["downsample"]["0"]["kernel"], 2, 0) * norm)
-  assert expected.shape == (2, 3, 3, 4)
-  y = jax.jit(lambda x: module.apply(variables, x, mask, train=False))(x)
+  @jax.jit
+  def run(x):
+    norm = 1 / np.sqrt(1 + 1e-5)  # fresh running statistics: mean 0, variance 1
+    y = jax.nn.relu(conv(x, p["conv1"]["kernel"], 2, 1) * norm)
+    y = conv(y, p["conv2"]["kernel"], 1, 1) * norm
+    expected = jax.nn.relu(y + conv(x, p["downsample"]["0"]["kernel"], 2, 0) * norm)
+    return module.apply(variables, x, mask, train=False), expected
+
+  y, expected = run(x)
+  assert y.shape == (2, 3, 3, 4)
   np.testing.assert_allclose(y, expected, atol=1e-5)

@@ -12,8 +12,13 @@ LN2, LN4 = np.log(2.0), np.log(4.0)
 
 def make(label, weight=(1.0, 1.0), mask_b=(True, True)):
   count = len(weight)
-  return Batch({}, jnp.asarray(label), {"a": jnp.ones(count, bool), "b": jnp.asarray(mask_b)},
-               jnp.asarray(weight), jnp.arange(count))
+  return Batch(
+    {},
+    jnp.asarray(label),
+    {"a": jnp.ones(count, bool), "b": jnp.asarray(mask_b)},
+    jnp.asarray(weight),
+    jnp.arange(count),
+  )
 
 
 # softmax = (1/4, 3/4), (1/2, 1/2)
@@ -39,17 +44,23 @@ def test_multilabel_rows_with_and_without_smoothing():
   # eps = .2: targets .9, .1
   smooth = 0.9 * right + 0.1 * LN4
   np.testing.assert_allclose(
-      objectives.row_losses(logits, label, label_smoothing=0.2), [(smooth + LN2) / 2], rtol=1e-6)
+    objectives.row_losses(logits, label, label_smoothing=0.2), [(smooth + LN2) / 2], rtol=1e-6
+  )
 
 
 def test_regression_rows_are_mean_squared_errors():
-  np.testing.assert_allclose(objectives.row_losses(jnp.asarray([[1.0], [4.0]]), jnp.asarray([3.0, 4.0])), [4, 0])
   np.testing.assert_allclose(
-      objectives.row_losses(jnp.asarray([[1.0, 2.0]]), jnp.asarray([[3.0, 2.0]])), [2.0])
+    objectives.row_losses(jnp.asarray([[1.0], [4.0]]), jnp.asarray([3.0, 4.0])), [4, 0]
+  )
+  np.testing.assert_allclose(
+    objectives.row_losses(jnp.asarray([[1.0, 2.0]]), jnp.asarray([[3.0, 2.0]])), [2.0]
+  )
 
 
 def test_half_precision_logits_give_float32_losses():
-  assert objectives.row_losses(LOGITS.astype(jnp.bfloat16), jnp.asarray([0, 1])).dtype == jnp.float32
+  assert (
+    objectives.row_losses(LOGITS.astype(jnp.bfloat16), jnp.asarray([0, 1])).dtype == jnp.float32
+  )
 
 
 def test_weighted_mean_never_reads_rows_of_weight_zero():
@@ -58,9 +69,15 @@ def test_weighted_mean_never_reads_rows_of_weight_zero():
   assert float(objectives.weighted_mean(values, jnp.zeros(3))) == 0.0
 
 
-@pytest.mark.parametrize("label, task", [
-    (np.zeros(3, np.int32), "classification"), (np.zeros((3, 2), np.int32), "multilabel"),
-    (np.zeros(3, np.float32), "regression"), (np.zeros((3, 2), np.float32), "regression")])
+@pytest.mark.parametrize(
+  "label, task",
+  [
+    (np.zeros(3, np.int32), "classification"),
+    (np.zeros((3, 2), np.int32), "multilabel"),
+    (np.zeros(3, np.float32), "regression"),
+    (np.zeros((3, 2), np.float32), "regression"),
+  ],
+)
 def test_task_is_read_off_the_label(label, task):
   assert objectives.task_of(label) == task
 
@@ -75,7 +92,9 @@ def test_objectives_come_fused_first_and_own_losses_count_present_rows():
   given = make([0, 1], mask_b=(False, True))
   found = objectives.fused_and_unimodal(outputs, given, key=None, unknown=1)
   assert list(found) == ["fused", "a", "b"]
-  np.testing.assert_allclose(list(found.values()), [(LN4 + LN2) / 2, (LN4 + LN2) / 2, LN2], rtol=1e-6)
+  np.testing.assert_allclose(
+    list(found.values()), [(LN4 + LN2) / 2, (LN4 + LN2) / 2, LN2], rtol=1e-6
+  )
   assert list(objectives.fused(outputs, given)) == ["fused"]
   assert list(objectives.unimodal(outputs, given)) == ["a", "b"]
   empty = objectives.unimodal(outputs, make([0, 1], mask_b=(False, False)))

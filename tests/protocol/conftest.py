@@ -1,5 +1,6 @@
 """A finished comparison, trained once, and builders that are traced once for all tests."""
 
+import inspect
 import pathlib
 from typing import NamedTuple
 
@@ -18,8 +19,9 @@ def _builders_are_traced_once():
   build, made = Row.build, {}
 
   def cached(self, cfg, model, trial):
+    rate = None if "tx" in inspect.signature(self.entry.build).parameters else trial.rate
     key = (self.name, repr(sorted(self.fixed.items())), self.source, repr(model), trial.hyper,
-           cfg.optimizer, cfg.schedule, cfg.weight_decay)  # fmt: skip
+           cfg.optimizer, cfg.schedule, cfg.weight_decay, rate)  # fmt: skip
     if key not in made:
       made[key] = build(self, cfg, model, trial)
     return made[key]
@@ -59,7 +61,9 @@ def finished(tmp_path_factory) -> Finished:
 
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(train, "fit", recorded)
-    said = call(folder, "compare", "--data", "my.npz", "--methods", METHODS, "--out", "run", *COMMON)
+    said = call(
+      folder, "compare", "--data", "my.npz", "--methods", METHODS, "--out", "run", *COMMON
+    )
   return Finished(folder, said, fits)
 
 

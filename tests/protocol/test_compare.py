@@ -1,5 +1,295 @@
 """The whole comparison, end to end, on tiny data."""
 
-def test_it(finished):
-  print(finished.said)
-  assert finished.said.code == 0
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from mmfuse import data, methods, report, train
+from mmfuse.protocol import _finish
+
+from ._helpers import COMMON, QUICK, arrays, call, numbers, records
+
+
+def _quick(monkeypatch):
+  """No plots and no step times: other tests look at them."""
+  monkeypatch.setattr(_finish, "_can_draw", lambda: False)
+  times = lambda built, *_, **__: {name: [1.0] for name in built}
+  monkeypatch.setattr(train, "interleaved_step_times", times)
+
+
+def _row(folder, name) -> report.Row:
+  return next(r for r in report.summarise(records(folder)).rows if r.method == name)
+
+
+# Fair numbers.
+
+
+def test_a_rule_equal_to_joint_under_another_name_differs_by_exactly_nothing(finished):
+  difference = _row(finished.run, "twin").differences["joint"]
+  assert (difference.mean, difference.half, difference.p, difference.p_holm) == (0.0, 0.0, 1.0, 1.0)
+  found = numbers(finished.run)
+  for seed in range(3):
+    joint, twin = found["joint", seed, None], found["twin", seed, None]
+    for field in ("validation", "test", "learning_rate", "selected_epoch", "tuning", "scores"):
+      assert joint[field] == twin[field]
+
+
+def test_uniform_times_three_is_uniform_once_the_rate_is_searched(finished, monkeypatch):
+  """lr .01 on three times the losses is lr .03 on the losses: SGD cannot tell them apart."""
+  _quick(monkeypatch)
+  options = ("--data", "my.npz", "--methods", "uniform,mine.py:tripled")
+  said = call(finished.folder, "compare", *options, "--out", "searched", *COMMON)
+  assert said.code == 0, said
+  found = numbers(finished.folder / "searched")
+  for seed in range(3):
+    plain, tripled = found["uniform", seed, None], found["tripled", seed, None]
+    assert (plain["learning_rate"], tripled["learning_rate"]) == (0.03, 0.01)
+    assert plain["validation"] == tripled["validation"] and plain["test"] == tripled["test"]
+    assert plain["scores"]["test"]["nll"] == pytest.approx(tripled["scores"]["test"]["nll"], 1e-4)
+  difference = _row(finished.folder / "searched", "tripled").differences["uniform"]
+  assert (difference.mean, difference.p_holm) == (0.0, 1.0)
+  # The row of another table is the same row.
+  assert numbers(finished.folder / "searched", ["uniform"]) == numbers(finished.run, ["uniform"])
+
+
+def test_uniform_times_three_is_another_rule_at_one_rate_for_all(finished, monkeypatch):
+  _quick(monkeypatch)
+  options = ("--data", "my.npz", "--methods", "uniform,mine.py:tripled", "--tune", "1")
+  said = call(finished.folder, "compare", *options, "--out", "untuned", *COMMON)
+  assert said.code == 0
+  found = numbers(finished.folder / "untuned")
+  assert {r["learning_rate"] for r in found.values()} == {0.03}
+  assert any(
+    found["uniform", s, None]["validation"] != found["tripled", s, None]["validation"]
+    for s in range(3)
+  )
+  nll = lambda name: [found[name, s, None]["scores"]["test"]["nll"] for s in range(3)]
+  assert np.abs(np.subtract(nll("uniform"), nll("tripled"))).min() > 1e-3
+  assert "one learning rate for all rows: not a comparison of methods" in said.out.replace(
+    "\n", " "
+  )
+
+
+def test_noise_in_the_test_rows_changes_no_choice(finished, monkeypatch):
+  _quick(monkeypatch)
+  made = arrays()
+  test = made["split"] == "test"
+  noise = np.random.default_rng(9).normal(size=(test.sum(), 4)) * 100
+  for m in "ab":
+    made[m][test] = noise
+  np.savez(finished.folder / "noisy.npz", **made)
+  methods = ("--methods", "joint,uniform")
+  said = call(
+    finished.folder, "compare", "--data", "noisy.npz", *methods, "--out", "noisy", *COMMON
+  )
+  assert said.code == 0
+  noisy, clean = numbers(finished.folder / "noisy"), numbers(finished.run)
+  for key, record in noisy.items():
+    for field in ("selected_epoch", "validation", "learning_rate", "tuning"):
+      assert record[field] == clean[key][field]
+    assert record["test"] != clean[key]["test"]
+    assert record["data_fingerprint"] != clean[key]["data_fingerprint"]
+
+
+def test_the_test_rows_are_opened_after_every_choice_is_written(place, monkeypatch):
+  _quick(monkeypatch)
+  seen, opened = [], _finish.records_of
+
+  def records_of(search, row, choice, test, shared):
+    seen.append(sorted(p.parent.name for p in search.store.runs.glob("*/choice.json")))
+    return opened(search, row, choice, test, shared)
+
+  monkeypatch.setattr(_finish, "records_of", records_of)
+  options = ("--data", "my.npz", "--methods", "joint,uniform", "--out", "run", *QUICK)
+  assert call(place, "compare", *options).code == 0
+  assert seen == [["joint", "uniform"]] * 2
+
+
+def test_nine_trials_for_rows_with_a_grid_and_without(place, monkeypatch):
+  _quick(monkeypatch)
+  options = ("--tune", "9", "--seeds", "1", "--epochs", "1", "--batch-size", "16", "--out", "run")
+  said = call(place, "compare", "--data", "my.npz", "--methods", "joint,stch", *options)
+  assert said.code == 0, said
+  joint, stch = records(place / "run")
+  assert len(joint["tuning"]["trials"]) == len(stch["tuning"]["trials"]) == 9
+  assert joint["gradient_evaluations"] == stch["gradient_evaluations"] == 9 * 48
+  assert joint["tuning"]["hyper"] == {} and set(stch["tuning"]["hyper"]) == {"mu"}
+  assert len({t["learning_rate"] for t in joint["tuning"]["trials"]}) == 9
+  assert len({(t["learning_rate"], t["hyper"]["mu"]) for t in stch["tuning"]["trials"]}) == 9
+
+
+def test_folds_by_group_test_every_group_once(place, monkeypatch):
+  _quick(monkeypatch)
+  made = arrays(group=np.arange(80) // 2 % 5)
+  del made["split"]
+  np.savez(place / "grouped.npz", **made)
+  fits, fit = [], train.fit
+  monkeypatch.setattr(train, "fit", lambda m, s, **o: (fits.append((s, o)), fit(m, s, **o))[1])
+  options = ("--methods", "joint", "--folds", "3", "--out", "run", *QUICK)
+  said = call(place, "compare", "--data", "grouped.npz", *options)
+  assert said.code == 0, said
+  assert [(r["seed"], r["fold"]) for r in records(place / "run")] == [(0, 0), (0, 1), (0, 2)]
+  everything, tested = set(range(5)), []
+  for splits in [s for s, options in fits if "checkpoint_dir" in options]:
+    trained, validated = set(splits.train.group), set(splits.validation.group)
+    assert not trained & validated and splits.test is None
+    tested.append(everything - trained - validated)
+  assert sorted(g for groups in tested for g in groups) == [0, 1, 2, 3, 4] and all(tested)
+  assert "3 folds x 1 seeds" in said.out or "3 folds" in said.out
+  np.savez(place / "new.npz", a=made["a"][:2], b=made["b"][:2])
+  assert call(place, "predict", "run", "--data", "new.npz").code == 0
+
+
+# Rows that fail or cannot run.
+
+
+def test_a_row_that_raises_is_a_reason_and_the_others_are_there(place, monkeypatch):
+  _quick(monkeypatch)
+  options = ("--methods", "mine.py:broken,joint,uniform", "--out", "run", *QUICK)
+  said = call(place, "compare", "--data", "my.npz", *options)
+  assert said.code == 1
+  assert "broken failed (RuntimeError: no such luck); see run/errors.log" in said.err
+  assert "Traceback" not in said.err
+  assert [r["method"] for r in records(place / "run")] == ["joint", "uniform"]
+  assert "failed: RuntimeError: no such luck" in (place / "run" / "table.md").read_text()
+  log = (place / "run" / "errors.log").read_text()
+  assert log.startswith("--- broken\nTraceback") and "mine.py" in log
+
+
+def test_only_rows_that_raise_make_a_table_of_reasons(place, monkeypatch):
+  _quick(monkeypatch)
+  options = ("--methods", "mine.py:broken", "--out", "run", *QUICK)
+  said = call(place, "compare", "--data", "my.npz", *options)
+  assert said.code == 1 and records(place / "run") == []
+  assert "no estimate of the time, broken fails (RuntimeError)" in said.out
+
+
+def test_a_row_that_cannot_be_evaluated_is_a_reason_too(place, monkeypatch):
+  _quick(monkeypatch)
+  opened = _finish.records_of
+
+  def records_of(search, row, choice, test, shared):
+    if row.name == "uniform":
+      raise FloatingPointError("strange rows")
+    return opened(search, row, choice, test, shared)
+
+  monkeypatch.setattr(_finish, "records_of", records_of)
+  options = ("--methods", "joint,uniform", "--out", "run", *QUICK)
+  said = call(place, "compare", "--data", "my.npz", *options)
+  assert said.code == 1 and "uniform failed (FloatingPointError: strange rows)" in said.err
+  assert [r["method"] for r in records(place / "run")] == ["joint"]
+
+
+def test_everything_runs_on_one_modality_and_regression(place, monkeypatch):
+  _quick(monkeypatch)
+  made = arrays(modalities=("a",))
+  made["label"] = made["a"][:, 0] * 2.0 + 1.0
+  np.savez(place / "one.npz", **made)
+  said = call(place, "compare", "--data", "one.npz", "--methods", "all", "--out", "run", *QUICK)
+  assert said.code == 0, said
+  found = records(place / "run")
+  expected = [n for n, e in methods.METHODS.items() if "regression" in e.tasks]
+  assert [r["method"] for r in found] == [{"unimodal": "unimodal/a"}.get(n, n) for n in expected]
+  assert {r["metric"] for r in found} == {"r2"}
+  assert all(np.isfinite(r["test"]["fused"]) and r["contribution"] == {} for r in found)
+  reason = "needs classification or multilabel labels, these are regression"
+  lines = (place / "run" / "table.md").read_text().splitlines()
+  for name in set(methods.METHODS) - set(expected):
+    assert f"{name}: n/a: {reason}" in said.out
+    assert any(name in line and reason in line for line in lines)
+
+
+def test_everything_runs_on_three_modalities_often_absent_and_many_labels(place, monkeypatch):
+  _quick(monkeypatch)
+  rng = np.random.default_rng(1)
+  made = arrays(modalities=("a", "b", "c"))
+  made["label"] = np.stack([made["label"], rng.integers(0, 2, 80)], 1)
+  absent = rng.permutation(80)
+  for i, m in enumerate("abc"):  # 10 % of each, never the same row
+    made[f"mask_{m}"] = ~np.isin(np.arange(80), absent[8 * i : 8 * i + 8])
+  np.savez(place / "three.npz", **made)
+  said = call(place, "compare", "--data", "three.npz", "--methods", "all", "--out", "run", *QUICK)
+  assert said.code == 0, said
+  found = records(place / "run")
+  singles = ["unimodal/a", "unimodal/b", "unimodal/c"]
+  assert [r["method"] for r in found] == [
+    *singles,
+    *[n for n in methods.METHODS if n != "unimodal"],
+  ]
+  for r in found:
+    assert np.isfinite(r["test"]["fused"])
+    if r["method"] not in singles:
+      assert set(r["contribution"]) == {"a", "b", "c"}
+  rows = list(csv.DictReader((place / "run" / "table.csv").read_text().splitlines()))
+  assert {r["method"] for r in rows} >= {r["method"] for r in found}
+
+
+def test_a_value_that_the_mask_calls_absent_is_never_read(place, monkeypatch):
+  _quick(monkeypatch)
+  made = arrays()
+  mask = np.arange(80) % 10 != 3
+  made["b"] = np.where(mask[:, None], made["b"], 0.0)
+  options = ("--methods", "joint,late_average", *QUICK)
+  for name, filler in (("zeros", 0.0), ("nans", np.nan)):
+    b = np.where(mask[:, None], made["b"], filler)
+    np.savez(place / f"{name}.npz", **{**made, "b": b}, mask_b=mask)
+    assert call(place, "compare", "--data", f"{name}.npz", *options).code == 0
+  zeros, nans = (numbers(place / "results" / name) for name in ("zeros", "nans"))
+  assert zeros == nans
+
+
+def test_rows_without_a_modality_are_dropped_on_demand_and_counted(place, monkeypatch):
+  _quick(monkeypatch)
+  present = np.arange(80) % 20 != 7
+  np.savez(place / "my.npz", **arrays(), mask_a=present, mask_b=present)
+  said = call(place, "compare", "--data", "my.npz", "--drop-empty", "--methods", "joint", *QUICK)
+  assert said.code == 0, said
+  assert "note: 4 rows without a modality dropped" in said.out
+  assert "4 rows without a modality dropped" in (place / "results/my/table.md").read_text()
+
+
+# The folder, the first line and the smoke run.
+
+
+def test_what_is_in_the_output_folder_is_moved_aside_whole(place, monkeypatch):
+  _quick(monkeypatch)
+  (place / "run").mkdir()
+  (place / "run" / "precious.txt").write_text("mine")
+  options = ("--data", "my.npz", "--methods", "joint", "--out", "run", *QUICK)
+  said = call(place, "compare", *options)
+  assert said.code == 0 and "moved the earlier run to run-1" in said.out
+  assert [p.name for p in (place / "run-1").iterdir()] == ["precious.txt"]
+  first = {p: p.read_bytes() for p in (place / "run").rglob("*") if p.is_file()}
+  assert call(place, "compare", *options).code == 0
+  for path, content in first.items():
+    assert (place / "run-2" / path.relative_to(place / "run")).read_bytes() == content
+
+
+def test_the_first_line_says_how_much_there_is_to_do(finished):
+  assert finished.said.out.startswith("6 rows, 42 runs of 2 epochs: about ")
+
+
+def test_select_by_another_metric(finished, monkeypatch):
+  _quick(monkeypatch)
+  options = ("--methods", "joint", "--select", "nll", "--out", "nll", *COMMON)
+  assert call(finished.folder, "compare", "--data", "my.npz", *options).code == 0
+  found = records(finished.folder / "nll")
+  trials = found[0]["tuning"]["trials"]
+  assert all(t["validation"] < 0 for t in trials)  # minus the loss: larger is better
+  assert found[0]["metric"] == "accuracy"
+
+
+def test_a_smoke_run_takes_three_methods_through_random_rows(place, monkeypatch):
+  _quick(monkeypatch)
+  seen, fake = [], data.fake
+  monkeypatch.setattr(data, "fake", lambda t, rows: (seen.append(rows), fake(t, rows))[1])
+  said = call(place, "compare", "--data", "my.npz", "--smoke")
+  assert said.code == 0, said
+  found = records(place / "results" / "my")
+  assert [(r["method"], r["seed"]) for r in found] == [
+    (m, s) for m in methods.SMOKE for s in (0, 1)
+  ]
+  config = json.loads((place / "results/my/run.json").read_text())["config"]
+  assert (config["epochs"], config["tune"]) == (1, 1) and seen == [96]

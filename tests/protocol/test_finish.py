@@ -21,8 +21,8 @@ ROWS = ("joint", "uniform", "twin", "late_average", "unimodal/a", "unimodal/b")
 def test_every_file_is_there_and_nothing_half_written(finished):
   assert finished.said.code == 0, finished.said
   names = {p.name for p in finished.run.iterdir()}
-  assert names == {"run.json", "schema.json", "results.jsonl", "table.md", "table.csv", "index.html",
-                   "curves.png", "modalities.png", "runs", "step_times.json"}  # fmt: skip
+  assert names == {"run.json", "schema.json", "results.jsonl", "table.md", "table.csv",
+                   "index.html", "curves.png", "modalities.png", "runs", "step_times.json"}  # fmt: skip
   left = [p for p in finished.run.rglob("*") if p.name.endswith(".tmp") or "checkpoint" in p.name]
   assert not left
 
@@ -126,7 +126,9 @@ def test_run_json_holds_configuration_command_and_versions(finished):
   assert list(info["sources"]) == ["mine.py:twin"] and info["name"] == "my"
 
 
-def test_a_run_without_a_plotting_library_says_how_to_get_one(finished, monkeypatch, capsys, tmp_path):
+def test_a_run_without_a_plotting_library_says_how_to_get_one(
+  finished, monkeypatch, capsys, tmp_path
+):
   monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
   _finish.write_report(tmp_path, report.summarise(records(finished.run)), {})
   assert "pip install 'mmfuse[report]'" in capsys.readouterr().out

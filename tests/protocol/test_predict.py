@@ -3,6 +3,7 @@
 import csv
 import json
 
+import jax
 import numpy as np
 import pytest
 
@@ -12,7 +13,7 @@ from mmfuse.protocol._config import Compare
 from mmfuse.protocol._rows import make_model, make_rows
 from mmfuse.protocol._search import Trial
 
-from ._helpers import arrays, call, records
+from ._helpers import QUICK, arrays, call, records
 
 
 def _table(text: str) -> tuple[list[str], list[list[str]]]:
@@ -48,13 +49,11 @@ def test_probabilities_are_those_of_the_saved_weights_with_the_runs_standardisat
   rows = old["split"] == "train"
   scale = lambda m: ((made[m] - old[m][rows].mean(0)) / old[m][rows].std(0)).astype(np.float32)
   part = data.Split({m: scale(m) for m in "ab"}, np.zeros(7, np.int32),
-                    {m: np.ones(7, bool) for m in "ab"}, np.arange(7, dtype=np.int32), None)  # fmt: skip
+                    {m: np.ones(7, bool) for m in "ab"}, np.arange(7), None)  # fmt: skip
   record = next(r for r in records(finished.run) if r["method"] == "uniform" and r["seed"] == 2)
   splits = finished.fits[0]["splits"]
-  row, = make_rows(Compare(methods=("uniform",)), "ab", "classification")[0]
+  (row,) = make_rows(Compare(methods=("uniform",)), "ab", "classification")[0]
   method = row.build(Compare(), make_model(splits, "concat"), Trial(0.03))
-  import jax
-
   template = jax.eval_shape(method.init, jax.random.key(0), train.to_batch(part))
   weights = finished.run / "runs" / "uniform" / f"seed2-lr{record['learning_rate']:g}.safetensors"
   logits = train.predict_split(method, train.load_weights(weights, template), part).logits
@@ -139,10 +138,9 @@ def test_tokens_and_missing_rows(place):
   made = arrays()
   words = rng.integers(0, 5, (80, 3)) + 2 * made["label"][:, None]
   words[0] = 8  # the largest token is in a training row
-  np.savez(place / "words.npz", label=made["label"], split=made["split"], a=made["a"], words=words,
-           mask_words=rng.random(80) > 0.1)  # fmt: skip
-  argv = ("--methods", "joint", "--tune", "1", "--seeds", "1", "--epochs", "1", "--batch-size", "16",
-          "--encoder", "words=embedding")  # fmt: skip
+  kept = {name: made[name] for name in ("label", "split", "a")}
+  np.savez(place / "words.npz", **kept, words=words, mask_words=rng.random(80) > 0.1)
+  argv = ("--methods", "joint", "--encoder", "words=embedding", *QUICK)
   assert call(place, "compare", "--data", "words.npz", *argv, "--out", "run").code == 0
   schema = json.loads((place / "run" / "schema.json").read_text())
   assert schema["inputs"]["words"] == {"shape": [3], "largest": 8}

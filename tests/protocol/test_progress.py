@@ -6,7 +6,13 @@ from mmfuse.protocol._progress import Progress, duration
 
 
 def test_durations_as_a_reader_wants_them():
-  assert [duration(s) for s in (0.4, 89, 91, 3000, 9000)] == ["0 s", "89 s", "2 min", "50 min", "2.5 h"]
+  assert [duration(s) for s in (0.4, 89, 91, 3000, 9000)] == [
+    "0 s",
+    "89 s",
+    "2 min",
+    "50 min",
+    "2.5 h",
+  ]
 
 
 def test_a_line_per_row_where_there_is_no_terminal(capsys):
@@ -27,7 +33,7 @@ def test_a_bar_on_a_terminal():
     progress.epoch(SimpleNamespace(name="joint"), 1, {
       "seed": 0, "learning_rate": 0.03, "epoch": 0, "epochs": 3,
       "validation": {"fused": {"accuracy": 0.5}}})  # fmt: skip
-    task, = progress.bar.tasks
+    (task,) = progress.bar.tasks
     assert (task.completed, task.total) == (1, 6)
     assert task.description == "joint fold 1 seed 0 lr 0.03 epoch 1/3 validation 0.500"
     progress.epoch(SimpleNamespace(name="own"), None, {

@@ -1,4 +1,4 @@
-"""Small problems of the training tests: models, batches, data sets, and methods with known scores."""
+"""Small problems of the training tests: models, batches, data, and methods with known scores."""
 
 import dataclasses
 
@@ -38,21 +38,26 @@ def batch(num=2, rows=8, seed=0, absent=(), label=None, nan=True):
   weight = np.ones(rows, np.float32)
   weight[-1] = 0.5
   label = rng.integers(0, CLASSES, rows).astype(np.int32) if label is None else label
-  return jax.tree.map(jnp.asarray, Batch(
-      inputs, label, mask, weight, np.arange(rows, dtype=np.int32)))
+  return jax.tree.map(
+    jnp.asarray, Batch(inputs, label, mask, weight, np.arange(rows, dtype=np.int32))
+  )
+
+
+# Optimising machine code is most of a small test's time.
+QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 
 def compiled(step):
-  """`jit` without the machine-code optimisation, which is most of a small test's time."""
-  return jax.jit(step, compiler_options={"xla_backend_optimization_level": 0,
-                                         "xla_llvm_disable_expensive_passes": True})
+  """`jit` without the optimisation of machine code."""
+  return jax.jit(step, compiler_options=QUICK)
 
 
 def one_step(method, given, state=None, key=1, now=None):
   """(state before, state after, log) of one compiled step."""
   before = method.init(jax.random.key(0), given) if state is None else state
   after, log = compiled(method.phases[0].step)(
-      before, given, jax.random.key(key), clock() if now is None else now)
+    before, given, jax.random.key(key), clock() if now is None else now
+  )
   return before, after, log
 
 
@@ -68,11 +73,14 @@ def gradient(method, given, state=None, key=1):
 
 def summing(record=None):
   """The uniform sum as an aggregator that is no weighting, and trusts `labels.rows`."""
+
   def update(updates, state, params=None, *, labels, losses, present, **extra):
     if record is not None:
       record.update(labels=labels, names=sorted(extra))
     return tree.combine(jnp.ones(losses.shape), updates, labels), {
-        "present": present, "losses": losses}
+      "present": present,
+      "losses": losses,
+    }
 
   def init(params):
     num = 1 + sum(m in params for m in NAMES)
@@ -84,14 +92,18 @@ def summing(record=None):
 def close(a, b, tolerance):
   """Whole-tree agreement: every leaf to `tolerance`."""
   assert jax.tree.structure(a) == jax.tree.structure(b)
-  for (path, x), y in zip(jax.tree_util.tree_flatten_with_path(a)[0], jax.tree.leaves(b), strict=True):
+  for (path, x), y in zip(
+    jax.tree_util.tree_flatten_with_path(a)[0], jax.tree.leaves(b), strict=True
+  ):
     np.testing.assert_allclose(x, y, rtol=0, atol=tolerance, err_msg=jax.tree_util.keystr(path))
 
 
 def same(a, b):
   """Bitwise equality."""
   assert jax.tree.structure(a) == jax.tree.structure(b)
-  for (path, x), y in zip(jax.tree_util.tree_flatten_with_path(a)[0], jax.tree.leaves(b), strict=True):
+  for (path, x), y in zip(
+    jax.tree_util.tree_flatten_with_path(a)[0], jax.tree.leaves(b), strict=True
+  ):
     np.testing.assert_array_equal(x, y, err_msg=jax.tree_util.keystr(path))
 
 
@@ -102,9 +114,13 @@ def tiny(rows=24, validation=10, never=(), task="classification"):
   label = np.arange(total) % CLASSES
   a = np.eye(3)[label] * 2 + rng.normal(size=(total, 3))
   b = np.eye(3)[label][:, :2] + rng.normal(size=(total, 2))
-  arrays = {"a": a.astype(np.float32), "b": b.astype(np.float32), "label": label,
-            "split": np.repeat([0, 1, 2], [rows, validation, 4]),
-            "mask_b": (np.arange(total) % 5 != 0) & ("b" not in never)}
+  arrays = {
+    "a": a.astype(np.float32),
+    "b": b.astype(np.float32),
+    "label": label,
+    "split": np.repeat([0, 1, 2], [rows, validation, 4]),
+    "mask_b": (np.arange(total) % 5 != 0) & ("b" not in never),
+  }
   if task == "regression":
     arrays["label"] = label.astype(np.float32)
   return data.from_arrays(arrays)
@@ -146,23 +162,40 @@ class Known:
 
   def init(self, key, batch):
     del key, batch
-    return State({"w": jnp.zeros(())}, {}, {p.name: {} for p in self.phases}, {
-        "seen": jnp.int32(0), "teacher": jnp.zeros(()), "scores": self.scores, "broken": self.broken})
+    return State(
+      {"w": jnp.zeros(())},
+      {},
+      {p.name: {} for p in self.phases},
+      {
+        "seen": jnp.int32(0),
+        "teacher": jnp.zeros(()),
+        "scores": self.scores,
+        "broken": self.broken,
+      },
+    )
 
   def splits(self, rows=8):
     """Training and validation rows that carry their class and their rank."""
     total = rows + self.ROWS
     label = np.arange(total) % 2
-    split = data.from_arrays({
-        "truth": np.eye(2, dtype=np.float32)[label], "rank": np.zeros((total, 1), np.float32),
-        "label": label, "split": np.repeat(["train", "validation", "test"], [rows, self.ROWS - 1, 1])})
+    split = data.from_arrays(
+      {
+        "truth": np.eye(2, dtype=np.float32)[label],
+        "rank": np.zeros((total, 1), np.float32),
+        "label": label,
+        "split": np.repeat(["train", "validation", "test"], [rows, self.ROWS - 1, 1]),
+      }
+    )
     # As they are, not standardised.
     count = self.ROWS - 1
     own = np.arange(count) % 2
-    inputs = {"truth": np.eye(2, dtype=np.float32)[own],
-              "rank": ((np.arange(count) + 0.5) / count).astype(np.float32)[:, None]}
+    inputs = {
+      "truth": np.eye(2, dtype=np.float32)[own],
+      "rank": ((np.arange(count) + 0.5) / count).astype(np.float32)[:, None],
+    }
     return dataclasses.replace(
-        split, validation=split.validation._replace(inputs=inputs, label=own.astype(np.int32)))
+      split, validation=split.validation._replace(inputs=inputs, label=own.astype(np.int32))
+    )
 
 
 def history(log):
@@ -175,6 +208,7 @@ def history(log):
 
 def spy():
   """An identity link of `tx` that keeps the scores it was given."""
+
   def init(params):
     return {m: jnp.zeros(()) for m in NAMES if m in params}
 

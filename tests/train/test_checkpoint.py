@@ -1,4 +1,4 @@
-"""Interrupted runs continue bitwise; damaged and foreign checkpoints are told apart; weights round-trip."""
+"""Interrupted runs continue bitwise; damaged and foreign checkpoints are told apart."""
 
 import shutil
 
@@ -13,8 +13,14 @@ from mmfuse.core import State
 from ._problems import history, late_fusion, same, tiny
 
 METHOD = train.supervised(late_fusion(2, "batch", 0.2), tx=train.adam(0.03))
-OPTIONS = {"epochs": 3, "batch_size": 8, "seeds": 2, "diagnose": False, "loop": "scan",
-           "checkpoint_seconds": 0.0}
+OPTIONS = {
+  "epochs": 3,
+  "batch_size": 8,
+  "seeds": 2,
+  "diagnose": False,
+  "loop": "scan",
+  "checkpoint_seconds": 0.0,
+}
 
 
 @pytest.fixture(scope="module")
@@ -78,9 +84,14 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(splits, whole, folder
   equal(found, whole)  # and step 2 was saved again
 
 
-@pytest.mark.parametrize("change, sentence", [
-    ({"epochs": 4}, "another run: epochs differ"), ({"seeds": (0, 5)}, "another run: runs differ"),
-    ({"learning_rate": 0.5}, "another run: runs differ")])
+@pytest.mark.parametrize(
+  "change, sentence",
+  [
+    ({"epochs": 4}, "another run: epochs differ"),
+    ({"seeds": (0, 5)}, "another run: runs differ"),
+    ({"learning_rate": 0.5}, "another run: runs differ"),
+  ],
+)
 def test_a_checkpoint_of_another_run_is_refused(splits, folder, change, sentence):
   with pytest.raises(ValueError, match=sentence):
     train.fit(METHOD, splits, checkpoint_dir=str(folder), **{**OPTIONS, **change})
@@ -94,8 +105,12 @@ def test_a_checkpoint_of_another_model_is_refused(splits, folder):
 
 
 def saved(tmp_path):
-  state = State({"a": {"kernel": jnp.arange(6.0).reshape(2, 3)}}, {"a": {"mean": jnp.ones(3)}},
-                {"train": jnp.ones(2)}, {"teacher": {"temperature": jnp.float32(0.5)}, "none": ()})
+  state = State(
+    {"a": {"kernel": jnp.arange(6.0).reshape(2, 3)}},
+    {"a": {"mean": jnp.ones(3)}},
+    {"train": jnp.ones(2)},
+    {"teacher": {"temperature": jnp.float32(0.5)}, "none": ()},
+  )
   path = tmp_path / "model.safetensors"
   train.save_weights(path, state)
   return path, state
@@ -112,18 +127,31 @@ def test_weights_round_trip_bitwise_without_the_optimiser(tmp_path):
 def test_real_weights_predict_the_same(splits, whole, tmp_path):
   path = tmp_path / "model.safetensors"
   train.save_weights(path, whole.state(0))
-  template = METHOD.init(jax.random.key(9), jax.tree.map(lambda x: jnp.asarray(x)[:8], train.to_batch(splits.train)))
+  template = METHOD.init(
+    jax.random.key(9), jax.tree.map(lambda x: jnp.asarray(x)[:8], train.to_batch(splits.train))
+  )
   loaded = train.load_weights(path, template)
-  outputs = [METHOD.predict(s, splits.validation.inputs, splits.validation.mask).logits
-             for s in (loaded, whole.state(0))]
+  outputs = [
+    METHOD.predict(s, splits.validation.inputs, splits.validation.mask).logits
+    for s in (loaded, whole.state(0))
+  ]
   np.testing.assert_array_equal(*outputs)
 
 
-@pytest.mark.parametrize("change, sentence", [
+@pytest.mark.parametrize(
+  "change, sentence",
+  [
     ({"params": {"b": {"kernel": jnp.ones((2, 3))}}}, "'params/a/kernel' is only in the file"),
-    ({"stats": {"a": {"mean": jnp.ones(3), "var": jnp.ones(3)}}}, "'stats/a/var' is only in the model"),
-    ({"params": {"a": {"kernel": jnp.ones((3, 2))}}},
-     r"'params/a/kernel' has shape \(2, 3\), expected \(3, 2\)")])
+    (
+      {"stats": {"a": {"mean": jnp.ones(3), "var": jnp.ones(3)}}},
+      "'stats/a/var' is only in the model",
+    ),
+    (
+      {"params": {"a": {"kernel": jnp.ones((3, 2))}}},
+      r"'params/a/kernel' has shape \(2, 3\), expected \(3, 2\)",
+    ),
+  ],
+)
 def test_weights_of_another_model_are_refused(tmp_path, change, sentence):
   path, state = saved(tmp_path)
   with pytest.raises(ValueError, match=sentence):

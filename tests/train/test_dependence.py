@@ -8,7 +8,12 @@ from mmfuse.train._dependence import contains_primitive, dependence
 
 def test_each_output_lists_the_leaves_it_reads():
   def fn(p):
-    return [p["a"] * 2, p["a"] + p["b"], jnp.zeros(()), jax.jit(lambda x, y: (y, x))(p["b"], p["c"])]
+    return [
+      p["a"] * 2,
+      p["a"] + p["b"],
+      jnp.zeros(()),
+      jax.jit(lambda x, y: (y, x))(p["b"], p["c"]),
+    ]
 
   argument = {"a": jnp.ones(()), "b": jnp.ones(()), "c": jnp.ones(())}
   assert dependence(fn, argument) == [{0}, {0, 1}, set(), {2}, {1}]
@@ -29,6 +34,8 @@ def test_opaque_calls_depend_on_all_they_are_given():
 
 
 def test_contains_primitive_looks_inside():
-  inside = jax.make_jaxpr(jax.jit(lambda x: jax.lax.scan(lambda c, _: (jnp.sin(c), None), x, None, length=2)))
+  inside = jax.make_jaxpr(
+    jax.jit(lambda x: jax.lax.scan(lambda c, _: (jnp.sin(c), None), x, None, length=2))
+  )
   assert contains_primitive(inside(1.0), "sin")
   assert not contains_primitive(inside(1.0), "cos")

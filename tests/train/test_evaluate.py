@@ -29,8 +29,10 @@ def oracle(state, split, keep=("a", "b")):
   outputs = METHOD.predict(state, split.inputs, mask)
   heads = {"fused": (outputs.logits, np.ones(len(split.label), bool))}
   heads |= {m: (z, mask[m]) for m, z in outputs.unimodal_logits.items()}
-  return {h: np.mean((np.argmax(z, -1) == split.label)[rows]) if rows.any() else np.nan
-          for h, (z, rows) in heads.items()}
+  return {
+    h: np.mean((np.argmax(np.asarray(z), -1) == split.label)[rows]) if rows.any() else np.nan
+    for h, (z, rows) in heads.items()
+  }
 
 
 @pytest.mark.parametrize("size", [5, 512])
@@ -46,7 +48,8 @@ def test_the_python_loop_is_the_same(state, split):
   batches = _evaluate.padded_batches(split, 5)
   assert batches.weight.shape == (5, 5) and batches.weight.sum() == 23
   found = _evaluate.loop_batches(
-      METHOD.predict, ACCURACY, _evaluate.seen(state), batches, _evaluate.keep_all(split.mask))
+    METHOD.predict, ACCURACY, _evaluate.seen(state), batches, _evaluate.keep_all(split.mask)
+  )
   assert float(found["fused"]["accuracy"]) == pytest.approx(oracle(state, split)["fused"], abs=1e-6)
 
 
@@ -57,10 +60,14 @@ def test_all_subsets_take_one_compilation(state, split):
   assert [s for s, _ in found] == masks.combinations("ab")
   for subset, scores in found:
     for head, value in oracle(state, split, subset).items():
-      np.testing.assert_allclose(scores[head]["accuracy"], value, atol=1e-6, err_msg=f"{subset} {head}")
+      np.testing.assert_allclose(
+        scores[head]["accuracy"], value, atol=1e-6, err_msg=f"{subset} {head}"
+      )
   alone = train.evaluate(METHOD, state, split, metric=ACCURACY, batch_size=6, present=("a",))
   np.testing.assert_equal(alone, dict(found)[("a",)])
-  assert np.isnan(alone["b"]["accuracy"])  # a head whose modality is switched off is judged on nothing
+  assert np.isnan(
+    alone["b"]["accuracy"]
+  )  # a head whose modality is switched off is judged on nothing
 
 
 def test_predict_split_keeps_row_order(state, split):

@@ -12,17 +12,19 @@ from mmfuse.core import Phase
 from mmfuse.train import _fit
 
 from ._problems import (
-    Known,
-    close,
-    history,
-    known_predict,
-    known_step,
-    late_fusion,
-    same,
-    tiny,
+  Known,
+  close,
+  history,
+  known_predict,
+  known_step,
+  late_fusion,
+  same,
+  tiny,
 )
 
-METHOD = train.supervised(late_fusion(2, "none", 0.0), tx=train.sgd(0.1), aggregator=balancing.mimo(3))
+METHOD = train.supervised(
+  late_fusion(2, "none", 0.0), tx=train.sgd(0.1), aggregator=balancing.mimo(3)
+)
 SHORT = {"epochs": 2, "batch_size": 8, "diagnose": False, "loop": "scan"}
 
 
@@ -78,8 +80,9 @@ def test_seeds_and_rates_repeat_bitwise_and_compile_nothing(splits, both):
   assert _fit._epoch_jit._cache_size() == before
   same(other.state(1), both.state(1))
   assert other.logs[0].learning_rate == 0.01
-  assert not np.array_equal(other.state(0).params["a"]["dense0"]["kernel"],
-                            both.state(0).params["a"]["dense0"]["kernel"])
+  assert not np.array_equal(
+    other.state(0).params["a"]["dense0"]["kernel"], both.state(0).params["a"]["dense0"]["kernel"]
+  )
 
 
 def test_order_is_a_function_of_seed_phase_and_epoch():
@@ -103,7 +106,9 @@ def test_two_methods_see_the_same_rows():
 
 def known(scores, *, epochs=None, **options):
   problem = Known(scores, **{k: options.pop(k) for k in ("broken", "phases") if k in options})
-  return train.fit(problem.method(), problem.splits(), epochs=epochs or len(scores), batch_size=4, **options)
+  return train.fit(
+    problem.method(), problem.splits(), epochs=epochs or len(scores), batch_size=4, **options
+  )
 
 
 def test_the_first_best_epoch_is_selected_and_put_back():
@@ -158,15 +163,23 @@ def test_the_guard_works_without_validation():
 
 
 class TwoPhases(Known):
-  """"teacher", whose scores are known, then "student", which starts from the best teacher."""
+  """ "teacher", whose scores are known, then "student", which starts from the best teacher."""
 
   def __init__(self, scores, **options):
     self.calls = []
     super().__init__(scores, **options)
     self.phases = (
-        Phase("teacher", known_step, share=0.5),
-        Phase("student", known_step, begin=self.begin, epoch_end=self.epoch_end, rows=self.rows,
-              predict=self.wrong, share=0.25))
+      Phase("teacher", known_step, share=0.5),
+      Phase(
+        "student",
+        known_step,
+        begin=self.begin,
+        epoch_end=self.epoch_end,
+        rows=self.rows,
+        predict=self.wrong,
+        share=0.25,
+      ),
+    )
 
   def begin(self, state, splits, key):
     self.calls.append(("begin", sorted(splits), float(state.params["w"])))
@@ -179,7 +192,10 @@ class TwoPhases(Known):
 
   def rows(self, state, key):
     self.calls.append(("rows",))
-    return np.asarray([0, 2, 4]), {"truth": np.asarray([True, True, False]), "rank": np.ones(3, bool)}
+    return np.asarray([0, 2, 4]), {
+      "truth": np.asarray([True, True, False]),
+      "rank": np.ones(3, bool),
+    }
 
   def wrong(self, state, inputs, mask):
     outputs = known_predict(state, inputs, mask)
@@ -192,10 +208,17 @@ def test_phases_begin_from_the_best_parameters_and_call_their_hooks():
   log = result.logs[0]
   # 8 epochs shared out: 4 and 2.
   assert [(e["phase"], e["epoch"]) for e in log.history] == [
-      *(("teacher", i) for i in range(4)), ("student", 0), ("student", 1)]
+    *(("teacher", i) for i in range(4)),
+    ("student", 0),
+    ("student", 1),
+  ]
   assert problem.calls == [
-      ("begin", ["train", "validation"], 4.0), ("rows",), ("epoch_end", 8, 5.0), ("rows",),
-      ("epoch_end", 8, 6.0)]  # three rows are one batch
+    ("begin", ["train", "validation"], 4.0),
+    ("rows",),
+    ("epoch_end", 8, 5.0),
+    ("rows",),
+    ("epoch_end", 8, 6.0),
+  ]  # three rows are one batch
   assert float(result.state(0).memory["teacher"]) == 4.0
   # The student is validated with its own `predict`: 1 - .8 at w = 5, 1 - .5 at w = 6.
   assert log.selected_epoch == 1 and log.selected["phase"] == "student"
@@ -205,8 +228,12 @@ def test_phases_begin_from_the_best_parameters_and_call_their_hooks():
 
 def test_epochs_and_batch_sizes_can_be_given_per_phase():
   problem = TwoPhases((0.5,) * 8)
-  log = train.fit(problem.method(), problem.splits(), epochs={"teacher": 1, "student": 2},
-                  batch_size={"teacher": 2, "student": 3}).logs[0]
+  log = train.fit(
+    problem.method(),
+    problem.splits(),
+    epochs={"teacher": 1, "student": 2},
+    batch_size={"teacher": 2, "student": 3},
+  ).logs[0]
   assert [e["phase"] for e in log.history] == ["teacher", "student", "student"]
   assert log.examples == 8 + 2 * 3
   with pytest.raises(ValueError, match="epochs names no value for phase 'student'; given: teacher"):
@@ -241,11 +268,18 @@ def test_the_test_split_is_never_opened():
 
 
 def test_donation_never_reaches_the_callers_arrays(splits, both):
-  on_device = dataclasses.replace(splits, **{
-      name: getattr(splits, name)._replace(**{
+  on_device = dataclasses.replace(
+    splits,
+    **{
+      name: getattr(splits, name)._replace(
+        **{
           field: jax.tree.map(jnp.asarray, getattr(getattr(splits, name), field))
-          for field in ("inputs", "label", "mask")})
-      for name in ("train", "validation")})
+          for field in ("inputs", "label", "mask")
+        }
+      )
+      for name in ("train", "validation")
+    },
+  )
   found = train.fit(METHOD, on_device, seeds=1, **SHORT)
   same(found.state(0), both.state(0))
   for split in (on_device.train, on_device.validation):
@@ -263,12 +297,16 @@ def test_a_modality_that_is_never_present_does_not_move_and_has_no_score(splits)
   result = train.fit(METHOD, never, seeds=1, **SHORT)
   assert result.logs[0].diverged_at is None
   assert result.validation[0]["b"] is None and result.validation[0]["a"] is not None
-  fresh = METHOD.init(jax.random.fold_in(jax.random.key(0), 0), jax.tree.map(
-      lambda x: jnp.asarray(x)[:8], train.to_batch(never.train)))
+  fresh = METHOD.init(
+    jax.random.fold_in(jax.random.key(0), 0),
+    jax.tree.map(lambda x: jnp.asarray(x)[:8], train.to_batch(never.train)),
+  )
   same(result.state(0).params["b"], fresh.params["b"])
 
 
-@pytest.mark.parametrize("options, sentence", [
+@pytest.mark.parametrize(
+  "options, sentence",
+  [
     ({"epochs": 0}, "epochs must be at least 1, got 0"),
     ({"epochs": float("nan")}, "epochs must be at least 1, got nan"),
     ({"steps": 0}, "steps must be at least 1, got 0"),
@@ -279,8 +317,12 @@ def test_a_modality_that_is_never_present_does_not_move_and_has_no_score(splits)
     ({"learning_rate": float("nan")}, "learning_rate must be positive and finite, got nan"),
     ({"learning_rate": 0.1}, "keeps no learning rate in its state"),
     ({"loop": "while"}, "unknown loop 'while'; expected auto, scan or python"),
-    ({"select": "auc"}, "cannot select by 'auc'; this task has: accuracy, balanced_accuracy, macro_f1, nll"),
-])
+    (
+      {"select": "auc"},
+      "cannot select by 'auc'; this task has: accuracy, balanced_accuracy, macro_f1, nll",
+    ),
+  ],
+)
 def test_bad_settings_are_refused_with_a_sentence(options, sentence):
   problem = Known((0.5,))
   with pytest.raises(ValueError, match=sentence):

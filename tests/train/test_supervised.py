@@ -10,7 +10,18 @@ from mmfuse import balancing, masks, objectives, train
 from mmfuse.core import Batch, Model, Objective
 from mmfuse.fusion import Gated
 
-from ._problems import batch, clock, close, compiled, gradient, late_fusion, one_step, plain, same, spy
+from ._problems import (
+  batch,
+  clock,
+  close,
+  compiled,
+  gradient,
+  late_fusion,
+  one_step,
+  plain,
+  same,
+  spy,
+)
 
 DENSE = late_fusion(2, "layer", 0.0)
 
@@ -19,15 +30,23 @@ def head(params, name):
   return {k: v for k, v in params["heads"].items() if k == name}
 
 
-@pytest.mark.parametrize("tx", [
-    train.sgd(0.1, momentum=0.9, weight_decay=0.1), train.adam(0.1, weight_decay=0.1)], ids=["sgd", "adam"])
+@pytest.mark.parametrize(
+  "tx",
+  [train.sgd(0.1, momentum=0.9, weight_decay=0.1), train.adam(0.1, weight_decay=0.1)],
+  ids=["sgd", "adam"],
+)
 def test_an_encoder_absent_from_a_whole_batch_is_not_moved(tx):
   method = train.supervised(DENSE, tx=tx)
   _, warm, _ = one_step(method, batch(2))
   _, after, _ = one_step(method, batch(2, absent=("b",)), state=warm)
   same(after.params["b"], warm.params["b"])
   same(head(after.params, "b"), head(warm.params, "b"))
-  assert float(jnp.abs(after.params["a"]["dense0"]["kernel"] - warm.params["a"]["dense0"]["kernel"]).max()) > 0
+  assert (
+    float(
+      jnp.abs(after.params["a"]["dense0"]["kernel"] - warm.params["a"]["dense0"]["kernel"]).max()
+    )
+    > 0
+  )
 
 
 def test_coasting_lets_momentum_move_it():
@@ -46,15 +65,21 @@ def test_nothing_depends_on_what_absent_rows_contain():
   state, after, log = one_step(method, given)
   step = compiled(method.phases[0].step)
   assert jnp.isnan(given.inputs["a"]).any() and bool(log["finite"])
-  other = given._replace(inputs={m: jnp.where(given.mask[m][:, None], x, 1e9) for m, x in given.inputs.items()})
+  other = given._replace(
+    inputs={m: jnp.where(given.mask[m][:, None], x, 1e9) for m, x in given.inputs.items()}
+  )
   found, found_log = step(state, other, jax.random.key(1), clock())
   same(found, after)
   same(found_log, log)
   # Padding is absent too.
   padded = given._replace(weight=given.weight.at[0].set(0.0))
   a, _ = step(state, padded, jax.random.key(1), clock())
-  b, _ = step(state, padded._replace(inputs={m: x.at[0].set(jnp.nan) for m, x in padded.inputs.items()}),
-              jax.random.key(1), clock())
+  b, _ = step(
+    state,
+    padded._replace(inputs={m: x.at[0].set(jnp.nan) for m, x in padded.inputs.items()}),
+    jax.random.key(1),
+    clock(),
+  )
   same(a, b)
 
 
@@ -85,13 +110,19 @@ def test_a_probe_of_heads_that_share_the_fused_kernel_leaves_it_alone():
     return outputs._replace(unimodal_logits=outputs.aux["split_logits"]), stats
 
   given = batch(2)
-  tied = gradient(train.supervised(
-      Model(DENSE.init, DENSE.encode, heads, DENSE.modalities), objectives.fused, plain()), given)
+  tied = gradient(
+    train.supervised(
+      Model(DENSE.init, DENSE.encode, heads, DENSE.modalities), objectives.fused, plain()
+    ),
+    given,
+  )
   bare = gradient(train.supervised(without_unimodal(DENSE), objectives.fused, plain()), given)
   close(tied, bare, 1e-6)
 
 
-@pytest.mark.parametrize("model", [DENSE, late_fusion(2, "layer", 0.0, Gated(width=4))], ids=["split", "heads"])
+@pytest.mark.parametrize(
+  "model", [DENSE, late_fusion(2, "layer", 0.0, Gated(width=4))], ids=["split", "heads"]
+)
 def test_scores_come_from_the_additive_split_where_there_is_one(model):
   given = batch(2)
   before, after, _ = one_step(train.supervised(model, objectives.fused, spy()), given)
@@ -133,7 +164,9 @@ def test_an_objective_with_memory_carries_it():
   def apply(outputs, batch, memory, **extra):
     return objectives.fused_and_unimodal(outputs, batch), memory + 1
 
-  method = train.supervised(DENSE, Objective(lambda batch, outputs: jnp.zeros((), jnp.int32), apply), plain())
+  method = train.supervised(
+    DENSE, Objective(lambda batch, outputs: jnp.zeros((), jnp.int32), apply), plain()
+  )
   _, after, _ = one_step(method, batch(2))
   assert int(after.memory["objective"]) == 1
 
@@ -154,7 +187,7 @@ def test_labels_that_are_no_array_leave_the_supervised_extras_out():
 @pytest.mark.parametrize("task", ["regression", "multilabel"])
 def test_other_tasks_train(task):
   rng = np.random.default_rng(0)
-  label = (rng.normal(size=8) if task == "regression" else rng.integers(0, 2, (8, 2)))
+  label = rng.normal(size=8) if task == "regression" else rng.integers(0, 2, (8, 2))
   label = label.astype(np.float32 if task == "regression" else np.int32)
   classes = 1 if task == "regression" else 2
   method = train.supervised(late_fusion(2, "none", 0.0, classes=classes), tx=train.adam(0.1))
@@ -171,19 +204,26 @@ def test_other_tasks_train(task):
 
 def test_predict_can_be_the_methods_own():
   method = train.supervised(
-      DENSE, predict=lambda outputs, mask: outputs._replace(logits=outputs.unimodal_logits["b"]))
+    DENSE, predict=lambda outputs, mask: outputs._replace(logits=outputs.unimodal_logits["b"])
+  )
   given = batch(2)
   outputs = method.predict(method.init(jax.random.key(0), given), given.inputs, given.mask)
   np.testing.assert_array_equal(outputs.logits, outputs.unimodal_logits["b"])
 
 
-@pytest.mark.parametrize("options, sentence", [
-    ({"plan": "fast"}, "unknown plan 'fast'; expected one of: auto, sum, weights, stacked, general"),
+@pytest.mark.parametrize(
+  "options, sentence",
+  [
+    (
+      {"plan": "fast"},
+      "unknown plan 'fast'; expected one of: auto, sum, weights, stacked, general",
+    ),
     ({"parts": 0}, "parts must be at least 1, got 0"),
     ({"parts": 2}, "parts=2 is for an aggregator"),
     ({"plan": "sum", "aggregator": balancing.uniform(3)}, "plan='sum' takes neither"),
     ({"plan": "weights", "aggregator": balancing.mgda(3)}, "needs a balancing.Weighting"),
-])
+  ],
+)
 def test_impossible_plans_are_refused_with_a_sentence(options, sentence):
   with pytest.raises(ValueError, match=sentence):
     train.supervised(DENSE, **options)

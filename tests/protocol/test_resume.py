@@ -1,0 +1,143 @@
+"""Interrupted anywhere, a comparison ends with what it has and goes on to the same numbers."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from mmfuse import train
+from mmfuse.protocol import _finish
+from mmfuse.protocol._progress import Progress
+
+from ._helpers import COMMON, MINE, arrays, call, numbers, records
+
+OPTIONS = ("--data", "my.npz", "--methods", "joint,uniform", "--out", "run", *COMMON)
+
+
+@pytest.fixture
+def quick(monkeypatch):
+  """No plots; step times as they come out of the first measurement."""
+  monkeypatch.setattr(_finish, "_can_draw", lambda: False)
+
+
+def _interrupt(monkeypatch, after: int) -> list:
+  """Ctrl-C in the given epoch, counted over all runs from 0; returns (row, seed, epoch) seen."""
+  seen = []
+
+  def epoch(self, row, fold, entry):
+    if len(seen) == after:
+      raise KeyboardInterrupt
+    seen.append((row.name, entry["seed"], entry["epoch"]))
+
+  monkeypatch.setattr(Progress, "epoch", epoch)
+  return seen
+
+
+def test_interrupted_in_a_run_and_between_rows_it_ends_with_the_same_numbers(
+  finished, place, monkeypatch, quick
+):
+  # Inside the second run, after its first epoch: nothing is complete yet.
+  _interrupt(monkeypatch, after=3)
+  said = call(place, "compare", *OPTIONS, "--checkpoint-seconds", "0")
+  assert said.code == 130 and "before the first row was complete" in said.err
+  assert not (place / "run" / "results.jsonl").exists()
+  assert (place / "run/runs/joint/seed0-lr0.01.json").exists()
+  assert (place / "run/runs/joint/seed1-lr0.01.checkpoint").exists()
+
+  # The first run is not trained again, the second one goes on after its first epoch.
+  seen = _interrupt(monkeypatch, after=11 + 5)
+  said = call(place, "compare", *OPTIONS, "--resume")
+  assert said.code == 130 and "interrupted: 1 of 2 rows are complete" in said.out
+  assert seen[0] == ("joint", 1, 1)
+  assert [r for r in seen if r[0] == "joint"][1:] == [
+    ("joint", s, e) for s in (0, 1, 0, 1, 2) for e in (0, 1)
+  ]
+  assert seen[-1][0] == "uniform"
+  assert {r["method"] for r in records(place / "run")} == {"joint"}
+  assert "interrupted: 1 of 2 rows" in (place / "run" / "table.md").read_text()
+  assert numbers(place / "run") == numbers(finished.run, ["joint"])
+
+  seen = _interrupt(monkeypatch, after=1000)
+  said = call(place, "compare", *OPTIONS, "--resume")
+  assert said.code == 0 and not [r for r in seen if r[0] == "joint"]
+  assert numbers(place / "run") == numbers(finished.run, ["joint", "uniform"])
+  assert "interrupted" not in (place / "run" / "table.md").read_text()
+
+
+def test_a_finished_run_is_written_again_without_training(finished, monkeypatch, tmp_path, quick):
+  before = {p: p.read_bytes() for p in (finished.run / "runs").rglob("*") if p.is_file()}
+  lines = (finished.run / "results.jsonl").read_text()
+  (finished.run / "table.md").rename(tmp_path / "table.md")
+  argv = json.loads((finished.run / "run.json").read_text())["command"].split()[1:]
+
+  def never(*args, **kwargs):
+    raise AssertionError("nothing is left to train or to time")
+
+  monkeypatch.setattr(train, "fit", never)
+  monkeypatch.setattr(train, "interleaved_step_times", never)
+  said = call(finished.folder, *argv, "--resume")
+  assert said.code == 0, said
+  assert said.out.startswith("every run is there: only the report is written")
+  assert (finished.run / "results.jsonl").read_text() == lines
+  assert (finished.run / "table.md").read_text() == (tmp_path / "table.md").read_text()
+  assert {p: p.read_bytes() for p in before} == before
+
+
+@pytest.mark.parametrize(
+  "options, words",
+  [
+    (("--epochs", "3"), "the configuration differs in epochs"),
+    (("--methods", "joint"), "the configuration differs in methods"),
+    (("--data", "other.npz"), "the data differ from those of the run"),
+  ],
+)
+def test_another_configuration_or_other_data_are_refused(finished, options, words):
+  np.savez(finished.folder / "other.npz", **arrays(seed=1))
+  argv = json.loads((finished.run / "run.json").read_text())["command"].split()[1:]
+  before = {p: p.read_bytes() for p in finished.run.rglob("*") if p.is_file()}
+  for name, value in zip(options[::2], options[1::2]):
+    argv[argv.index(name) + 1] = value
+  said = call(finished.folder, *argv, "--resume")
+  assert said.code == 2 and words in said.err and said.err.count("\n") == 1
+  assert {p: p.read_bytes() for p in finished.run.rglob("*") if p.is_file()} == before
+
+
+def test_an_edited_rule_is_refused(finished):
+  argv = json.loads((finished.run / "run.json").read_text())["command"].split()[1:]
+  (finished.folder / "mine.py").write_text(MINE + "\n# edited\n")
+  said = call(finished.folder, *argv, "--resume")
+  (finished.folder / "mine.py").write_text(MINE)
+  assert said.code == 2 and "the file of 'mine.py:twin' was edited" in said.err
+
+
+def test_the_same_file_elsewhere_is_the_same_data(finished, tmp_path, quick):
+  (finished.folder / "my.npz").rename(finished.folder / "moved.npz")
+  argv = json.loads((finished.run / "run.json").read_text())["command"].split()[1:]
+  argv[argv.index("--data") + 1] = "moved.npz"
+  said = call(finished.folder, *argv, "--resume")
+  (finished.folder / "moved.npz").rename(finished.folder / "my.npz")
+  assert said.code == 0, said
+
+
+def test_killed_in_the_middle_it_goes_on_to_the_same_numbers(finished, place, quick):
+  command = [sys.executable, "-m", "mmfuse", "compare", *OPTIONS, "--checkpoint-seconds", "0"]
+  with open(place / "log", "w") as log:
+    process = subprocess.Popen(command, cwd=place, stdout=log, stderr=log, start_new_session=True)
+  first = place / "run/runs/joint/seed0-lr0.01.json"
+  until = time.monotonic() + 240
+  while not first.exists() and process.poll() is None and time.monotonic() < until:
+    time.sleep(0.05)
+  alive = process.poll() is None
+  if alive:
+    os.kill(process.pid, signal.SIGKILL)
+  process.wait()
+  assert alive and first.exists(), (place / "log").read_text()
+  assert not (place / "run" / "results.jsonl").exists()
+  said = call(place, "compare", *OPTIONS, "--resume")
+  assert said.code == 0, said
+  assert numbers(place / "run") == numbers(finished.run, ["joint", "uniform"])

@@ -1,0 +1,97 @@
+"""From names to rows: equal budgets, options, models."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from mmfuse import methods
+from mmfuse.protocol import Compare
+from mmfuse.protocol import _rows as rows
+from mmfuse.protocol._rows import Trial
+
+
+def _rows(task="classification", **options):
+  return rows.make_rows(Compare(**options), ("b", "a"), task)
+
+
+@pytest.mark.parametrize("tune", [1, 3, 9])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_every_row_has_as_many_trials_all_different(tune, optimizer):
+  made, _ = _rows(methods=("all",), tune=tune, optimizer=optimizer)
+  for row in made:
+    trials = row.trials(Compare(tune=tune, optimizer=optimizer))
+    assert len(trials) == len(set(trials)) == tune
+
+
+def test_nine_trials_are_rates_by_values_or_nine_rates():
+  cfg = Compare(tune=9)
+  made = {r.name: r for r in _rows(methods=("mimo", "joint"))[0]}
+  grid = methods.METHODS["mimo"].grid["lam"]
+  assert set(made["mimo"].trials(cfg)) == {
+    Trial(r, (("lam", v),)) for r in (0.01, 0.03, 0.1) for v in grid
+  }
+  assert made["joint"].trials(cfg) == [Trial(r) for r in rows.NINE_RATES]
+  (fixed,), _ = _rows(methods=("mimo",), set=("mimo.lam=2",))
+  assert fixed.trials(cfg) == [Trial(r) for r in rows.NINE_RATES]
+  adam = Compare(tune=9, optimizer="adam")
+  np.testing.assert_allclose(
+    [t.rate for t in made["joint"].trials(adam)], np.divide(rows.NINE_RATES, 30)
+  )
+
+
+def test_a_builder_with_rates_of_its_own_gets_three_or_nine_of_them():
+  entry = methods.Entry(methods.joint, "own", "own", "own", "", "x", rates=(1e-4, 3e-4, 1e-3))
+  row = rows.Row("own", entry, {})
+  assert [t.rate for t in row.trials(Compare())] == [1e-4, 3e-4, 1e-3]
+  nine = [t.rate for t in row.trials(Compare(tune=9))]
+  np.testing.assert_allclose(nine, np.multiply(rows.NINE_RATES, 0.01))
+  assert [t.rate for t in row.trials(Compare(tune=1, learning_rate=0.5))] == [0.5]
+
+
+def test_unimodal_is_a_row_per_modality_and_words_count_once():
+  made, unavailable = _rows(methods=("joint,unimodal", "joint"))
+  assert [r.name for r in made] == ["joint", "unimodal/a", "unimodal/b"] and not unavailable
+  assert [r.fixed for r in made] == [{}, {"modality": "a"}, {"modality": "b"}]
+  assert [r.slug for r in made] == ["joint", "unimodal-a", "unimodal-b"]
+
+
+def test_a_row_that_cannot_run_on_such_labels_is_a_reason():
+  made, unavailable = _rows("regression", methods=("joint", "ogm", "ogm_ge"))
+  assert [r.name for r in made] == ["joint"]
+  why = "needs classification or multilabel labels, these are regression"
+  assert unavailable == {"ogm": why, "ogm_ge": why}
+
+
+def test_late_average_is_told_the_task():
+  (row,), _ = _rows("multilabel", methods=("late_average",))
+  assert row.fixed == {"task": "multilabel"}
+
+
+def test_the_hash_of_a_row_sees_its_own_settings_only():
+  alone, with_more = Compare(methods=("mimo",)), Compare(methods=("mimo", "joint"), seeds=5)
+  (row,), _ = _rows(methods=("mimo",))
+  (other,), _ = _rows(methods=("mimo",), set=("mimo.lam=2",))
+  assert rows.config_hash(row.config(alone)) == rows.config_hash(row.config(with_more))
+  assert rows.config_hash(row.config(alone)) != rows.config_hash(other.config(alone))
+  assert rows.config_hash(row.config(alone)) != rows.config_hash(row.config(Compare(epochs=3)))
+
+
+def test_default_and_smoke():
+  assert rows.method_words(Compare()) == list(methods.DEFAULT)
+  assert rows.method_words(Compare(smoke=True)) == list(methods.SMOKE)
+  assert rows.method_words(Compare(methods=("all",))) == list(methods.METHODS)
+
+
+def test_the_model_takes_an_encoder_by_rank_by_name_or_of_the_user(finished, tmp_path):
+  file = tmp_path / "net.py"
+  file.write_text(
+    "from mmfuse import encoders\n\n\nclass Net(encoders.MLP):\n  features: int = 5\n"
+  )
+  splits = finished.fits[0]["splits"]
+  cfg = Compare(encoder=(f"a={file}:Net",))
+  own = dataclasses.replace(splits, encoders=rows.encoder_choices(cfg))
+  model = rows.make_model(own, "sum")
+  assert type(model.encoders["a"]).__name__ == "Net" and model.encoders["a"].features == 5
+  assert type(model.encoders["b"]).__name__ == "MLP"
+  assert type(model.fusion).__name__ == "Sum" and model.num_classes == 2

@@ -1,0 +1,94 @@
+"""What is kept on disk, and what is refused when it is continued."""
+
+import json
+
+import pytest
+
+from mmfuse.protocol import UsageError
+from mmfuse.protocol._store import FORMAT, Store, read_json, write_json
+
+INFO = {
+  "format": FORMAT,
+  "config": {"epochs": 2, "seeds": 3},
+  "sources": {"mine.py:rule": "abc"},
+  "data_fingerprint": "f" * 64,
+  "versions": {"cpu_count": 2, "device_count": 1, "XLA_FLAGS": "", "jax": "1"},
+}
+
+
+def test_json_is_written_whole_and_a_broken_file_is_named(tmp_path):
+  path = tmp_path / "deep" / "x.json"
+  write_json(path, {"b": 0.1, "a": None})
+  assert read_json(path) == {"b": 0.1, "a": None}
+  assert [p.name for p in path.parent.iterdir()] == ["x.json"]
+  path.write_text("{")
+  with pytest.raises(UsageError, match=r"x\.json' is broken"):
+    read_json(path)
+
+
+@pytest.mark.parametrize("out", ["run", "run/", "deep/run", "./run"])
+def test_what_is_there_is_moved_aside_every_time(tmp_path, monkeypatch, out):
+  monkeypatch.chdir(tmp_path)
+  for text in ("first", "second", "third"):
+    store = Store.open(out, resume=False)
+    (store.folder / "text").write_text(text)
+  name = store.folder
+  read = lambda p: (p / "text").read_text()
+  assert read(name) == "third"
+  assert read(name.with_name("run-1")) == "first" and read(name.with_name("run-2")) == "second"
+
+
+def test_an_empty_folder_is_taken(tmp_path):
+  (tmp_path / "run").mkdir()
+  Store.open(str(tmp_path / "run"), resume=False)
+  assert [p.name for p in tmp_path.iterdir()] == ["run"]
+
+
+def test_the_same_run_is_continued_and_other_machines_are_warned_of(tmp_path, capsys):
+  store = Store.open(str(tmp_path / "run"), resume=False)
+  assert store.start(INFO, resume=False) == INFO
+  again = Store.open(str(tmp_path / "run"), resume=True)
+  assert again.start(INFO, resume=True) == INFO
+  assert capsys.readouterr().err == ""
+  other = {**INFO, "versions": {**INFO["versions"], "cpu_count": 8}}
+  assert again.start(other, resume=True) == INFO
+  assert capsys.readouterr().err == (
+    "warning: cpu_count is 8, the run was begun with 2: its numbers may differ in the last digits\n"
+  )
+
+
+@pytest.mark.parametrize(
+  "change, words",
+  [
+    ({"data_fingerprint": "e" * 64}, "the data differ .eeeeeeeeeeee, there ffffffffffff"),
+    ({"config": {"epochs": 4, "seeds": 3}}, "the configuration differs in epochs;"),
+    ({"config": {"epochs": 2, "seeds": 3, "new": 1}}, "the configuration differs in new;"),
+    ({"sources": {"mine.py:rule": "abd"}}, "the file of 'mine.py:rule' was edited"),
+  ],
+)
+def test_another_run_is_refused(tmp_path, change, words):
+  store = Store(tmp_path)
+  store.start(INFO, resume=False)
+  with pytest.raises(
+    UsageError, match=words.replace("differ .", r"differ from those of the run \(")
+  ):
+    store.start({**INFO, **change}, resume=True)
+  assert json.loads((tmp_path / "run.json").read_text()) == INFO
+
+
+def test_another_format_is_refused(tmp_path):
+  store = Store(tmp_path)
+  store.start({**INFO, "format": 0}, resume=False)
+  with pytest.raises(UsageError, match="another version of mmfuse"):
+    store.start(INFO, resume=True)
+
+
+def test_the_files_of_a_row_on_a_split(tmp_path):
+  store = Store(tmp_path)
+  for fold, seed in ((None, 0), (0, 0), (1, 0), (1, 1), (10, 0)):
+    write_json(store.run_path("joint", fold, seed, "lr0.1", ".json"), {})
+    write_json(store.choice_path("joint", fold), {})
+  names = lambda fold: [p.name for p in store.run_files("joint", fold)]
+  assert names(None) == ["seed0-lr0.1.json"]
+  assert names(1) == ["fold1-seed0-lr0.1.json", "fold1-seed1-lr0.1.json"]
+  assert names(2) == []
