@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 
 import jax
 
+from mmfuse.protocol._config import cores
+
 RESULTS = pathlib.Path(__file__).parent / "results"
 
 
@@ -24,7 +26,7 @@ def heading(claim: str, command: str, seeds: object) -> str:
   import mmfuse
 
   device = jax.devices()[0]
-  cpu = f"{len(__import__('os').sched_getaffinity(0))} cores, " if device.platform == "cpu" else ""
+  cpu = f"{cores()} cores, " if device.platform == "cpu" else ""
   return "\n".join([
       claim, "",
       f"- command: `{command}`",

@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import json
 import math
+import os
 import pathlib
 import sys
 import types
@@ -163,6 +164,11 @@ def closest(name: str, known: Iterable[str]) -> str:
   known = list(known)
   close = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
   return f"closest: {', '.join(close)}" if close else f"available: {', '.join(known)}"
+
+
+def cores() -> int:
+  """CPU cores this process may use."""
+  return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def digest(value: object) -> str:

@@ -1,7 +1,9 @@
 """Train and choose, on training and validation rows only: equal trials, then more seeds."""
 
 import dataclasses
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -9,7 +11,7 @@ import numpy as np
 
 from mmfuse import train
 from mmfuse.core import Method
-from mmfuse.protocol._config import Compare, digest
+from mmfuse.protocol._config import Compare, cores, digest
 from mmfuse.protocol._rows import Row, Trial, make_model
 from mmfuse.protocol._store import Store, read_json, write_json
 
@@ -37,6 +39,9 @@ class Search:
       raise ValueError("a search must not hold test rows; pass splits.without_test()")
     self.model = make_model(self.splits, self.cfg.fusion)
     self._methods: dict[Any, Method] = {}
+    self._traced: dict[Any, bool] = {}
+    self._compiled: set[int] = set()
+    self._stop = threading.Event()
 
   @property
   def seeds(self) -> list[int]:
@@ -48,7 +53,9 @@ class Search:
     if key not in self._methods:
       self._methods[key] = row.build(self.cfg, self.model, trial)
     method = self._methods[key]
-    if self.traced_rate(method):
+    if key not in self._traced:
+      self._traced[key] = train.has_learning_rate(self.template(method).opt)
+    if self._traced[key]:
       return method
     key = (row.name, trial)
     if key not in self._methods:
@@ -61,9 +68,10 @@ class Search:
     example = jax.tree.map(lambda x: x[:2], batch)
     return jax.eval_shape(method.init, jax.random.key(0), example)
 
-  def traced_rate(self, method: Method) -> bool:
+  def traced_rate(self, row: Row, trial: Trial) -> bool:
     """Whether the learning rate lives in the optimiser's state."""
-    return train.has_learning_rate(self.template(method).opt)
+    self.method(row, trial)
+    return self._traced[row.name, trial.hyper]
 
   def path(self, row: Row, seed: int, trial: Trial, suffix: str):
     """Where a run of this split is kept."""
@@ -84,11 +92,37 @@ class Search:
       for seed, trial in missing:
         by_program.setdefault(id(self.method(row, trial)), []).append((seed, trial))
       groups = list(by_program.values())
-    for group in groups:
-      self._train(row, group)
+    if groups and id(self.method(row, groups[0][0][1])) not in self._compiled:
+      self._train(row, groups[0])  # alone: it compiles what the others use
+      self._compiled.add(id(self.method(row, groups.pop(0)[0][1])))
+    self._train_all(row, groups)
     return [
       train.RunLog.from_json(read_json(self.path(row, s, t, ".json"))["log"]) for s, t in wanted
     ]
+
+  def _train_all(self, row: Row, groups: list[list[tuple[int, Trial]]]) -> None:
+    """One run per core at a time: a small step keeps one core busy. The numbers do not see it."""
+    if jax.default_backend() != "cpu" or len(groups) < 2 or cores() < 2:
+      for group in groups:
+        self._train(row, group)
+      return
+    for group in groups:
+      self.method(row, group[0][1])  # built here, so that the threads only read
+    with ThreadPoolExecutor(cores()) as pool:
+      waiting = [pool.submit(self._train, row, group) for group in groups]
+      try:
+        for future in waiting:
+          future.result()
+      except BaseException:
+        self._stop.set()  # the runs under way end at their next epoch
+        pool.shutdown(cancel_futures=True)
+        self._stop.clear()
+        raise
+
+  def _epoch(self, row: Row, entry: dict) -> None:
+    if self._stop.is_set():
+      raise KeyboardInterrupt
+    self.progress(row, self.fold, entry)
 
   def _train(self, row: Row, group: list[tuple[int, Trial]]) -> None:
     cfg, (seed, trial) = self.cfg, group[0]
@@ -100,12 +134,12 @@ class Search:
       epochs=cfg.epochs,
       batch_size=cfg.batch_size,
       seeds=[s for s, _ in group],
-      learning_rate=[t.rate for _, t in group] if self.traced_rate(method) else None,
+      learning_rate=[t.rate for _, t in group] if self.traced_rate(row, trial) else None,
       select=cfg.select,
       patience=cfg.patience,
       checkpoint_dir=str(checkpoint),
       checkpoint_seconds=cfg.checkpoint_seconds,
-      on_epoch=lambda entry: self.progress(row, self.fold, entry),
+      on_epoch=lambda entry: self._epoch(row, entry),
     )
     for i, (seed, trial) in enumerate(group):
       train.save_weights(self._ready(self.path(row, seed, trial, ".safetensors")), result.state(i))

@@ -8,7 +8,7 @@ import platform
 import sys
 from typing import Any
 
-from mmfuse.protocol._config import UsageError
+from mmfuse.protocol._config import UsageError, cores
 
 FORMAT = 1
 
@@ -40,7 +40,6 @@ def versions() -> dict[str, Any]:
       found[name] = importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
       found[name] = "source"
-  cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
   return {
     **found,
     "python": platform.python_version(),
@@ -48,7 +47,7 @@ def versions() -> dict[str, Any]:
     "backend": jax.default_backend(),
     "device": jax.devices()[0].device_kind,
     "device_count": jax.device_count(),
-    "cpu_count": cores,
+    "cpu_count": cores(),
     "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),
   }
 

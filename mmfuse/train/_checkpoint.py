@@ -1,5 +1,6 @@
 """Checkpoints: Orbax for a run under way, safetensors for weights. Nothing is ever unpickled."""
 
+import functools
 import pathlib
 import shutil
 import time
@@ -21,13 +22,20 @@ class Checkpointer:
   """
 
   def __init__(self, folder: str | pathlib.Path, seconds: float):
-    import orbax.checkpoint as ocp  # heavy: only where a run is checkpointed
-
-    self._ocp, self.folder, self.seconds = ocp, pathlib.Path(folder).absolute(), seconds
-    self.folder.mkdir(parents=True, exist_ok=True)
-    options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False)
-    self._manager = ocp.CheckpointManager(self.folder, options=options)
+    self.folder, self.seconds = pathlib.Path(folder).absolute(), seconds
     self._last = time.monotonic()
+
+  @functools.cached_property
+  def _ocp(self) -> Any:
+    import orbax.checkpoint as ocp  # seconds to import: only where a run is checkpointed
+
+    return ocp
+
+  @functools.cached_property
+  def _manager(self) -> Any:
+    self.folder.mkdir(parents=True, exist_ok=True)
+    options = self._ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False)
+    return self._ocp.CheckpointManager(self.folder, options=options)
 
   def due(self) -> bool:
     """Whether `seconds` have passed since the last save."""
@@ -47,6 +55,8 @@ class Checkpointer:
     `check(meta)` raises for a checkpoint of another run, before its arrays are read. A checkpoint
     that cannot be read is removed: its step will be saved again.
     """
+    if not self.folder.is_dir():
+      return None
     load = self._ocp.args
     target = jax.tree.map(self._ocp.utils.to_shape_dtype_struct, template)
     for step in sorted(self._manager.all_steps(), reverse=True):
@@ -69,7 +79,8 @@ class Checkpointer:
 
   def close(self, remove: bool = False) -> None:
     """Releases the manager; `remove` deletes the folder of a finished run."""
-    self._manager.close()
+    if "_manager" in vars(self):
+      self._manager.close()
     if remove:
       shutil.rmtree(self.folder, ignore_errors=True)
 

@@ -10,8 +10,18 @@ import numpy as np
 from mmfuse.cli import main
 
 MINE = '''
-"""Builders of a user."""
-from mmfuse import methods, objectives, train
+"""Builders and an encoder of a user."""
+import flax.linen as nn
+
+from mmfuse import objectives, train
+
+
+class Line(nn.Module):
+  """The smallest encoder there is."""
+
+  @nn.compact
+  def __call__(self, x, mask, *, train):
+    return nn.Dense(3)(x)
 
 
 def twin(model, learning_rate=0.03, *, tx=None):

@@ -3,6 +3,7 @@
 import csv
 import json
 
+import jax
 import numpy as np
 import pytest
 
@@ -17,6 +18,16 @@ def _quick(monkeypatch):
   monkeypatch.setattr(_finish, "_can_draw", lambda: False)
   times = lambda built, *_, **__: {name: [1.0] for name in built}
   monkeypatch.setattr(train, "interleaved_step_times", times)
+
+
+@pytest.fixture
+def cheap_programs(monkeypatch):
+  """Programs that are run once: no diagnostics, and XLA need not make them fast."""
+  fit = train.fit
+  monkeypatch.setattr(train, "fit", lambda *args, **options: fit(*args, diagnose=False, **options))
+  jax.config.update("jax_disable_most_optimizations", True)
+  yield
+  jax.config.update("jax_disable_most_optimizations", False)
 
 
 def _row(folder, name) -> report.Row:
@@ -182,12 +193,13 @@ def test_a_row_that_cannot_be_evaluated_is_a_reason_too(place, monkeypatch):
   assert [r["method"] for r in records(place / "run")] == ["joint"]
 
 
-def test_everything_runs_on_one_modality_and_regression(place, monkeypatch):
+def test_everything_runs_on_one_modality_and_regression(place, monkeypatch, cheap_programs):
   _quick(monkeypatch)
   made = arrays(modalities=("a",))
   made["label"] = made["a"][:, 0] * 2.0 + 1.0
   np.savez(place / "one.npz", **made)
-  said = call(place, "compare", "--data", "one.npz", "--methods", "all", "--out", "run", *QUICK)
+  options = ("--methods", "all", "--encoder", "a=mine.py:Line", "--out", "run", *QUICK)
+  said = call(place, "compare", "--data", "one.npz", *options)
   assert said.code == 0, said
   found = records(place / "run")
   expected = [n for n, e in methods.METHODS.items() if "regression" in e.tasks]
@@ -201,7 +213,9 @@ def test_everything_runs_on_one_modality_and_regression(place, monkeypatch):
     assert any(name in line and reason in line for line in lines)
 
 
-def test_everything_runs_on_three_modalities_often_absent_and_many_labels(place, monkeypatch):
+def test_everything_runs_on_three_modalities_often_absent_and_many_labels(
+  place, monkeypatch, cheap_programs
+):
   _quick(monkeypatch)
   rng = np.random.default_rng(1)
   made = arrays(modalities=("a", "b", "c"))
@@ -210,7 +224,9 @@ def test_everything_runs_on_three_modalities_often_absent_and_many_labels(place,
   for i, m in enumerate("abc"):  # 10 % of each, never the same row
     made[f"mask_{m}"] = ~np.isin(np.arange(80), absent[8 * i : 8 * i + 8])
   np.savez(place / "three.npz", **made)
-  said = call(place, "compare", "--data", "three.npz", "--methods", "all", "--out", "run", *QUICK)
+  lines = ("--encoder", ",".join(f"{m}=mine.py:Line" for m in "abc"))
+  options = ("--methods", "all", *lines, "--out", "run", *QUICK)
+  said = call(place, "compare", "--data", "three.npz", *options)
   assert said.code == 0, said
   found = records(place / "run")
   singles = ["unimodal/a", "unimodal/b", "unimodal/c"]

@@ -87,7 +87,7 @@ def _log(seed, best):
 
 
 def _choose(finished, tmp_path, scores, cfg=None, name="joint"):
-  """The choice where a trial's runs score `scores[trial] = (seed 0, seed 1)`; the runs asked for."""
+  """(the choice where a trial's runs score `scores[trial] = (seed 0, seed 1)`, the runs asked)."""
   cfg = cfg or Compare(seeds=3)
   splits = finished.fits[0]["splits"]
   search = Search(cfg, Store(tmp_path), splits, None, lambda *_: None, {})

@@ -21,8 +21,9 @@ def clock(step=0, epoch=0, batch=0, batches=1, epochs=1):
   return Clock(*(jnp.int32(v) for v in (step, epoch, batch, batches, epochs)))
 
 
-def late_fusion(num=2, norm="batch", dropout=0.3, fusion=None, classes=CLASSES):
-  encoders = {m: MLP(4, (5,), norm, dropout) for m in NAMES[:num]}
+def late_fusion(num=2, norm="batch", dropout=0.3, fusion=None, classes=CLASSES, inside=0.0):
+  """Dropout before the heads, and at rate `inside` within the encoders."""
+  encoders = {m: MLP(4, (5,), norm, inside) for m in NAMES[:num]}
   return LateFusion(encoders, classes, fusion or Concat(), dropout)
 
 

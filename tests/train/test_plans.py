@@ -33,7 +33,7 @@ def build(model, plan, **options):
 
 @pytest.mark.parametrize("num", [2, 3])
 def test_all_plans_agree_with_batch_norm_dropout_and_masks(num):
-  model, given = late_fusion(num, dropout=0.3 if num == 2 else 0.0), batch(num)
+  model, given = late_fusion(num, dropout=0.3 * (num == 3), inside=0.3 * (num == 2)), batch(num)
   runs = {
     plan: one_step(build(model, plan), given) for plan in ("sum", "weights", "stacked", "general")
   }
@@ -78,7 +78,7 @@ def parting(record):
 
 
 def test_parts_stacked_equals_general_and_each_part_is_the_gradient_of_its_rows():
-  model, given = late_fusion(2, "layer", 0.0), batch(2, rows=8)
+  model, given = late_fusion(2, "none", 0.0), batch(2, rows=8)
   runs = [
     one_step(train.supervised(model, tx=plain(), aggregator=parting(3), parts=2, plan=plan), given)
     for plan in ("stacked", "general")
@@ -126,7 +126,7 @@ def head_sees_two(base):
 
 @pytest.mark.parametrize("change", [shared_trunk, head_reads_encoder, head_sees_two])
 def test_a_model_that_is_not_separable_takes_the_general_plan_with_one_warning(change):
-  model, given = change(late_fusion(2, "layer", 0.0)), batch(2)
+  model, given = change(late_fusion(2, "none", 0.0)), batch(2)
   wanted = gradient(train.supervised(model, tx=plain()), given)
   with pytest.warns(UserWarning, match="not separable") as seen:
     found = gradient(train.supervised(model, tx=plain(), aggregator=summing()), given)
@@ -144,7 +144,7 @@ def with_forward(outputs, batch, *, forward, **extra):
 
 
 def test_an_objective_that_calls_forward_excludes_the_stacked_plan():
-  model, given = late_fusion(2, "layer", 0.0), batch(2)
+  model, given = late_fusion(2, "none", 0.0), batch(2)
   with pytest.raises(ValueError, match="calls `forward`"):
     train.supervised(model, with_forward, aggregator=summing(), plan="stacked")
   wanted = gradient(train.supervised(model, with_forward, plain()), given)

@@ -23,7 +23,7 @@ from ._problems import (
   spy,
 )
 
-DENSE = late_fusion(2, "layer", 0.0)
+DENSE = late_fusion(2, "none", 0.0)
 
 
 def head(params, name):
@@ -121,7 +121,7 @@ def test_a_probe_of_heads_that_share_the_fused_kernel_leaves_it_alone():
 
 
 @pytest.mark.parametrize(
-  "model", [DENSE, late_fusion(2, "layer", 0.0, Gated(width=4))], ids=["split", "heads"]
+  "model", [DENSE, late_fusion(2, "none", 0.0, Gated(width=4))], ids=["split", "heads"]
 )
 def test_scores_come_from_the_additive_split_where_there_is_one(model):
   given = batch(2)
