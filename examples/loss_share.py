@@ -40,10 +40,10 @@ def aggregate_by_loss_share(num_objectives: int, decay: float = 0.9) -> balancin
 def loss_share(model, learning_rate=0.03, *, tx=None):
   """A builder: what `--methods file.py:loss_share` and `methods.METHODS` hold."""
   return train.supervised(
-      model,
-      objectives.fused_and_unimodal,
-      aggregator=aggregate_by_loss_share(1 + len(model.modalities)),
-      tx=optax.chain(optax.clip_by_global_norm(5.0), tx or train.sgd(learning_rate)),
+    model,
+    objectives.fused_and_unimodal,
+    aggregator=aggregate_by_loss_share(1 + len(model.modalities)),
+    tx=optax.chain(optax.clip_by_global_norm(5.0), tx or train.sgd(learning_rate)),
   )
 
 

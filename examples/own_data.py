@@ -18,9 +18,9 @@ def recordings(rows=600, seed=0):
   label = rng.integers(0, 3, rows)
   waves = np.sin(np.linspace(0, 6, 50)[None, :] * (1 + label[:, None]))[..., None]
   return {
-      "imu": waves + rng.normal(0, 1.5, (rows, 50, 6)),
-      "gsr": 0.5 * label[:, None, None] + rng.normal(0, 1.5, (rows, 50, 1)),
-      "label": label,
+    "imu": waves + rng.normal(0, 1.5, (rows, 50, 6)),
+    "gsr": 0.5 * label[:, None, None] + rng.normal(0, 1.5, (rows, 50, 1)),
+    "label": label,
   }
 
 
@@ -28,14 +28,16 @@ def main(names=("joint", "uniform", "mimo"), rows=600, epochs=20, seeds=3):
   """Trains every name and prints one table of validation scores: test rows stay sealed."""
   splits = data.from_arrays(recordings(rows), label="label", split=(0.6, 0.2, 0.2), seed=0)
   model = fusion.LateFusion(
-      encoders={"imu": encoders.Conv1D(32), "gsr": encoders.MLP(32)},
-      num_classes=splits.num_classes,
+    encoders={"imu": encoders.Conv1D(32), "gsr": encoders.MLP(32)},
+    num_classes=splits.num_classes,
   )
   builders = {name: methods.METHODS[name] for name in names} | {"loss_share": loss_share}
   results = {}
   for name, build in builders.items():
     results[name] = train.fit(build(model, 1e-2), splits.without_test(), epochs=epochs, seeds=seeds)
-  print(optax.tree.get(results["loss_share"].states.opt, "weights"))  # What the rule decided, last step.
+  print(
+    optax.tree.get(results["loss_share"].states.opt, "weights")
+  )  # What the rule decided, last step.
   print(report.markdown(results))  # | method | fused | gsr | imu |, mean and interval.
 
 

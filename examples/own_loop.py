@@ -25,8 +25,8 @@ def main(steps=200, rows=256):
   key = jax.random.key(0)
   label = jax.random.randint(key, (rows,), 0, 3)
   inputs = {
-      "audio": jax.nn.one_hot(label, 3) + jax.random.normal(jax.random.fold_in(key, 1), (rows, 3)),
-      "video": jax.nn.one_hot(label, 3) @ jnp.ones((3, 8)) + jax.random.normal(key, (rows, 8)),
+    "audio": jax.nn.one_hot(label, 3) + jax.random.normal(jax.random.fold_in(key, 1), (rows, 3)),
+    "video": jax.nn.one_hot(label, 3) @ jnp.ones((3, 8)) + jax.random.normal(key, (rows, 8)),
   }
   mask = {m: jnp.ones(rows, bool) for m in inputs}
   params = init(key, {m: x.shape[-1] for m, x in inputs.items()})
@@ -57,7 +57,9 @@ def main(steps=200, rows=256):
 
   def losses(params):
     split = unimodal_logits(params, inputs)
-    return jnp.stack([cross_entropy(z, label).mean() for z in (sum(split.values()), *(split[m] for m in names))])
+    return jnp.stack(
+      [cross_entropy(z, label).mean() for z in (sum(split.values()), *(split[m] for m in names))]
+    )
 
   @jax.jit
   def aggregated(params, state):

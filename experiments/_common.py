@@ -27,13 +27,18 @@ def heading(claim: str, command: str, seeds: object) -> str:
 
   device = jax.devices()[0]
   cpu = f"{cores()} cores, " if device.platform == "cpu" else ""
-  return "\n".join([
-      claim, "",
+  return "\n".join(
+    [
+      claim,
+      "",
       f"- command: `{command}`",
       f"- date: {datetime.date.today().isoformat()}; device: {cpu}{device.device_kind}",
       f"- versions: mmfuse {mmfuse.__version__}, Python {platform.python_version()}, jax {jax.__version__}, "
       f"flax {flax.__version__}, optax {optax.__version__}",
-      f"- seeds: {seeds}", ""])
+      f"- seeds: {seeds}",
+      "",
+    ]
+  )
 
 
 def write(name: str, text: str, smoke: bool) -> None:

@@ -40,7 +40,9 @@ def bogc_parts(model, learning_rate=0.03, *, tx=None):
   return methods.METHODS["bogc"](model, learning_rate, tx=tx, variance="parts", parts=4)
 
 
-def shared_mean_error(scale: float, dims: int = 2000, draws: int = 200, parts: int = 8) -> tuple[float, float]:
+def shared_mean_error(
+  scale: float, dims: int = 2000, draws: int = 200, parts: int = 8
+) -> tuple[float, float]:
   """Relative L2 error (plain mean, evidence weights) where both objectives have the same true gradient.
 
   Noise sd of the objectives' per-part gradients: .3 and 3, swapped over half the coordinates.
@@ -64,8 +66,19 @@ def encoder_rows(method, state, batch):
   clock = Clock(*(jnp.int32(0),) * 5)
   stacked = method.functions["gradients"](state, batch, jax.random.key(0), clock)
   names = sorted(batch.inputs)  # row 0 is the fused objective, row 1 + i the i-th modality's own
-  return jnp.concatenate([jnp.stack([g[0].ravel(), g[1 + i].ravel()])
-                          for i, m in enumerate(names) for g in jax.tree.leaves(stacked[m])], axis=1)
+  return jnp.concatenate(
+    [
+      jnp.stack([g[0].ravel(), g[1 + i].ravel()])
+      for i, m in enumerate(names)
+      for g in jax.tree.leaves(stacked[m])
+    ],
+    axis=1,
+  )
+
+
+def rows_of(batch, index):
+  """The rows `index` of a batch."""
+  return jax.tree.map(lambda x: jnp.asarray(x[index]), batch)
 
 
 def real_gradient_error(cfg: Config, scales: tuple[float, ...]) -> list[tuple]:
@@ -84,7 +97,7 @@ def real_gradient_error(cfg: Config, scales: tuple[float, ...]) -> list[tuple]:
   plain: list[float] = []
   for _ in range(3 if cfg.smoke else cfg.batches):
     picked = rng.permutation(len(every.index))[:64].reshape(cfg.parts, per_part)
-    sample = np.stack([np.asarray(gradients(jax.tree.map(lambda x: jnp.asarray(x[p]), every))) for p in picked])
+    sample = np.stack([np.asarray(gradients(rows_of(every, part))) for part in picked])
     mean, var = sample.mean(0), sample.var(0, ddof=1) / cfg.parts
     size = np.linalg.norm(target)
     plain.append(np.linalg.norm(mean.mean(0) - target) / size)
@@ -93,17 +106,31 @@ def real_gradient_error(cfg: Config, scales: tuple[float, ...]) -> list[tuple]:
       errors[s].append(np.linalg.norm((w * mean).sum(0) - target) / size)
   for s in scales:
     ratio = np.asarray(errors[s]) / np.asarray(plain)
-    rows.append((f"{s:g}", f"{np.mean(plain):.3f}", f"{np.mean(errors[s]):.3f}",
-                 f"{ratio.mean():.3f} ± {1.96 * ratio.std(ddof=1) / len(ratio) ** 0.5:.3f}"))
+    rows.append(
+      (
+        f"{s:g}",
+        f"{np.mean(plain):.3f}",
+        f"{np.mean(errors[s]):.3f}",
+        f"{ratio.mean():.3f} ± {1.96 * ratio.std(ddof=1) / len(ratio) ** 0.5:.3f}",
+      )
+    )
   return rows
 
 
 def accuracy(cfg: Config) -> report.Summary:
   """watch_imu under the shared protocol."""
   with tempfile.TemporaryDirectory() as scratch:
-    return protocol.run(protocol.Compare(
-        data="watch_imu", methods=("joint", *(() if cfg.smoke else ("uniform", "bogc")), f"{__file__}:bogc_parts"), seeds=cfg.seeds,
-        epochs=cfg.epochs, out=f"{scratch}/run", smoke=cfg.smoke), command="python -m experiments.bogc")
+    return protocol.run(
+      protocol.Compare(
+        data="watch_imu",
+        methods=("joint", *(() if cfg.smoke else ("uniform", "bogc")), f"{__file__}:bogc_parts"),
+        seeds=cfg.seeds,
+        epochs=cfg.epochs,
+        out=f"{scratch}/run",
+        smoke=cfg.smoke,
+      ),
+      command="python -m experiments.bogc",
+    )
 
 
 def main(argv=None) -> None:
@@ -111,16 +138,33 @@ def main(argv=None) -> None:
   cfg = tyro.cli(Config, args=argv)
   train.enable_compilation_cache()
   scales = (1e-6, 1e-4, 1e-2, 1.0)
-  parts = [_common.heading("# bogc: direction error, then accuracy", "python -m experiments.bogc",
-                           f"0..{cfg.seeds - 1} (accuracy); one state, {cfg.batches} mini-batches (direction)")]
-  shared = [(f"{s:g}", *shared_mean_error(s, draws=5 if cfg.smoke else 200)) for s in (1e-3, 1e-2, 1e-1, 1.0, 100.0)]
-  parts.append("## 1. Two objectives with one true gradient and unequal noise (simulation)\n\n" + _common.table(
+  parts = [
+    _common.heading(
+      "# bogc: direction error, then accuracy",
+      "python -m experiments.bogc",
+      f"0..{cfg.seeds - 1} (accuracy); one state, {cfg.batches} mini-batches (direction)",
+    )
+  ]
+  shared = [
+    (f"{s:g}", *shared_mean_error(s, draws=5 if cfg.smoke else 200))
+    for s in (1e-3, 1e-2, 1e-1, 1.0, 100.0)
+  ]
+  parts.append(
+    "## 1. Two objectives with one true gradient and unequal noise (simulation)\n\n"
+    + _common.table(
       ["evidence_scale", "plain mean", "evidence weights", "ratio"],
-      [(s, f"{p:.3f}", f"{w:.3f}", f"{w / p:.3f}") for s, p, w in shared]))
-  parts.append("\n## 2. Real gradients of the encoders (watch_imu, batch 64, variance over "
-               f"{cfg.parts} parts)\n\nRelative L2 error to the full-batch mean of the fused and own gradients; "
-               "ratio: mean and 95 % interval over mini-batches.\n\n" + _common.table(
-                   ["evidence_scale", "plain mean", "evidence weights", "ratio"], real_gradient_error(cfg, scales)))
+      [(s, f"{p:.3f}", f"{w:.3f}", f"{w / p:.3f}") for s, p, w in shared],
+    )
+  )
+  parts.append(
+    "\n## 2. Real gradients of the encoders (watch_imu, batch 64, variance over "
+    f"{cfg.parts} parts)\n\nRelative L2 error to the full-batch mean of the fused and own gradients; "
+    "ratio: mean and 95 % interval over mini-batches.\n\n"
+    + _common.table(
+      ["evidence_scale", "plain mean", "evidence weights", "ratio"],
+      real_gradient_error(cfg, scales),
+    )
+  )
   parts.append(f"\n## 3. Accuracy\n\n{report.markdown(accuracy(cfg))}\n")
   _common.write("bogc", "\n".join(parts), cfg.smoke)
 

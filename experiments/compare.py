@@ -37,10 +37,19 @@ class Config:
 def run(cfg: Config) -> report.Summary:
   """The comparison, through the public protocol."""
   with tempfile.TemporaryDirectory() as scratch:
-    return protocol.run(protocol.Compare(
-        data=cfg.data, methods=cfg.methods, folds=cfg.folds, seeds=cfg.seeds, epochs=cfg.epochs,
-        out=cfg.out or f"{scratch}/run", resume=cfg.resume, smoke=cfg.smoke),
-        command="python -m experiments.compare")
+    return protocol.run(
+      protocol.Compare(
+        data=cfg.data,
+        methods=cfg.methods,
+        folds=cfg.folds,
+        seeds=cfg.seeds,
+        epochs=cfg.epochs,
+        out=cfg.out or f"{scratch}/run",
+        resume=cfg.resume,
+        smoke=cfg.smoke,
+      ),
+      command="python -m experiments.compare",
+    )
 
 
 def main(argv=None) -> None:
@@ -48,7 +57,9 @@ def main(argv=None) -> None:
   cfg = tyro.cli(Config, args=argv)
   summary = run(cfg)
   claim = f"# compare: {cfg.data}, {cfg.folds} folds x {cfg.seeds} seeds"
-  text = _common.heading(claim, "python -m experiments.compare", f"0..{cfg.seeds - 1} in each of {cfg.folds} folds")
+  text = _common.heading(
+    claim, "python -m experiments.compare", f"0..{cfg.seeds - 1} in each of {cfg.folds} folds"
+  )
   _common.write("compare", f"{text}\n{report.markdown(summary)}\n", cfg.smoke)
 
 

@@ -47,9 +47,17 @@ def accuracy(cfg: Config, data: str, epochs: int) -> report.Summary:
   """One data set under the shared protocol."""
   rows = ("joint", "uniform") if cfg.smoke else ROWS
   with tempfile.TemporaryDirectory() as scratch:
-    return protocol.run(protocol.Compare(
-        data=data, methods=(*rows, f"{__file__}:sharp"), seeds=cfg.seeds, epochs=epochs,
-        out=f"{scratch}/run", smoke=cfg.smoke), command="python -m experiments.mimo")
+    return protocol.run(
+      protocol.Compare(
+        data=data,
+        methods=(*rows, f"{__file__}:sharp"),
+        seeds=cfg.seeds,
+        epochs=epochs,
+        out=f"{scratch}/run",
+        smoke=cfg.smoke,
+      ),
+      command="python -m experiments.mimo",
+    )
 
 
 def subroutine_times(dimension: int, rounds: int, num_objectives: int = 3) -> dict[str, float]:
@@ -65,8 +73,12 @@ def subroutine_times(dimension: int, rounds: int, num_objectives: int = 3) -> di
   weigh = jax.jit(lambda l, s: rule.weigh(l, s)[0])
   start = rule.init(params)
   runs = {"mimo": lambda: weigh(losses, start)}
-  for name, factory in (("mgda", balancing.mgda), ("pcgrad", balancing.pcgrad), ("cagrad", balancing.cagrad),
-                        ("uniform sum", balancing.uniform)):
+  for name, factory in (
+    ("mgda", balancing.mgda),
+    ("pcgrad", balancing.pcgrad),
+    ("cagrad", balancing.cagrad),
+    ("uniform sum", balancing.uniform),
+  ):
     aggregator = factory(num_objectives)
     state = aggregator.init(params)
     step = jax.jit(lambda g, l, s, k, a=aggregator: a.update(g, s, losses=l, key=k)[0])
@@ -86,22 +98,35 @@ def main(argv=None) -> None:
   """Runs all parts and writes one page."""
   cfg = tyro.cli(Config, args=argv)
   train.enable_compilation_cache()
-  parts = [_common.heading("# mimo: two synthetic sets, watch_imu, and what the rule costs",
-                           "python -m experiments.mimo", f"0..{cfg.seeds - 1}")]
-  parts.append("`sharp` is `mimo` with mu = .1. Rates searched per row on validation; test rows opened once. "
-               "The columns A and B (accel, gyro) are the uni-modal heads: running linear probes under `joint` and "
-               "`ogm_ge`, trained with the encoder elsewhere.\n")
+  parts = [
+    _common.heading(
+      "# mimo: two synthetic sets, watch_imu, and what the rule costs",
+      "python -m experiments.mimo",
+      f"0..{cfg.seeds - 1}",
+    )
+  ]
+  parts.append(
+    "`sharp` is `mimo` with mu = .1. Rates searched per row on validation; test rows opened once. "
+    "The columns A and B (accel, gyro) are the uni-modal heads: running linear probes under `joint` and "
+    "`ogm_ge`, trained with the encoder elsewhere.\n"
+  )
   for data, epochs in (("synthetic_2", 15), ("synthetic_1", cfg.epochs), ("watch_imu", 40)):
     summary = accuracy(cfg, data, epochs)
     parts.append(f"## {data}, {epochs} epochs\n\n{report.markdown(summary)}\n")
   dimensions = (10_000,) if cfg.smoke else cfg.dimensions
   times = {d: subroutine_times(d, cfg.rounds) for d in dimensions}
   names = list(next(iter(times.values())))
-  parts.append("## Subroutine time, K = 3, milliseconds (medians, compiled, interleaved)\n\n" + _common.table(
+  parts.append(
+    "## Subroutine time, K = 3, milliseconds (medians, compiled, interleaved)\n\n"
+    + _common.table(
       ["rule", *(f"D = {d:,}" for d in times)],
-      [[n, *(f"{times[d][n]:.3f}" for d in times)] for n in names]))
-  parts.append("\nThe ratio depends on D alone, and the K - 1 further pull-backs of the gradient rules are not in it; "
-               "the abstract's \"~20x\" names neither D nor what is counted.")
+      [[n, *(f"{times[d][n]:.3f}" for d in times)] for n in names],
+    )
+  )
+  parts.append(
+    "\nThe ratio depends on D alone, and the K - 1 further pull-backs of the gradient rules are not in it; "
+    'the abstract\'s "~20x" names neither D nor what is counted.'
+  )
   _common.write("mimo", "\n".join(parts), cfg.smoke)
 
 

@@ -5,8 +5,18 @@ import importlib
 __version__ = "0.1.0"
 
 _NAMESPACES = (
-    "balancing", "core", "data", "encoders", "fusion", "masks", "methods", "metrics", "objectives",
-    "report", "train", "tree",
+  "balancing",
+  "core",
+  "data",
+  "encoders",
+  "fusion",
+  "masks",
+  "methods",
+  "metrics",
+  "objectives",
+  "report",
+  "train",
+  "tree",
 )
 __all__ = [*_NAMESPACES, "__version__"]
 
@@ -15,7 +25,9 @@ def __getattr__(name: str):
   """Loads a namespace on first use, so that `mmfuse --help` does not wait for jax."""
   if name in _NAMESPACES:
     return importlib.import_module(f"mmfuse.{name}")
-  raise AttributeError(f"module 'mmfuse' has no attribute {name!r}; it has: {', '.join(_NAMESPACES)}")
+  raise AttributeError(
+    f"module 'mmfuse' has no attribute {name!r}; it has: {', '.join(_NAMESPACES)}"
+  )
 
 
 def __dir__():

@@ -25,7 +25,10 @@ def test_smoke(name, capsys, tmp_path, monkeypatch):
   assert "| joint |" in printed and "versions: mmfuse" in printed
   assert {p: p.read_bytes() for p in before} == before
   doc = module.__doc__
-  assert all(word in doc for word in ("Claim", "Command:", "Expected:", "--smoke", f"experiments/results/{name}.md"))
+  assert all(
+    word in doc
+    for word in ("Claim", "Command:", "Expected:", "--smoke", f"experiments/results/{name}.md")
+  )
 
 
 def test_overhead_bench(capsys):

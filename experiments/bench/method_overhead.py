@@ -22,14 +22,33 @@ import tyro
 from mmfuse import encoders, fusion, methods, train
 from mmfuse.core import Batch, Clock
 
-ROWS = ("joint", "uniform", "ogm", "ogm_ge", "mimo", "stch", "mmpareto", "mgda", "pcgrad", "cagrad", "bogc")
+ROWS = (
+  "joint",
+  "uniform",
+  "ogm",
+  "ogm_ge",
+  "mimo",
+  "stch",
+  "mmpareto",
+  "mgda",
+  "pcgrad",
+  "cagrad",
+  "bogc",
+)
 # {modality: (row shape, encoder)}; more than two modalities repeat them.
 MODELS = {
-    "conv1d": {"accel": ((100, 3), lambda: encoders.Conv1D(64)), "gyro": ((100, 3), lambda: encoders.Conv1D(64))},
-    "lenet": {"audio": ((112, 112, 1), lambda: encoders.by_name("lenet", (1, 112, 112, 1), np.float32)),
-              "image": ((28, 28, 1), lambda: encoders.by_name("lenet", (1, 28, 28, 1), np.float32))},
-    "resnet18": {"audio": ((257, 188, 1), lambda: encoders.by_name("resnet18", (1, 257, 188, 1), np.float32)),
-                 "visual": ((224, 224, 3), lambda: encoders.by_name("resnet18", (1, 224, 224, 3), np.float32))},
+  "conv1d": {
+    "accel": ((100, 3), lambda: encoders.Conv1D(64)),
+    "gyro": ((100, 3), lambda: encoders.Conv1D(64)),
+  },
+  "lenet": {
+    "audio": ((112, 112, 1), lambda: encoders.by_name("lenet", (1, 112, 112, 1), np.float32)),
+    "image": ((28, 28, 1), lambda: encoders.by_name("lenet", (1, 28, 28, 1), np.float32)),
+  },
+  "resnet18": {
+    "audio": ((257, 188, 1), lambda: encoders.by_name("resnet18", (1, 257, 188, 1), np.float32)),
+    "visual": ((224, 224, 3), lambda: encoders.by_name("resnet18", (1, 224, 224, 3), np.float32)),
+  },
 }
 
 
@@ -48,12 +67,22 @@ class Config:
 def build(cfg: Config):
   """(model, batch) with `modalities` encoders."""
   kinds = list(MODELS[cfg.model].items())
-  chosen = {f"{kinds[i % 2][0]}{'' if i < 2 else i}": kinds[i % 2][1] for i in range(cfg.modalities)}
+  chosen = {
+    f"{kinds[i % 2][0]}{'' if i < 2 else i}": kinds[i % 2][1] for i in range(cfg.modalities)
+  }
   rng = np.random.default_rng(0)
   size = 4 if cfg.smoke else cfg.batch_size
-  batch = Batch({m: jnp.asarray(rng.normal(size=(size, *shape)), jnp.float32) for m, (shape, _) in chosen.items()},
-                jnp.asarray(rng.integers(0, 7, size), jnp.int32),
-                {m: jnp.ones(size, bool) for m in chosen}, jnp.ones(size), jnp.arange(size, dtype=jnp.int32), {})
+  batch = Batch(
+    {
+      m: jnp.asarray(rng.normal(size=(size, *shape)), jnp.float32)
+      for m, (shape, _) in chosen.items()
+    },
+    jnp.asarray(rng.integers(0, 7, size), jnp.int32),
+    {m: jnp.ones(size, bool) for m in chosen},
+    jnp.ones(size),
+    jnp.arange(size, dtype=jnp.int32),
+    {},
+  )
   return fusion.LateFusion({m: make() for m, (_, make) in chosen.items()}, 7), batch
 
 
@@ -62,7 +91,9 @@ class Racer:
 
   def __init__(self, name, model, batch):
     method = methods.METHODS[name](model)
-    self.state = jax.tree.map(jnp.copy, method.init(jax.random.key(0), batch))  # no buffer twice: it is donated
+    self.state = jax.tree.map(
+      jnp.copy, method.init(jax.random.key(0), batch)
+    )  # no buffer twice: it is donated
     clock = Clock(*(jnp.int32(v) for v in (0, 0, 0, 1, 1)))
     self.args = (batch, jax.random.key(1), clock)
     step = jax.jit(method.phases[0].step, donate_argnums=0)
@@ -94,13 +125,26 @@ def measure(cfg: Config) -> dict:
     for name, racer in racers.items():
       laps[name].append(racer.lap(steps))
   plain = racers["joint"]
-  rows = {name: {
-      "flops": round(r.flops / plain.flops, 3), "temp_bytes": round(r.bytes / max(plain.bytes, 1), 3),
+  rows = {
+    name: {
+      "flops": round(r.flops / plain.flops, 3),
+      "temp_bytes": round(r.bytes / max(plain.bytes, 1), 3),
       "time": round(statistics.median(a / b for a, b in zip(laps[name], laps["joint"])), 3),
-      "time_min": round(min(laps[name]) / min(laps["joint"]), 3)} for name, r in racers.items()}
-  return {"model": cfg.model, "modalities": cfg.modalities, "batch_size": len(batch.label), "rounds": rounds,
-          "joint_ms": round(1e3 * statistics.median(laps["joint"]), 3), "load": os.getloadavg()[0],
-          "device": jax.devices()[0].device_kind, "jax": jax.__version__, "rows": rows}
+      "time_min": round(min(laps[name]) / min(laps["joint"]), 3),
+    }
+    for name, r in racers.items()
+  }
+  return {
+    "model": cfg.model,
+    "modalities": cfg.modalities,
+    "batch_size": len(batch.label),
+    "rounds": rounds,
+    "joint_ms": round(1e3 * statistics.median(laps["joint"]), 3),
+    "load": os.getloadavg()[0],
+    "device": jax.devices()[0].device_kind,
+    "jax": jax.__version__,
+    "rows": rows,
+  }
 
 
 def main(argv=None) -> dict:

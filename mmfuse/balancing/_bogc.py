@@ -21,6 +21,8 @@ _FLOOR = 1e-30  # keeps 1 / v finite in float32
 
 
 class BogcState(NamedTuple):
+  """What the calibration decided last, and the moments it keeps."""
+
   weights: jax.Array  # [K], mean over the contested parameters of each objective's weight
   log_evidence: jax.Array  # mean log e there: >> 0 is precision weighting, << 0 the plain mean
   mean: Any  # variance="ema": moving average of the gradients [K, *param]; else ()

@@ -18,6 +18,8 @@ _EPS = 1e-8
 
 
 class CagradState(NamedTuple):
+  """What the search decided last."""
+
   weights: jax.Array  # [K], multiplier of each gradient in the direction
 
 

@@ -10,6 +10,8 @@ from mmfuse.balancing._groups import check_count, everyone
 
 
 class SumState(NamedTuple):
+  """The constant weights, so that every rule is logged alike."""
+
   weights: jax.Array  # [K], 1 (or 1/present) for each present objective
 
 

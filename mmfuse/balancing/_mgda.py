@@ -18,6 +18,8 @@ _RESCALE = ("none", "sum")
 
 
 class MgdaState(NamedTuple):
+  """What the min-norm solver decided last."""
+
   weights: jax.Array  # [K], multiplier of each gradient: simplex weight over s_k
 
 

@@ -19,6 +19,8 @@ _FORMS = ("lse", "hard_max")
 
 
 class MimoState(NamedTuple):
+  """What the smooth maximum decided last."""
+
   weights: jax.Array  # [K], (1, lam * softmax(f / mu)): what each loss was multiplied by
   steps: jax.Array  # int32, steps done; drives schedules where the step passes no clock
 

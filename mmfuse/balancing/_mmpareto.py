@@ -18,6 +18,8 @@ _RESCALE = ("tensor", "encoder")
 
 
 class MmparetoState(NamedTuple):
+  """What the encoders' solvers decided last."""
+
   weights: jax.Array  # [K]: of modality m the k_1 of its encoder; of the fused one the mean k_0
   cosines: jax.Array  # [K], of fused and own gradient in encoder m; entry 0 is their mean
 

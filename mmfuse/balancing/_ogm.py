@@ -20,6 +20,8 @@ _BENCHMARK_EPS = 1e-5  # added to the denominator by the BalanceBenchmark code
 
 
 class OgmState(NamedTuple):
+  """What the discrepancy ratios decided last."""
+
   coefficients: dict[str, jax.Array]  # {modality: scalar in (0, 1]}, multiplier of its gradients
 
 

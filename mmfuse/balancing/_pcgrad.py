@@ -15,6 +15,8 @@ _RESCALE = ("sum", "mean")
 
 
 class PcgradState(NamedTuple):
+  """What the projections came to last."""
+
   weights: jax.Array  # [K], multiplier of each original gradient in the direction
 
 

@@ -16,6 +16,8 @@ _TINY = 1e-20  # inside the logarithm, as in the reference code
 
 
 class StchState(NamedTuple):
+  """Weights, and the nadir the losses are measured against."""
+
   weights: jax.Array  # [K], what each loss was multiplied by
   nadir_sum: jax.Array  # [K], sum of the losses over the averaging epoch
   nadir_count: jax.Array  # [K], batches of that epoch in which the objective was present

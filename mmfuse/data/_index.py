@@ -62,7 +62,8 @@ DATASETS: dict[str, Dataset] = {
   "av_mnist": Dataset(
     _av_mnist,
     "blurred MNIST digits with noisy spoken digits",
-    "70,000 rows; image [28, 28, 1], audio [28, 28, 1] (112 x 112 from the TFDS builder); 10 classes; 55,000/5,000/10,000",
+    "70,000 rows; image and audio [28, 28, 1] (audio 112 x 112 from the TFDS builder); "
+    "10 classes; 55,000/5,000/10,000",
     "CC BY-SA 3.0 (MNIST), CC BY-SA 4.0 (Free Spoken Digit Dataset)",
     "your copies of both, in --data-dir or MMFUSE_DATA_DIR",
   ),

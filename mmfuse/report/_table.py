@@ -157,7 +157,9 @@ def _rich(summary: Summary, shown: list[Column]) -> Any:
       justify="left" if first else "right",
       overflow="fold",
       no_wrap=not first,
-      min_width=min(26, max(len(c.cell(row)) for row in all_rows(summary))) if first and all_rows(summary) else None,
+      min_width=min(26, max(len(c.cell(row)) for row in all_rows(summary)))
+      if first and all_rows(summary)
+      else None,
       max_width=26 if first else None,
     )
   for row in all_rows(summary):

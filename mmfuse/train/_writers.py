@@ -1,4 +1,4 @@
-"""Where a log goes besides `Result.logs`: functions for `fit(on_epoch=...)`. JSON Lines needs nothing installed."""
+"""Where a log goes besides `Result.logs`: functions for `fit(on_epoch=...)`."""
 
 import json
 import os
@@ -10,7 +10,7 @@ Writer = Callable[[dict], None]
 
 
 def jsonl_writer(path: str | os.PathLike) -> Writer:
-  """Appends one line per epoch and run; every line is flushed, so a killed run keeps what it logged."""
+  """Appends one line per epoch and run, at once: a killed run keeps what it logged."""
   file = pathlib.Path(path)
   file.parent.mkdir(parents=True, exist_ok=True)
 
@@ -41,7 +41,8 @@ def tensorboard_writer(folder: str | os.PathLike) -> Writer:
   writers: dict[str, Any] = {}
 
   def write(entry: dict) -> None:
-    run = f"seed{entry['seed']}" + ("" if entry["learning_rate"] is None else f"-lr{entry['learning_rate']:g}")
+    rate = entry["learning_rate"]
+    run = f"seed{entry['seed']}" + ("" if rate is None else f"-lr{rate:g}")
     if run not in writers:
       writers[run] = SummaryWriter(os.path.join(folder, run))
     for name, value in scalars(entry):
