@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from mmfuse import train
-from mmfuse.protocol import _finish
+from mmfuse.protocol import _finish, _search
 from mmfuse.protocol._progress import Progress
 
 from ._helpers import COMMON, MINE, arrays, call, numbers, records
@@ -30,7 +30,7 @@ def _interrupt(monkeypatch, after: int) -> list:
   seen = []
 
   def epoch(self, row, fold, entry):
-    if len(seen) == after:
+    if len(seen) >= after:
       raise KeyboardInterrupt
     seen.append((row.name, entry["seed"], entry["epoch"]))
 
@@ -41,7 +41,8 @@ def _interrupt(monkeypatch, after: int) -> list:
 def test_interrupted_in_a_run_and_between_rows_it_ends_with_the_same_numbers(
   finished, place, monkeypatch, quick
 ):
-  # Inside the second run, after its first epoch: nothing is complete yet.
+  # One run after the other. Inside the second, after its first epoch: nothing is complete yet.
+  monkeypatch.setattr(_search, "cores", lambda: 1)
   _interrupt(monkeypatch, after=3)
   said = call(place, "compare", *OPTIONS, "--checkpoint-seconds", "0")
   assert said.code == 130 and "before the first row was complete" in said.err
@@ -60,6 +61,13 @@ def test_interrupted_in_a_run_and_between_rows_it_ends_with_the_same_numbers(
   assert seen[-1][0] == "uniform"
   assert {r["method"] for r in records(place / "run")} == {"joint"}
   assert "interrupted: 1 of 2 rows" in (place / "run" / "table.md").read_text()
+  assert numbers(place / "run") == numbers(finished.run, ["joint"])
+
+  # Two runs at a time.
+  monkeypatch.setattr(_search, "cores", lambda: 2)
+  seen = _interrupt(monkeypatch, after=3)
+  said = call(place, "compare", *OPTIONS, "--resume", "--checkpoint-seconds", "0")
+  assert said.code == 130 and {r[0] for r in seen} == {"uniform"}
   assert numbers(place / "run") == numbers(finished.run, ["joint"])
 
   seen = _interrupt(monkeypatch, after=1000)
