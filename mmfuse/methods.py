@@ -222,7 +222,18 @@ METHODS: dict[str, Entry] = {
 # fmt: on
 
 # What `compare` runs unless told otherwise.
-DEFAULT = tuple(METHODS)
+DEFAULT = (
+  "unimodal",
+  "late_average",
+  "joint",
+  "uniform",
+  "ogm_ge",
+  "mimo",
+  "mmpareto",
+  "pcgrad",
+  "cagrad",
+  "bogc",
+)
 SMOKE = ("joint", "uniform", "mimo")
 
 

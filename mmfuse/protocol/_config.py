@@ -42,7 +42,7 @@ class Compare:
   """Cross-validation over so many folds (by group where there are groups), not one split."""
   tune: int = 3
   """Trials per method: 3 learning rates; 9 adds 3 values of an own hyper-parameter; 1 = none."""
-  epochs: int = 40
+  epochs: int = 30
   """Passes over the training rows in every run."""
   batch_size: int = 64
   """Rows a step."""

@@ -40,13 +40,14 @@ def records_of(
   for seed in search.seeds:
     saved = read_json(search.path(row, seed, trial, ".json"))
     log = train.RunLog.from_json(saved["log"])
-    state = train.load_weights(search.path(row, seed, trial, ".safetensors"), template)
-    scored = dict(
-      train.evaluate_subsets(method, state, test, metric=metric, subsets=test_subsets(modalities))
-    )
-    full = scored[tuple(modalities)]
     name = metrics.primary(search.splits.task)
-    by_subset = {subset: heads[FUSED][name] for subset, heads in scored.items()}
+    full, by_subset = {}, {}  # a run that diverged before any usable epoch has no score
+    if log.selected_epoch >= 0:
+      state = train.load_weights(search.path(row, seed, trial, ".safetensors"), template)
+      subsets = test_subsets(modalities)
+      scored = train.evaluate_subsets(method, state, test, metric=metric, subsets=subsets)
+      by_subset = {subset: heads[FUSED][name] for subset, heads in scored}
+      full = dict(scored)[tuple(modalities)]
     out.append(
       {
         "method": row.name,
@@ -58,7 +59,7 @@ def records_of(
         "tuning": {k: choice[k] for k in ("rates", "trials", "hyper", "edge", "spread")},
         "validation": validation_scores(log, name, modalities),
         "test": {h: full[h][name] if h in full else None for h in (FUSED, *modalities)},
-        "scores": {"test": full[FUSED]},
+        "scores": {"test": full.get(FUSED, {})},
         "contribution": contribution(by_subset, modalities),
         "seconds_per_step": _step_seconds(log),
         "parameters": sum(int(np.prod(x.shape)) for x in jax.tree.leaves(template.params)),
@@ -75,7 +76,7 @@ def contribution(
   scores: Mapping[tuple[str, ...], float], modalities: tuple[str, ...]
 ) -> dict[str, float]:
   """{modality: what the fused prediction loses without it}; nothing to say of a single modality."""
-  return metrics.contribution(scores) if len(modalities) > 1 else {}
+  return metrics.contribution(scores) if scores and len(modalities) > 1 else {}
 
 
 def _step_seconds(log: train.RunLog) -> float:
