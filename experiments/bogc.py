@@ -27,7 +27,7 @@ from mmfuse.core import Clock
 @dataclasses.dataclass(frozen=True)
 class Config:
   seeds: int = 5
-  epochs: int = 40
+  epochs: int = 30
   batches: int = 40
   """Mini-batches drawn for the direction error."""
   parts: int = 8

@@ -110,7 +110,7 @@ def main(argv=None) -> None:
     "The columns A and B (accel, gyro) are the uni-modal heads: running linear probes under `joint` and "
     "`ogm_ge`, trained with the encoder elsewhere.\n"
   )
-  for data, epochs in (("synthetic_2", 15), ("synthetic_1", cfg.epochs), ("watch_imu", 40)):
+  for data, epochs in (("synthetic_2", 15), ("synthetic_1", cfg.epochs), ("watch_imu", 30)):
     summary = accuracy(cfg, data, epochs)
     parts.append(f"## {data}, {epochs} epochs\n\n{report.markdown(summary)}\n")
   dimensions = (10_000,) if cfg.smoke else cfg.dimensions

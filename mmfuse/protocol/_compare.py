@@ -23,7 +23,7 @@ from mmfuse.protocol._search import TRIAL_SEEDS, Diverged, Search
 from mmfuse.protocol._store import FORMAT, Store, read_json, versions, write_json
 
 SMOKE_ROWS = 96
-TIMING_SECONDS = 30.0  # after which no further round of step times is begun
+TIMING_SECONDS = 15.0
 COST = {"aggregator": 1.8, "weighting": 1.1, "modulator": 1.1}  # of a step, over a plain one
 
 

@@ -92,9 +92,6 @@ class Search:
       for seed, trial in missing:
         by_program.setdefault(id(self.method(row, trial)), []).append((seed, trial))
       groups = list(by_program.values())
-    if groups and id(self.method(row, groups[0][0][1])) not in self._compiled:
-      self._train(row, groups[0])  # alone: it compiles what the others use
-      self._compiled.add(id(self.method(row, groups.pop(0)[0][1])))
     self._train_all(row, groups)
     return [
       train.RunLog.from_json(read_json(self.path(row, s, t, ".json"))["log"]) for s, t in wanted
@@ -106,10 +103,21 @@ class Search:
       for group in groups:
         self._train(row, group)
       return
-    for group in groups:
-      self.method(row, group[0][1])  # built here, so that the threads only read
+    compiled = threading.Event()  # by the first run, in its first epoch; the others wait for it
+    programs = {id(self.method(row, group[0][1])) for group in groups}
+    if programs <= self._compiled:
+      compiled.set()
+
+    def train_one(group):
+      if group is not groups[0]:
+        compiled.wait()
+      try:
+        self._train(row, group, compiled)
+      finally:
+        compiled.set()
+
     with ThreadPoolExecutor(cores()) as pool:
-      waiting = [pool.submit(self._train, row, group) for group in groups]
+      waiting = [pool.submit(train_one, group) for group in groups]
       try:
         for future in waiting:
           future.result()
@@ -118,13 +126,18 @@ class Search:
         pool.shutdown(cancel_futures=True)
         self._stop.clear()
         raise
+    self._compiled |= programs
 
-  def _epoch(self, row: Row, entry: dict) -> None:
+  def _epoch(self, row: Row, entry: dict, compiled: threading.Event | None) -> None:
     if self._stop.is_set():
       raise KeyboardInterrupt
+    if compiled is not None:
+      compiled.set()
     self.progress(row, self.fold, entry)
 
-  def _train(self, row: Row, group: list[tuple[int, Trial]]) -> None:
+  def _train(
+    self, row: Row, group: list[tuple[int, Trial]], compiled: threading.Event | None = None
+  ) -> None:
     cfg, (seed, trial) = self.cfg, group[0]
     method = self.method(row, trial)
     checkpoint = self.path(row, seed, trial, ".checkpoint")
@@ -139,7 +152,7 @@ class Search:
       patience=cfg.patience,
       checkpoint_dir=str(checkpoint),
       checkpoint_seconds=cfg.checkpoint_seconds,
-      on_epoch=lambda entry: self._epoch(row, entry),
+      on_epoch=lambda entry: self._epoch(row, entry, compiled),
     )
     for i, (seed, trial) in enumerate(group):
       train.save_weights(self._ready(self.path(row, seed, trial, ".safetensors")), result.state(i))
