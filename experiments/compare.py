@@ -59,7 +59,7 @@ def main(argv=None) -> None:
   summary = run(cfg)
   where = "" if cfg.folds is None else f" in each of {cfg.folds} folds"
   text = _common.heading(
-    f"# compare: {cfg.data}", "python -m experiments.compare", f"0..{cfg.seeds - 1}{where}"
+    f"# compare: {cfg.data}", summary.info["command"], f"0..{cfg.seeds - 1}{where}"
   )
   _common.write("compare", f"{text}\n{report.markdown(summary)}\n", cfg.smoke)
 
