@@ -6,10 +6,11 @@ Claims: (1) on synthetic_2, where the dominant modality is memorised fast, MIMO 
   the counter-example; (3) its weights cost O(M) scalars, min-norm and projection rules O(K D).
 Paper: Fernando et al., arXiv 2511.06686, 2025; reconstructed from the abstract. The paper's own tables
   were not seen: no "paper" column. Its abstract says "up to ~20x" less subroutine time.
-Command: python -m experiments.mimo              (about 9 minutes on 2 cores)
-         python -m experiments.mimo --smoke      (under a minute)
-Expected: synthetic_2 fused about .92 joint, .96 uniform and mimo, B's head .63 / .79 / .80;
-  synthetic_1 .88 / .90 / .89; watch_imu: no difference between rules beyond noise.
+Command: python -m experiments.mimo              (about 10 minutes on 2 idle cores)
+         python -m experiments.mimo --smoke      (a minute)
+Expected: synthetic_2 fused .93 joint, .96 uniform and mimo (beyond noise), B's head .72 / .84 / .83;
+  synthetic_1 .91 joint, .91 uniform and mimo, .90 with mu = .1 (the counter-example);
+  watch_imu: mimo within noise of joint and uniform.
 Results: experiments/results/mimo.md.
 """
 
