@@ -78,10 +78,6 @@ class Search:
     hyper = "" if not trial.hyper else "-" + "-".join(f"{k}{v}" for k, v in trial.hyper)
     return self.store.run_path(row.slug, self.fold, seed, f"lr{trial.rate:.6g}{hyper}", suffix)
 
-  def run(self, row: Row, seed: int, trial: Trial) -> train.RunLog:
-    """One run: found on disk, continued from its checkpoint, or trained."""
-    return self.runs(row, [(seed, trial)])[0]
-
   def runs(self, row: Row, wanted: list[tuple[int, Trial]]) -> list[train.RunLog]:
     """Several runs; on an accelerator those of one program go together."""
     missing = [(s, t) for s, t in wanted if not self.path(row, s, t, ".json").exists()]

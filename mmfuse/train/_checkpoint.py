@@ -77,12 +77,10 @@ class Checkpointer:
                     "trying the one before", stacklevel=4)
       return None
 
-  def close(self, remove: bool = False) -> None:
-    """Releases the manager; `remove` deletes the folder of a finished run."""
+  def close(self) -> None:
+    """Releases the manager, where one was made."""
     if "_manager" in vars(self):
       self._manager.close()
-    if remove:
-      shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def _named(state: State) -> dict[str, Any]:
