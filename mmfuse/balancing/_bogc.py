@@ -14,7 +14,7 @@ from mmfuse import tree
 from mmfuse.balancing import _groups
 from mmfuse.balancing._base import Aggregator
 
-_MODES = ("calibrated", "belief", "single")
+MODES = ("calibrated", "belief", "single")
 _VARIANCES = ("ema", "parts")
 _RESCALE = ("none", "sum")
 _FLOOR = 1e-30  # keeps 1 / v finite in float32
@@ -67,7 +67,7 @@ def evidence_weights(
     evidence_scale: e = evidence_scale / v; its size relative to 1 is what matters.
     present: bool [K]; absent objectives get 0 and K counts the present ones.
   """
-  _groups.check_choice("mode", mode, _MODES)
+  _groups.check_choice("mode", mode, MODES)
   e = evidence(var, evidence_scale)
   here = _column(present, e)
   count = jnp.maximum(here.sum(0, keepdims=True), 1).astype(e.dtype)
@@ -115,7 +115,7 @@ def aggregate_by_bogc(
   """
   num_objectives = _groups.check_count(num_objectives)
   _groups.check_choice("variance", variance, _VARIANCES)
-  _groups.check_choice("mode", mode, _MODES)
+  _groups.check_choice("mode", mode, MODES)
   _groups.check_choice("rescale", rescale, _RESCALE)
   if not 0 <= decay < 1:
     raise ValueError(f"decay must lie in [0, 1), got {decay}")

@@ -22,6 +22,7 @@ def laplace_posterior(
   prior_variance: float = 5e-3,
   prior_mean: jax.Array | None = None,
   prior_precision: jax.Array | None = None,
+  weight: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
   r"""Gaussian posterior of a softmax layer around `weights`: (mean [C (d+1)], covariance).
 
@@ -36,6 +37,7 @@ def laplace_posterior(
     prior_variance: gamma > 0, P = I / gamma (ancestor: 5e-4 to 5e-3).
     prior_mean: m [C (d+1)], default 0.
     prior_precision: P, in place of I / gamma.
+    weight: [B] of the rows' cross-entropies, default 1; rows of weight 0 do not count.
 
   The cost is O((C (d + 1))^3).
   """
@@ -47,8 +49,10 @@ def laplace_posterior(
     precision = prior_precision
   outer = probabilities[:, :, None] * probabilities[:, None, :]
   spread = jax.vmap(jnp.diag)(probabilities) - outer  # [B, C, C]
-  curvature = jnp.einsum("bij,bk,bl->ikjl", spread, inputs, inputs).reshape(flat.size, flat.size)
   residual = probabilities - jax.nn.one_hot(label, classes, dtype=weights.dtype)
+  if weight is not None:
+    spread, residual = spread * weight[:, None, None], residual * weight[:, None]
+  curvature = jnp.einsum("bij,bk,bl->ikjl", spread, inputs, inputs).reshape(flat.size, flat.size)
   # Lambda^{-1} (H W - dCE + P m): the Newton step without subtracting P W from itself.
   target = curvature @ flat - (residual.T @ inputs).reshape(classes * width)
   if prior_mean is not None:
@@ -83,7 +87,15 @@ def gradient_moments(
   """
   width = features.shape[1] + 1
   drawn = mean[None] + normals @ jnp.linalg.cholesky(covariance).T
-  layers = drawn.reshape(normals.shape[0], -1, width)
+  return moments_of_draws(
+    drawn.reshape(normals.shape[0], -1, width), features, label, power=power
+  )
+
+
+def moments_of_draws(
+  layers: jax.Array, features: jax.Array, label: jax.Array, *, power: float = 1.0
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """The moments of `gradient_moments` from drawn last layers [S, C, d + 1]."""
   logits = jnp.einsum("bd,scd->sbc", with_bias(features), layers)
   target = jax.nn.one_hot(label, layers.shape[1], dtype=features.dtype)
   gradients = jnp.einsum("sbc,scd->sbd", jax.nn.softmax(logits) - target[None], layers[:, :, :-1])
@@ -92,6 +104,61 @@ def gradient_moments(
   second = jnp.maximum(jnp.mean((gradients - first[None]) ** 2, axis=0), 1e-8) ** power
   loss = -jnp.mean(jnp.sum(jax.nn.log_softmax(logits) * target[None], axis=-1))
   return first, second, loss
+
+
+def last_layer_draws(
+  weights: jax.Array,
+  features: jax.Array,
+  label: jax.Array,
+  normals: jax.Array,
+  *,
+  weight: jax.Array,
+  prior_variance: float,
+  prior: str = "current",
+  posterior: str = "full",
+) -> jax.Array:
+  r"""Last layers [S, C, d + 1] drawn from the Laplace posterior around W [C, d + 1].
+
+  Mean W - Lambda^{-1} (d CE / d W + P (W - m)), covariance Lambda^{-1}, Lambda = H + P, P = I / gamma,
+  H the curvature of the weighted sum of cross-entropies.
+
+  Args:
+    weights, features [B, d], label [B]: as in `laplace_posterior`.
+    normals: z [S, C, d + 1].
+    weight: [B], 0 for rows that do not count.
+    prior_variance: gamma > 0.
+    prior: "current": m = W, the posterior stays around the learned point; "zero": m = 0, which with
+      a small gamma forgets it.
+    posterior: "full": H as it is, O((C (d + 1))^3); "kronecker": H ~ \sum_b (diag p - p p^T) (x)
+      \sum_b h h^T / \sum_b w_b, O(C^3 + d^3); "diagonal": the diagonal of H.
+  """
+  classes, width = weights.shape
+  centre = weights if prior == "current" else jnp.zeros_like(weights)
+  if posterior == "full":
+    mean, covariance = laplace_posterior(
+      weights, features, label, prior_variance=prior_variance, prior_mean=centre.reshape(-1),
+      weight=weight,
+    )
+    flat = normals.reshape(normals.shape[0], -1) @ jnp.linalg.cholesky(covariance).T
+    return (mean[None] + flat).reshape(-1, classes, width)
+  inputs = with_bias(features)
+  chance = jax.nn.softmax(inputs @ weights.T)
+  residual = (chance - jax.nn.one_hot(label, classes, dtype=weights.dtype)) * weight[:, None]
+  slope = residual.T @ inputs + (weights - centre) / prior_variance
+  if posterior == "diagonal":
+    spread = (chance * (1.0 - chance) * weight[:, None]).T @ inputs**2
+    precision = spread + 1.0 / prior_variance
+    return (weights - slope / precision)[None] + normals / jnp.sqrt(precision)[None]
+  held = chance * weight[:, None]
+  outer, left = jnp.linalg.eigh(jnp.diag(held.sum(0)) - held.T @ chance)
+  inner, right = jnp.linalg.eigh((inputs * weight[:, None]).T @ inputs)
+  rows = jnp.maximum(weight.sum(), 1.0)
+  # Both factors are positive; what eigh returns below zero is rounding.
+  product = jnp.maximum(outer, 0.0)[:, None] * jnp.maximum(inner, 0.0)[None] / rows
+  precision = product + 1.0 / prior_variance
+  step = left @ ((left.T @ slope @ right) / precision) @ right.T
+  spread = jnp.einsum("ci,sij,dj->scd", left, normals / jnp.sqrt(precision)[None], right)
+  return (weights - step)[None] + spread
 
 
 def precision_weighted(mean: jax.Array, var: jax.Array) -> jax.Array:

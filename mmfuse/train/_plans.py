@@ -6,6 +6,9 @@ stacked  heads pulled back once per objective; encoders once per objective that 
          own, and once more for all own objectives together, whose cotangents do not overlap: two
          passes through the encoders whatever the number of modalities (docs/design.md, section 4);
 general  one full backward pass per objective.
+
+And, another algorithm: features, where the rule combines the gradients with respect to the features
+and one backward pass through the encoders follows.
 """
 
 from collections.abc import Callable, Sequence
@@ -148,6 +151,35 @@ def stacked_gradients(forward: Forward, params: dict):
   probe_gradient = {**probe_rest, **jax.tree.map(jnp.zeros_like, encoders)}
   rows = {**_stack(head_rows), **_stack(encoder_rows)}
   return jnp.stack(losses), _order(rows, params), _order(probe_gradient, params), aux
+
+
+def feature_labels(forward: Forward, separable: bool) -> dict[str, tree.Label]:
+  """{modality: the label of its features}: its own loss and those of no modality reach them."""
+  rows = {m: tuple(k for k, n in enumerate(forward.names) if n == m or n not in forward.modalities)
+          for m in forward.modalities}
+  return {m: tree.Label(m, "encoder", rows[m] if separable else None) for m in forward.modalities}
+
+
+def feature_gradient(forward: Forward, params: dict, aggregate: Callable[..., tuple[Any, Any]]):
+  """-> (losses [K], gradient, aux, what the rule carried): rows {m: [K, B, D]} -> {m: [B, D]}.
+
+  Heads get the sum of the gradients of all losses, and the probe's.
+  """
+  encoders, rest = split_params(params, forward.modalities)
+  features, pull_encoders, stats = jax.vjp(
+      lambda e: forward.encode({**rest, **e}), encoders, has_aux=True)
+  (losses, probe), pull_heads, aux = jax.vjp(
+      lambda r, f: forward.heads({**encoders, **r}, f, stats), rest, features, has_aux=True)
+  if set(features) != set(forward.modalities) or any(
+      not hasattr(f, "ndim") for f in features.values()):
+    raise ValueError("aggregate_on='features' needs one array of features per modality, got "
+                     f"{jax.tree.structure(features)}")
+  pulled = [pull_heads((_one_hot(losses, k), jnp.zeros_like(probe))) for k in range(len(losses))]
+  stacked = jnp.stack(losses)
+  combined, carried = aggregate(stacked, _stack([p[1] for p in pulled]), features, aux)
+  everything = pull_heads((tuple(jnp.ones_like(l) for l in losses), jnp.ones_like(probe)))[0]
+  grads = {**everything, **pull_encoders(combined)[0]}
+  return stacked, _order(grads, params), aux, carried
 
 
 def _order(updates: dict, params: dict) -> dict:

@@ -30,9 +30,16 @@ def _as_objective(objective: Any) -> Objective:
   return Objective(lambda batch, outputs: (), apply)
 
 
-def _wants_forward(objective: Any) -> bool:
-  fn = objective.apply if isinstance(objective, Objective) else objective
-  return "forward" in inspect.signature(fn).parameters
+# What an objective gets by naming it: the model itself, in evaluation mode. Those that go through
+# the encoders make a loss depend on all of them, which the stacked plan cannot see.
+HANDLES = ("forward", "encode", "heads")
+THROUGH_ENCODERS = ("forward", "encode")
+
+
+def _wanted(fn: Any) -> tuple[str, ...]:
+  """Which of the handles a function names."""
+  fn = fn.apply if isinstance(fn, Objective) else fn
+  return tuple(h for h in HANDLES if h in inspect.signature(fn).parameters)
 
 
 def supervised(
@@ -45,23 +52,33 @@ def supervised(
     perturb: Callable[..., dict] | None = None,
     parts: int = 1,
     plan: str = "auto",
+    aggregate_on: str = "parameters",
     coast: bool = False,
     predict: Callable[[Outputs, dict], Outputs] | None = None,
+    name: str = "train",
 ) -> Method:
   """A `Method` that minimises `objectives` of `model` under a balancing rule.
 
   Args:
     model: the contract of `core.Model` (`fusion.LateFusion`, `fusion.from_linen(...)`).
-    objectives: `fn(outputs, batch, **extra) -> {name: scalar}` or an `Objective` with memory.
+    objectives: `fn(outputs, batch, **extra) -> {name: scalar}` or an `Objective` with memory. Of
+      the model in evaluation mode it may name `forward(inputs, mask) -> Outputs`, `encode(inputs,
+      mask) -> features` and `heads(features, mask) -> Outputs`, all differentiable.
     tx: any Optax transform, modulators included; `train.sgd()` if None.
     aggregator: a rule on the K losses or gradients; None minimises their sum.
     augment: `(batch, key) -> batch`, inside the compiled step.
-    perturb: `(features, batch, key, clock) -> features`, between encoders and heads.
+    perturb: `(features, batch, key, clock) -> features`, between encoders and heads. It may name
+      `heads(features, mask) -> Outputs`, and return `(features, batch)` to change the rows' weights.
     parts: S row groups per objective, for rules that need a variance (batch norm couples them).
     plan: "auto" takes the cheapest exact one; or "sum", "weights", "stacked", "general".
+    aggregate_on: "parameters": exact; "features": the rule sees the gradients [K, B, D_m] of the
+      losses with respect to the features, and one backward pass through the encoders follows: about
+      the cost of a plain step, and another algorithm (MGDA-UB, BOGC's route 1). Heads keep their
+      plain gradients.
     coast: let momentum and decay move an encoder that is absent from a whole batch.
     predict: `(outputs, mask) -> outputs`: how this method's own prediction is made, if not by the
       fused head.
+    name: of the phase, of its optimiser state `opt[name]` and, with "objective", of its memory.
 
   Uni-modal heads that no objective trains are fitted on `stop_gradient(features)`, a running linear
   probe that leaves the rule's gradients as they are. `scores` come from the additive split of the
@@ -84,13 +101,21 @@ def supervised(
     raise ValueError("plan='sum' takes neither an aggregator nor parts")
   if plan == "weights" and (not isinstance(aggregator, balancing.Weighting) or parts > 1):
     raise ValueError("plan='weights' needs a balancing.Weighting and parts=1")
-  if plan == "stacked" and _wants_forward(objectives):
-    raise ValueError("an objective that calls `forward` cannot use the stacked plan; "
-                     "use plan='general'")
+  if aggregate_on not in ("parameters", "features"):
+    raise ValueError(f"aggregate_on must be 'parameters' or 'features', got {aggregate_on!r}")
+  if aggregate_on == "features":
+    if aggregator is None or isinstance(aggregator, balancing.Weighting) or parts > 1:
+      raise ValueError("aggregate_on='features' is for an aggregator of gradients, with parts=1")
+    if plan != "auto":
+      raise ValueError("aggregate_on='features' is a plan of its own; leave plan='auto'")
+  through = [h for h in _wanted(objectives) if h in THROUGH_ENCODERS]
+  if through and (plan == "stacked" or aggregate_on == "features"):
+    what = "the stacked plan; use plan='general'" if plan == "stacked" else "aggregate_on='features'"
+    raise ValueError(f"an objective that calls `{through[0]}` cannot use {what}")
   tx = optax.with_extra_args_support(tx if tx is not None else _default_tx())
-  spine = _Spine(model, _as_objective(objectives), _wants_forward(objectives), tx, aggregator,
-                 augment, perturb, parts, plan, coast)
-  return Method(spine.init, _Predict(model, predict), (Phase("train", spine.step),), {
+  spine = _Spine(model, _as_objective(objectives), _wanted(objectives), tx, aggregator, augment,
+                 perturb, parts, "features" if aggregate_on == "features" else plan, coast, name)
+  return Method(spine.init, _Predict(model, predict), (Phase(name, spine.step),), {
       "diagnose": _Gradients(model, perturb, True), "gradients": _Gradients(model, perturb, False)})
 
 
@@ -149,8 +174,8 @@ class _Gradients:
   def __call__(self, state: State, batch: Batch, key: jax.Array, clock: Clock):
     if not _is_supervised(batch.label):
       return {}
-    spine = _Spine(self.model, _as_objective(_every_head), False, optax.identity(), None,
-                   None, self.perturb, 1, "auto", True)
+    spine = _Spine(self.model, _as_objective(_every_head), (), optax.identity(), None,
+                   None, self.perturb, 1, "auto", True, "train")
     batch, state = spine._batch(batch), state._replace(memory={"objective": ()})
     forward, labels, separable = spine._plans(state, batch, key, clock, probe=False)
     pull = _plans.stacked_gradients if separable else _plans.general_gradients
@@ -161,11 +186,13 @@ class _Gradients:
 class _Spine:
   """The functions of a supervised method; holds only what `supervised` was given."""
 
-  def __init__(self, model, objective, wants_forward, tx, aggregator, augment, perturb, parts, plan,
-               coast):
-    self.model, self.objective, self.wants_forward = model, objective, wants_forward
+  def __init__(self, model, objective, wanted, tx, aggregator, augment, perturb, parts, plan,
+               coast, name):
+    self.model, self.objective, self.wanted = model, objective, wanted
     self.tx, self.aggregator, self.augment, self.perturb = tx, aggregator, augment, perturb
-    self.parts, self.plan, self.coast = parts, plan, coast
+    self.parts, self.plan, self.coast, self.name = parts, plan, coast, name
+    self.memory = "objective" if name == "train" else f"objective/{name}"
+    self.through_encoders = any(h in THROUGH_ENCODERS for h in wanted)
     self.modalities = tuple(sorted(model.modalities))
 
   # What a step sees of a batch.
@@ -183,8 +210,11 @@ class _Spine:
     outputs = jax.eval_shape(lambda: _eval(self.model, params, stats, batch.inputs, batch.mask))
     opt = {"tx": self.tx.init(params)}
     if self.aggregator is not None:
-      opt["aggregator"] = self.aggregator.init(params)
-    return State(params, stats, {"train": opt}, {"objective": self.objective.init(batch, outputs)})
+      like = params if self.plan != "features" else jax.tree.map(
+          lambda f: jnp.zeros(f.shape, f.dtype), dict(outputs.features))
+      opt["aggregator"] = self.aggregator.init(like)
+    return State(
+        params, stats, {self.name: opt}, {self.memory: self.objective.init(batch, outputs)})
 
   def _forward(self, state: State, batch: Batch, key: jax.Array, clock: Clock, objective=None,
                probe=True):
@@ -192,45 +222,68 @@ class _Spine:
     objective = objective or self.objective
     dropout, noise, loss_key = jax.random.split(key, 3)
     rngs = {"dropout": dropout}
-    memory = state.memory["objective"]
-    place = jnp.arange(batch.weight.shape[0])
-    groups = [batch] if self.parts == 1 else [
-        batch._replace(weight=jnp.where(place % self.parts == s, batch.weight, 0.0))
-        for s in range(self.parts)]
+    memory = state.memory[self.memory]
+    perturbing = () if self.perturb is None else _wanted(self.perturb)
     names: list[str] = []
+
+    def evaluated(params, stats):
+      """The model in evaluation mode, for objectives and perturbations that ask for it."""
+      variables = {"params": params, "batch_stats": stats}
+      options = {"train": False, "rngs": None}
+      return {
+          "forward": lambda inputs, mask: _eval(
+              self.model, params, stats, *_view(self.modalities, inputs, mask)),
+          "encode": lambda inputs, mask: self.model.encode(
+              variables, *_view(self.modalities, inputs, mask), **options)[0],
+          "heads": lambda features, mask: self.model.heads(variables, features, mask, **options)[0]}
 
     def encode(params):
       variables = {"params": params, "batch_stats": state.stats}
       features, stats = self.model.encode(
           variables, batch.inputs, batch.mask, train=True, rngs=rngs)
+      rows = (batch.weight, batch.mask)
       if self.perturb is not None:
-        features = self.perturb(features, batch, key=noise, clock=clock)
-      return features, stats
+        handles = evaluated(params, stats)
+        features = self.perturb(features, batch, key=noise, clock=clock,
+                                **{h: handles[h] for h in perturbing})
+        if isinstance(features, tuple):
+          features, changed = features
+          rows = (changed.weight, changed.mask)
+      return features, (stats, rows)
 
-    def heads(params, features, stats):
+    def heads(params, features, carried):
+      stats, (weight, mask) = carried
+      seen = batch._replace(weight=weight, mask=mask)
+
       def apply(features, params=params):
         variables = {"params": params, "batch_stats": stats}
-        return self.model.heads(variables, features, batch.mask, train=True, rngs=rngs)
+        return self.model.heads(variables, features, mask, train=True, rngs=rngs)
 
       outputs, new_stats = apply(features)
-      extra = {"key": loss_key, "clock": clock}
-      if self.wants_forward:
-        extra["forward"] = lambda inputs, mask: _eval(
-            self.model, params, state.stats, *_view(self.modalities, inputs, mask))
-      losses, carried = [], memory
-      for group in groups:
-        named, carried = objective.apply(outputs, group, carried, **extra)
+      handles = evaluated(params, stats)
+      extra = {"key": loss_key, "clock": clock, **{h: handles[h] for h in self.wanted}}
+      losses, kept = [], memory
+      for group in self._groups(seen):
+        named, kept = objective.apply(outputs, group, kept, **extra)
         names[:] = list(named)
         losses += [l.astype(jnp.float32) for l in named.values()]
       probed = jnp.zeros((), jnp.float32)
       untrained = [m for m in sorted(outputs.unimodal_logits) if m not in names]
       if probe and untrained and _is_supervised(batch.label):
         free = apply(jax.lax.stop_gradient(features), self._probed(params))[0]
-        fit = objectives_lib.unimodal(free, batch)
+        fit = objectives_lib.unimodal(free, seen)
         probed = sum((fit[m] for m in untrained), probed)
-      return (tuple(losses), probed), (outputs, new_stats, carried)
+      return (tuple(losses), probed), (outputs, new_stats, kept)
 
     return encode, heads, names
+
+  def _groups(self, batch: Batch) -> list[Batch]:
+    """The batch as `parts` batches, by the weights of its rows."""
+    if self.parts == 1:
+      return [batch]
+    place = jnp.arange(batch.weight.shape[0])
+    return [batch._replace(weight=jnp.where(place % self.parts == s, batch.weight, 0.0))
+            for s in range(self.parts)]
 
   def _probed(self, params):
     """Gradients for the uni-modal heads alone: what the rule's losses reach is the rule's."""
@@ -246,7 +299,7 @@ class _Spine:
     if not rows:
       return forward, tree.label_leaves(state.params, self.modalities), False
     labels, separable = _plans.structure(forward, state.params)
-    return forward, labels, separable and not self.wants_forward
+    return forward, labels, separable and not self.through_encoders
 
   def _present(self, names, batch):
     rows = batch.weight > 0
@@ -263,7 +316,8 @@ class _Spine:
     if isinstance(self.aggregator, balancing.Weighting) and self.parts == 1:
       return "weights"
     if not separable:
-      cause = "the objective calls `forward`" if self.wants_forward else (
+      calls = [h for h in self.wanted if h in THROUGH_ENCODERS]
+      cause = f"the objective calls `{calls[0]}`" if calls else (
           "the model is not separable by modality")
       warnings.warn(f"{cause}: one full backward pass per objective", stacklevel=2)
     return "stacked" if separable else "general"
@@ -274,11 +328,11 @@ class _Spine:
     if self.augment is not None:
       batch = self.augment(batch, augment_key)
     batch = self._batch(batch)
-    needs_rows = self._choose(True) in ("stacked", "general")
+    needs_rows = self._choose(True) in ("stacked", "general", "features")
     forward, labels, separable = self._plans(state, batch, forward_key, clock, rows=needs_rows)
     plan = self._choose(separable)
     present = self._present(forward.names, batch)
-    opt = dict(state.opt["train"])
+    opt = dict(state.opt[self.name])
     context = {"present": present, "labels": labels, "key": rule_key, "clock": clock,
                "label": batch.label, "weight": batch.weight, "mask": batch.mask}
 
@@ -289,6 +343,14 @@ class _Spine:
           forward, state.params,
           lambda l, aux: self.aggregator.weigh(l, opt["aggregator"], state.params, value=l.sum(),
                                                **context, **self._seen(aux[0], batch)))
+    elif plan == "features":
+      context["labels"] = _plans.feature_labels(forward, separable)
+      losses, grads, aux, opt["aggregator"] = _plans.feature_gradient(
+          forward, state.params,
+          lambda l, rows, features, aux: self.aggregator.update(
+              rows, opt["aggregator"], features, losses=l, value=l.sum(),
+              heads=state.params.get(tree.HEADS, {}), **context, **self._seen(aux[0], batch)))
+      context["labels"] = labels
     else:
       pull = _plans.stacked_gradients if plan == "stacked" else _plans.general_gradients
       losses, rows, probe, aux = pull(forward, state.params)
@@ -313,7 +375,8 @@ class _Spine:
     if not self.coast:
       updates = _freeze_absent(updates, labels, batch.mask)
     params = optax.apply_updates(state.params, updates)
-    new = State(params, stats, {**state.opt, "train": opt}, {**state.memory, "objective": memory})
+    new = State(
+        params, stats, {**state.opt, self.name: opt}, {**state.memory, self.memory: memory})
     if plan == "weights" and self.aggregator.after is not None:
       after = jnp.stack(_plans.run(forward, params)[0][0])
       opt["aggregator"] = self.aggregator.after(after, opt["aggregator"])
