@@ -18,8 +18,15 @@ from mmfuse import data, metrics, report, train
 from mmfuse.protocol import _finish
 from mmfuse.protocol._config import Compare, UsageError, own_sources
 from mmfuse.protocol._progress import Progress, duration
-from mmfuse.protocol._rows import Row, checked_model, encoder_choices, make_rows, try_settings
-from mmfuse.protocol._search import TRIAL_SEEDS, Diverged, Search
+from mmfuse.protocol._rows import (
+  Row,
+  checked_model,
+  encoder_choices,
+  make_rows,
+  method_words,
+  try_settings,
+)
+from mmfuse.protocol._search import Diverged, Search
 from mmfuse.protocol._store import FORMAT, Store, read_json, versions, write_json
 
 SMOKE_ROWS = 96
@@ -116,6 +123,7 @@ def _info(cfg: Compare, table: data.Table, command: str) -> dict[str, Any]:
   return {
     "format": FORMAT,
     "config": json.loads(json.dumps(cfg.numeric())),  # as it will be read back
+    "methods": method_words(cfg),
     "sources": own_sources(cfg),
     "data_fingerprint": table.fingerprint,
     "versions": versions(),
@@ -136,7 +144,8 @@ def _check_select(select: str, table: data.Table) -> None:
 
 
 def _runs_per_row(row: Row, cfg: Compare) -> int:
-  return len(row.trials(cfg)) * min(TRIAL_SEEDS, cfg.seeds) + max(0, cfg.seeds - TRIAL_SEEDS)
+  trial_seeds = min(cfg.trial_seeds, cfg.seeds)
+  return len(row.trials(cfg)) * trial_seeds + cfg.seeds - trial_seeds
 
 
 def remaining(cfg: Compare, rows: list[Row], searches: Mapping[Any, Search]) -> dict[str, int]:

@@ -42,6 +42,8 @@ class Compare:
   """Cross-validation over so many folds (by group where there are groups), not one split."""
   tune: int = 3
   """Trials per method: 3 learning rates; 9 adds 3 values of an own hyper-parameter; 1 = none."""
+  trial_seeds: int = 2
+  """Seeds of each trial; the chosen trial's runs are the first final ones."""
   epochs: int = 30
   """Passes over the training rows in every run."""
   batch_size: int = 64
@@ -67,7 +69,7 @@ class Compare:
   out: str | None = None
   """Output folder; default results/<data name>."""
   resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-  """Continue what is in the output folder."""
+  """Continue what is in the output folder; more methods may join."""
   checkpoint_seconds: float = 15.0
   """Least time between two checkpoints of a run."""
   threads: int | None = None
@@ -90,7 +92,7 @@ class Compare:
 
   def check(self) -> None:
     """Raises UsageError, one sentence, for numbers that make no sense."""
-    for name in ("seeds", "epochs", "batch_size", "threads", "patience", "train_size"):
+    for name in ("seeds", "trial_seeds", "epochs", "batch_size", "threads", "patience", "train_size"):
       value = getattr(self, name)
       if value is not None and value < 1:
         raise UsageError(f"--{name.replace('_', '-')} must be at least 1, got {value}")

@@ -16,7 +16,6 @@ from mmfuse.protocol._rows import Row, Trial, make_model
 from mmfuse.protocol._store import Store, read_json, write_json
 
 TIE = 0.002  # validation means closer than this tie; the smaller learning rate wins
-TRIAL_SEEDS = 2
 
 
 class Diverged(RuntimeError):
@@ -174,7 +173,7 @@ class Search:
   def choose(self, row: Row) -> dict:
     """The row's search and final runs -> its choice, written before any test row is read."""
     trials = row.trials(self.cfg)
-    seeds = self.seeds[:TRIAL_SEEDS]
+    seeds = self.seeds[: self.cfg.trial_seeds]
     wanted = [(s, t) for t in trials for s in seeds]
     logs = dict(zip([(t, s) for s, t in wanted], self.runs(row, wanted)))
     means = [float(np.mean([_score(logs[t, s]) for s in seeds])) for t in trials]
@@ -183,7 +182,7 @@ class Search:
       raise Diverged("every trial diverged (non-finite loss or gradient)")
     tied = [t for t, v in zip(trials, means) if v >= best - TIE]
     chosen = min(tied, key=lambda t: (t.rate, trials.index(t)))
-    self.runs(row, [(s, chosen) for s in self.seeds[TRIAL_SEEDS:]])
+    self.runs(row, [(s, chosen) for s in self.seeds[self.cfg.trial_seeds :]])
     rates = sorted({t.rate for t in trials})
     finite = [v for v in means if v > -np.inf]
     choice = {

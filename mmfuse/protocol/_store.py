@@ -10,7 +10,7 @@ from typing import Any
 
 from mmfuse.protocol._config import UsageError, cores
 
-FORMAT = 1
+FORMAT = 2
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
@@ -97,7 +97,10 @@ class Store:
     return cls(folder)
 
   def start(self, info: dict, resume: bool) -> dict:
-    """Writes run.json, or checks the one there: other configuration or data are refused."""
+    """Writes run.json, or checks the one there: other configuration or data are refused.
+
+    More methods may join on resuming: a row's runs and choice depend on no other row.
+    """
     path = self.folder / "run.json"
     if not resume:
       write_json(path, info)
@@ -114,7 +117,11 @@ class Store:
           "its numbers may differ in the last digits",
           file=sys.stderr,
         )
-    return old
+    if info["methods"] == old["methods"]:
+      return old
+    grown = {**old, **{k: info[k] for k in ("config", "methods", "sources", "command")}}
+    write_json(path, grown)
+    return grown
 
   def run_path(
     self, row: str, fold: int | None, seed: int, trial_key: str, suffix: str
@@ -139,9 +146,11 @@ def _check_same(old: dict, info: dict) -> None:
     raise UsageError(
       f"--resume: the data differ from those of the run ({here[:12]}, there {there[:12]})"
     )
-  if old["config"] != info["config"]:
-    names = {*old["config"], *info["config"]}
-    changed = sorted(k for k in names if old["config"].get(k) != info["config"].get(k))
+  names = {*old["config"], *info["config"]} - {"methods"}
+  changed = sorted(k for k in names if old["config"].get(k) != info["config"].get(k))
+  if set(old["methods"]) - set(info["methods"]):
+    changed = sorted([*changed, "methods"])
+  if changed:
     raise UsageError(
       f"--resume: the configuration differs in {', '.join(changed)}; "
       "repeat the command of the run, or use another --out"

@@ -8,6 +8,8 @@ from mmfuse.protocol import UsageError
 from mmfuse.protocol._store import FORMAT, Store, read_json, write_json
 
 INFO = {
+  "methods": ["joint", "uniform"],
+  "command": "mmfuse compare",
   "format": FORMAT,
   "config": {"epochs": 2, "seeds": 3},
   "sources": {"mine.py:rule": "abc"},
@@ -74,6 +76,16 @@ def test_another_run_is_refused(tmp_path, change, words):
   ):
     store.start({**INFO, **change}, resume=True)
   assert json.loads((tmp_path / "run.json").read_text()) == INFO
+
+
+def test_more_methods_may_join_and_none_may_leave(tmp_path):
+  store = Store(tmp_path)
+  store.start(INFO, resume=False)
+  more = {**INFO, "methods": ["joint", "uniform", "mimo"], "command": "another"}
+  assert store.start({**more, "date": "later"}, resume=True) == more
+  assert json.loads((tmp_path / "run.json").read_text()) == more
+  with pytest.raises(UsageError, match="the configuration differs in methods"):
+    store.start({**more, "methods": ["joint", "mimo"]}, resume=True)
 
 
 def test_another_format_is_refused(tmp_path):
