@@ -18,6 +18,12 @@ def combinations(modalities: Iterable[str]) -> list[tuple[str, ...]]:
   return [tuple(n for n, keep in zip(names, c) if keep) for c in subsets]
 
 
+def every_subset(modalities: Iterable[str]) -> list[tuple[str, ...]]:
+  """All 2^M subsets: the empty one, then those of `combinations`."""
+  names = tuple(modalities)
+  return [(), *combinations(names)]
+
+
 def full(modalities: Iterable[str], batch_size: int) -> Mask:
   """Every modality of every row is present: {modality: [B] True}."""
   return {m: jnp.ones(batch_size, bool) for m in sorted(modalities)}

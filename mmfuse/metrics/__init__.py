@@ -4,6 +4,7 @@ from mmfuse.metrics._calibration import auroc
 from mmfuse.metrics._calibration import average_precision
 from mmfuse.metrics._calibration import ece
 from mmfuse.metrics._contribution import contribution
+from mmfuse.metrics._contribution import imbalance
 from mmfuse.metrics._contribution import shapley
 from mmfuse.metrics._diagnostics import conflict
 from mmfuse.metrics._diagnostics import cosine
@@ -27,6 +28,7 @@ __all__ = [
     "cosine",
     "ece",
     "for_task",
+    "imbalance",
     "majority",
     "multilabel",
     "primary",

@@ -55,3 +55,14 @@ def shapley(scores: Mapping[tuple[str, ...], float]) -> dict[str, float]:
         * (_value(values, (*s, m)) - _value(values, s))
         for size in range(len(others) + 1) for s in combinations(others, size))
   return out
+
+
+def imbalance(values: Mapping[str, float]) -> float:
+  """max_m phi_m - min_m phi_m of modality values, in units of the score; 0 for one modality.
+
+  Raises ValueError for no modality. The benchmark literature condenses Shapley values without
+  saying how (Xu et al., BalanceBenchmark, arXiv 2502.10816, 2025); the range is ours.
+  """
+  if not values:
+    raise ValueError("the imbalance of no modalities is undefined")
+  return max(values.values()) - min(values.values())

@@ -72,6 +72,8 @@ class Compare:
   """Continue what is in the output folder; more methods may join."""
   checkpoint_seconds: float = 15.0
   """Least time between two checkpoints of a run."""
+  probe: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+  """Also fit a linear probe to each encoder's features (results.jsonl)."""
   threads: int | None = None
   """Use so many CPU cores."""
   smoke: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -87,7 +89,7 @@ class Compare:
 
   def numeric(self) -> dict:
     """What can change a number, besides the data (their fingerprint says more than their name)."""
-    skip = ("data", "data_dir", "out", "resume", "threads", "checkpoint_seconds")
+    skip = ("data", "data_dir", "out", "resume", "threads", "checkpoint_seconds", "probe")
     return {k: v for k, v in dataclasses.asdict(self).items() if k not in skip}
 
   def check(self) -> None:

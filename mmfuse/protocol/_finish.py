@@ -8,17 +8,21 @@ from typing import Any
 import jax
 import numpy as np
 
-from mmfuse import metrics, report, train
+from mmfuse import masks, metrics, report, train
 from mmfuse.protocol._rows import Row, config_hash
 from mmfuse.protocol._search import Search, Trial
 from mmfuse.protocol._store import read_json, write_json
 from mmfuse.train import validation_scores
 from mmfuse.tree import FUSED
 
+MOST_SUBSETS = 6  # modalities up to which all 2^M subsets are scored
+
 
 def test_subsets(modalities: tuple[str, ...]) -> list[tuple[str, ...]]:
-  """All modalities, then all but one: what the contribution by masking needs."""
+  """All 2^M subsets, for Shapley values; of many modalities only the full set and all but one."""
   every = tuple(sorted(modalities))
+  if len(every) <= MOST_SUBSETS:
+    return masks.every_subset(every)
   left = [tuple(m for m in every if m != out) for out in every]
   return [every, *(s for s in left if s)]
 
@@ -41,13 +45,18 @@ def records_of(
     saved = read_json(search.path(row, seed, trial, ".json"))
     log = train.RunLog.from_json(saved["log"])
     name = metrics.primary(search.splits.task)
-    full, by_subset = {}, {}  # a run that diverged before any usable epoch has no score
+    full, by_subset, probes = {}, {}, {}  # a run that diverged before any usable epoch has no score
     if log.selected_epoch >= 0:
       state = train.load_weights(search.path(row, seed, trial, ".safetensors"), template)
       subsets = test_subsets(modalities)
       scored = train.evaluate_subsets(method, state, test, metric=metric, subsets=subsets)
       by_subset = {subset: heads[FUSED][name] for subset, heads in scored}
       full = dict(scored)[tuple(modalities)]
+      if search.cfg.probe:
+        probes = train.linear_probe(
+          method, state, search.splits.train, test,
+          task=search.splits.task, num_outputs=search.splits.num_outputs,
+        )
     out.append(
       {
         "method": row.name,
@@ -61,6 +70,9 @@ def records_of(
         "test": {h: full[h][name] if h in full else None for h in (FUSED, *modalities)},
         "scores": {"test": full.get(FUSED, {})},
         "contribution": contribution(by_subset, modalities),
+        "shapley": shapley(by_subset, modalities),
+        "probe": probes,
+        "conflict_rate": conflict_rate(log, modalities),
         "seconds_per_step": _step_seconds(log),
         "parameters": sum(int(np.prod(x.shape)) for x in jax.tree.leaves(template.params)),
         **shared,
@@ -77,6 +89,19 @@ def contribution(
 ) -> dict[str, float]:
   """{modality: what the fused prediction loses without it}; nothing to say of a single modality."""
   return metrics.contribution(scores) if scores and len(modalities) > 1 else {}
+
+
+def shapley(
+  scores: Mapping[tuple[str, ...], float], modalities: tuple[str, ...]
+) -> dict[str, float]:
+  """{modality: its Shapley value in the fused score}; {} where not all subsets were scored."""
+  return metrics.shapley(scores) if len(scores) == 2 ** len(modalities) else {}
+
+
+def conflict_rate(log: train.RunLog, modalities: tuple[str, ...]) -> dict[str, float]:
+  """{modality: share of epochs in which the fused and the own gradient of its encoder disagreed}."""
+  seen = {m: [e[f"conflict/{m}"] for e in log.history if f"conflict/{m}" in e] for m in modalities}
+  return {m: statistics.mean(v) for m, v in seen.items() if v}
 
 
 def _step_seconds(log: train.RunLog) -> float:

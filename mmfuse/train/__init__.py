@@ -6,8 +6,12 @@ from mmfuse.train._checkpoint import Checkpointer
 from mmfuse.train._checkpoint import load_weights
 from mmfuse.train._checkpoint import remove_checkpoints
 from mmfuse.train._checkpoint import save_weights
+from mmfuse.train._cost import Cost
+from mmfuse.train._cost import cost_of
+from mmfuse.train._cost import step_cost
 from mmfuse.train._evaluate import evaluate
 from mmfuse.train._evaluate import evaluate_subsets
+from mmfuse.train._evaluate import modality_values
 from mmfuse.train._evaluate import predict_split
 from mmfuse.train._evaluate import to_batch
 from mmfuse.train._fit import fit
@@ -17,6 +21,7 @@ from mmfuse.train._optimizer import has_learning_rate
 from mmfuse.train._optimizer import scale_by_progress
 from mmfuse.train._optimizer import set_learning_rate
 from mmfuse.train._optimizer import sgd
+from mmfuse.train._probe import linear_probe
 from mmfuse.train._result import Result
 from mmfuse.train._result import RunLog
 from mmfuse.train._result import validation_scores
@@ -29,10 +34,12 @@ from mmfuse.train._writers import wandb_writer
 __all__ = [
     "SCHEDULES",
     "Checkpointer",
+    "Cost",
     "Result",
     "RunLog",
     "adam",
     "cache_dir",
+    "cost_of",
     "enable_compilation_cache",
     "evaluate",
     "evaluate_subsets",
@@ -40,13 +47,16 @@ __all__ = [
     "has_learning_rate",
     "interleaved_step_times",
     "jsonl_writer",
+    "linear_probe",
     "load_weights",
+    "modality_values",
     "predict_split",
     "remove_checkpoints",
     "save_weights",
     "scale_by_progress",
     "set_learning_rate",
     "sgd",
+    "step_cost",
     "supervised",
     "tensorboard_writer",
     "to_batch",

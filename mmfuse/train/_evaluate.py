@@ -1,7 +1,7 @@
 """Evaluation: padded batches, nothing dropped, every subset of modalities in one compilation."""
 
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 import jax
@@ -79,6 +79,12 @@ def scan_batches(predict, metric, state, batches, keep, stacked=False):
   return jax.vmap(run)(state) if stacked else run(state)
 
 
+@functools.partial(jax.jit, static_argnames=("predict", "metric"))
+def _map_subsets(predict, metric, state, batches, keeps):
+  """As `scan_batches` for keeps {m: bool [S]}: values [S], one program whatever S."""
+  return jax.lax.map(lambda keep: _run(predict, metric, state, batches, keep), keeps)
+
+
 def loop_batches(predict, metric, state, batches, keep):
   """As `scan_batches`, from a Python loop: what is fast on CPU where `lax.conv` is involved."""
   totals = None
@@ -136,24 +142,38 @@ def evaluate_subsets(
     batch_size: int = 512,
     predict: Callable[..., Outputs] | None = None,
 ) -> list[tuple[tuple[str, ...], dict[str, dict[str, float]]]]:
-  """As `evaluate` for several subsets (default: all 2^M - 1), in one compilation."""
+  """As `evaluate` for several subsets (default: all 2^M - 1), in one compiled call."""
   batches = padded_batches(split, batch_size)
   names = sorted(split.mask)
-  out = []
-  for subset in masks.combinations(names) if subsets is None else subsets:
+  chosen = [tuple(s) for s in (masks.combinations(names) if subsets is None else subsets)]
+  for subset in chosen:
     unknown = sorted(set(subset) - set(names))
     if unknown:
       raise ValueError(f"modality {unknown[0]!r} not in data; available: {', '.join(names)}")
-    keep = {m: np.array(m in subset) for m in names}
-    scores = scan_batches(predict or method.predict, metric, seen(state), batches, keep)
-    out.append((tuple(subset), to_floats(scores)))
-  return out
+  keeps = {m: np.array([m in subset for subset in chosen]) for m in names}
+  scores = jax.device_get(
+      _map_subsets(predict or method.predict, metric, seen(state), batches, keeps))
+  return [(subset, {h: {k: float(v[i]) for k, v in values.items()} for h, values in scores.items()})
+          for i, subset in enumerate(chosen)]
 
 
-def to_floats(scores: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, float]]:
-  """The same nested dict with Python floats."""
-  host = jax.device_get(scores)
-  return {h: {k: float(v) for k, v in values.items()} for h, values in host.items()}
+def modality_values(
+    method: Method,
+    state: State,
+    split: Any,
+    *,
+    metric: metrics.Metric,
+    name: str = "accuracy",
+    batch_size: int = 512,
+) -> dict[str, float]:
+  """Shapley values {m: phi_m} of the modalities in the fused score, from all 2^M subsets at once.
+
+  v(S) is the score with the modalities outside S absent; v(()) that of the prediction from nothing.
+  The values add up to v(all) - v(()). `metrics.imbalance` is their range.
+  """
+  scored = evaluate_subsets(method, state, split, metric=metric, batch_size=batch_size,
+                            subsets=masks.every_subset(sorted(split.mask)))
+  return metrics.shapley({subset: heads[FUSED][name] for subset, heads in scored})
 
 
 @functools.partial(jax.jit, static_argnames=("predict",))

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from . import _balancing
+from . import _balancing, _metrics
 from ._cases import Case
 
 
@@ -46,6 +46,7 @@ KERNELS = [
   # A general-purpose solver with default tolerances there: the page allows 1e-3 on the direction.
   Kernel("moo_baselines", r"cagrad", _balancing.cagrad, rtol=1e-3, atol=1e-6, loose={"w": 5e-2}),
   Kernel("moo_baselines", r"stch", _balancing.stch),
+  Kernel("balance_family", r"shapley", _metrics.shapley),
 ]
 
 

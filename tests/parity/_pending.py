@@ -2,7 +2,15 @@
 
 PENDING = (
   "agm",
-  "balance_family",
+  "balance_family/amco",
+  "balance_family/cml",
+  "balance_family/greedy",
+  "balance_family/lfm",
+  "balance_family/mbsd",
+  "balance_family/mmcosine",
+  "balance_family/opm",
+  "balance_family/reconboost",
+  "balance_family/relearning",
   "cmimh",
   "dibs",
   "diverse_representations",

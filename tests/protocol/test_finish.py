@@ -13,8 +13,8 @@ from ._helpers import arrays, call, records
 
 STABLE = ("method", "seed", "fold", "selected_epoch", "learning_rate", "tuning", "validation",
           "test", "seconds_per_step", "config_hash", "data_fingerprint", "versions")  # fmt: skip
-FURTHER = ("metric", "scores", "contribution", "relative_step_time", "parameters",
-           "gradient_evaluations")  # fmt: skip
+FURTHER = ("metric", "scores", "contribution", "shapley", "probe", "conflict_rate",
+           "relative_step_time", "parameters", "gradient_evaluations")  # fmt: skip
 ROWS = ("joint", "uniform", "twin", "late_average", "unimodal/a", "unimodal/b")
 
 
@@ -82,9 +82,30 @@ def test_contribution_is_what_the_fused_prediction_loses(finished):
 
 
 def test_the_subsets_that_are_tested():
-  assert _finish.test_subsets(("b", "a", "c")) == [
-    ("a", "b", "c"), ("b", "c"), ("a", "c"), ("a", "b")]  # fmt: skip
-  assert _finish.test_subsets(("a",)) == [("a",)]
+  assert _finish.test_subsets(("b", "a")) == [(), ("a",), ("b",), ("a", "b")]
+  many = tuple("abcdefg")
+  assert _finish.test_subsets(many) == [many, *(tuple(m for m in many if m != out) for out in many)]
+
+
+def test_shapley_values_and_conflicts_stand_in_the_records(finished):
+  joint, alone = records(finished.run)[0], records(finished.run)[-1]
+  assert set(joint["shapley"]) == {"a", "b"} and joint["probe"] == {}
+  # They add up to the score less that of a prediction from nothing, one class for every row.
+  share = np.bincount(arrays()["label"][arrays()["split"] == "test"]) / 16
+  nothing = joint["test"]["fused"] - sum(joint["shapley"].values())
+  assert np.isclose(share, nothing).any()
+  assert alone["method"] == "unimodal/b" and alone["shapley"]["a"] == 0
+  assert set(joint["conflict_rate"]) == {"a", "b"}
+  assert all(0 <= v <= 1 for v in joint["conflict_rate"].values())
+
+
+def test_a_probe_is_fitted_when_asked_for(finished):
+  argv = json.loads((finished.run / "run.json").read_text())["command"].split()[1:]
+  lines = (finished.run / "results.jsonl").read_text()
+  assert call(finished.folder, *argv, "--resume", "--probe").code == 0
+  joint = records(finished.run)[0]
+  (finished.run / "results.jsonl").write_text(lines)
+  assert set(joint["probe"]) == {"a", "b"} and all(0 <= v <= 1 for v in joint["probe"].values())
 
 
 def test_the_majority_row_predicts_the_most_frequent_training_label(finished):
