@@ -15,6 +15,7 @@ _NAMESPACES = (
   "metrics",
   "objectives",
   "report",
+  "schemes",
   "train",
   "tree",
 )

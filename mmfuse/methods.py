@@ -5,6 +5,8 @@ optimiser (`train.sgd(learning_rate)`). Entries are callable: `METHODS["mimo"](m
 """
 
 import difflib
+import importlib.resources
+import re
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -13,18 +15,19 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mmfuse import balancing, objectives, train
+from mmfuse import balancing, fusion, objectives, schemes, train
 from mmfuse.core import Method, Outputs
 
 ALL_TASKS = ("classification", "multilabel", "regression")
 LABELLED = ("classification", "multilabel")
+CLASSES = ("classification",)
 
 
 class Entry(NamedTuple):
   """A row of the index."""
 
   build: Callable[..., Method]
-  kind: str  # baseline | modulator | weighting | aggregator
+  kind: str  # baseline | modulator | weighting | aggregator | objective | forward | data | schedule
   family: str
   fidelity: str  # parity | equations | reconstructed | baseline: what it was checked against
   paper: str
@@ -116,108 +119,220 @@ def ogm_ge(model, learning_rate=0.03, *, tx=None, alpha=0.3, **options) -> Metho
   )
 
 
+# Objectives: other losses on the same model.
+
+
+def _with_loss(loss: Callable[..., Any]) -> Callable[..., Method]:
+  def build(model, learning_rate=0.03, *, tx=None, **hyper) -> Method:
+    return train.supervised(model, loss(**hyper), _tx(tx, learning_rate))
+
+  build.__doc__ = loss.__doc__
+  return build
+
+
 # Weightings and aggregators: rules on the fused and uni-modal losses.
 
 
-def _ruled(rule: Callable[..., balancing.Aggregator]) -> Callable[..., Method]:
-  def build(model, learning_rate=0.03, *, tx=None, parts=1, **hyper) -> Method:
+def _ruled(
+  rule: Callable[..., balancing.Aggregator], default_parts: int, on: str
+) -> Callable[..., Method]:
+  def build(model, learning_rate=0.03, *, tx=None, parts=default_parts, **hyper) -> Method:
     return train.supervised(
       model,
       objectives.fused_and_unimodal,
       _tx(tx, learning_rate),
       aggregator=rule(_num_objectives(model), **hyper),
       parts=parts,
+      aggregate_on=on,
     )
 
   build.__doc__ = rule.__doc__
   return build
 
 
-_OGM = """@inproceedings{peng2022balanced,
-  title={Balanced Multimodal Learning via On-the-fly Gradient Modulation},
-  author={Peng, Xiaokang and Wei, Yake and Deng, Andong and Wang, Dong and Hu, Di},
-  booktitle={CVPR}, year={2022}
-}"""
-_MIMO = """@article{fernando2025mimo,
-  title={Mitigating Modality Imbalance in Multi-modal Learning via Multi-objective Optimization},
-  author={Fernando, Heshan and Ram, Parikshit and Zhou, Yi and Dan, Soham
-    and Samulowitz, Horst and Baracaldo, Nathalie and Chen, Tianyi},
-  journal={arXiv:2511.06686}, year={2025}
-}"""
-_STCH = """@inproceedings{lin2024smooth,
-  title={Smooth Tchebycheff Scalarization for Multi-Objective Optimization},
-  author={Lin, Xi and Zhang, Xiaoyuan and Yang, Zhiyuan and Liu, Fei and Wang,
-    Zhenkun and Zhang, Qingfu},
-  booktitle={ICML}, year={2024}
-}"""
-_MMPARETO = """@inproceedings{wei2024mmpareto,
-  title={MMPareto: Boosting Multimodal Learning with Innocent Unimodal Assistance},
-  author={Wei, Yake and Hu, Di},
-  booktitle={ICML}, year={2024}
-}"""
-_MGDA = """@inproceedings{sener2018multi,
-  title={Multi-Task Learning as Multi-Objective Optimization},
-  author={Sener, Ozan and Koltun, Vladlen},
-  booktitle={NeurIPS}, year={2018}
-}"""
-_PCGRAD = """@inproceedings{yu2020gradient,
-  title={Gradient Surgery for Multi-Task Learning},
-  author={Yu, Tianhe and Kumar, Saurabh and Gupta, Abhishek and Levine, Sergey
-    and Hausman, Karol and Finn, Chelsea},
-  booktitle={NeurIPS}, year={2020}
-}"""
-_CAGRAD = """@inproceedings{liu2021conflict,
-  title={Conflict-Averse Gradient Descent for Multi-task Learning},
-  author={Liu, Bo and Liu, Xingchao and Jin, Xiaojie and Stone, Peter and Liu, Qiang},
-  booktitle={NeurIPS}, year={2021}
-}"""
-_BOGC = """@article{guo2025bogc,
-  title={Multi-Modal Learning with Bayesian-Oriented Gradient Calibration},
-  author={Guo, Peizheng and Wang, Jingyao and Guo, Huijie and Li, Jiangmeng
-    and Sun, Chuxiong and Zheng, Changwen and Qiang, Wenwen},
-  journal={arXiv:2505.23071}, year={2025}
-}"""
+def bogc_laplace(model, learning_rate=0.03, *, tx=None, **hyper) -> Method:
+  """BOGC on features: the last layers' Laplace posteriors say how far each gradient is trusted."""
+  fused = getattr(model, "fusion", None)
+  if not isinstance(fused, fusion.Concat | fusion.Sum):
+    raise schemes.Unavailable(
+      "its posterior is that of linear last layers: needs the fusion concat or sum, "
+      f"got {type(fused).__name__}"
+    )
+  build = _ruled(balancing.bogc_laplace, 1, "features")
+  return build(model, learning_rate, tx=tx, **hyper)
 
-_B = "balancing"
+
+def _papers() -> dict[str, str]:
+  """{key: BibTeX entry} of papers.bib."""
+  text = (importlib.resources.files("mmfuse") / "papers.bib").read_text(encoding="utf-8")
+  entries = [e.strip() for e in re.split(r"\n(?=@)", text) if e.strip()]
+  return {e[e.index("{") + 1 : e.index(",")]: e for e in entries}
+
+
+_PAPERS = _papers()
+
+
+def _row(build, kind, fidelity, paper, key="", grid=None, *, of=None, **more) -> Entry:
+  """An entry; its file is that of `of`, by default of the builder."""
+  module = (build if of is None else of).__module__
+  file = module.removeprefix("mmfuse.").replace(".", "/") + ".py"
+  cite = _PAPERS[key] if key else ""
+  return Entry(build, kind, "balancing", fidelity, paper, file, cite, grid or {}, **more)
+
+
+def _rule(rule, kind, fidelity, paper, key, grid=None, *, parts=1, **more) -> Entry:
+  """An entry for a rule on the fused and uni-modal losses."""
+  return _row(_ruled(rule, parts, "parameters"), kind, fidelity, paper, key, grid, of=rule, **more)
+
 
 # fmt: off
 METHODS: dict[str, Entry] = {
-  "unimodal": Entry(
-    unimodal, "baseline", _B, "baseline", "each modality alone", "methods.py", per_modality=True),
-  "late_average": Entry(
-    late_average, "baseline", _B, "baseline", "independent models, averaged", "methods.py"),
-  "joint": Entry(joint, "baseline", _B, "baseline", "fused loss only", "methods.py"),
-  "uniform": Entry(
-    uniform, "baseline", _B, "baseline", "sum of fused and uni-modal losses", "methods.py"),
-  "ogm": Entry(
-    ogm, "modulator", _B, "parity", "Peng et al., CVPR 2022",
-    "balancing/_ogm.py", _OGM, {"alpha": (0.1, 0.3, 0.8)}, LABELLED),
-  "ogm_ge": Entry(
-    ogm_ge, "modulator", _B, "parity", "Peng et al., CVPR 2022",
-    "balancing/_ogm.py", _OGM, {"alpha": (0.1, 0.3, 0.8)}, LABELLED),
-  "mimo": Entry(
-    _ruled(balancing.mimo), "weighting", _B, "reconstructed",
-    "Fernando et al., arXiv 2511.06686, 2025",
-    "balancing/_mimo.py", _MIMO, {"lam": (0.3, 1.0, 3.0)}),
-  "stch": Entry(
-    _ruled(balancing.stch), "weighting", _B, "parity", "Lin et al., ICML 2024",
-    "balancing/_stch.py", _STCH, {"mu": (0.3, 1.0, 3.0)}),
-  "mmpareto": Entry(
-    _ruled(balancing.mmpareto), "aggregator", _B, "parity", "Wei and Hu, ICML 2024",
-    "balancing/_mmpareto.py", _MMPARETO, {"gamma": (1.0, 1.5, 2.0)}),
-  "mgda": Entry(
-    _ruled(balancing.mgda), "aggregator", _B, "parity", "Sener and Koltun, NeurIPS 2018",
-    "balancing/_mgda.py", _MGDA),
-  "pcgrad": Entry(
-    _ruled(balancing.pcgrad), "aggregator", _B, "parity", "Yu et al., NeurIPS 2020",
-    "balancing/_pcgrad.py", _PCGRAD),
-  "cagrad": Entry(
-    _ruled(balancing.cagrad), "aggregator", _B, "parity", "Liu et al., NeurIPS 2021",
-    "balancing/_cagrad.py", _CAGRAD, {"c": (0.2, 0.5, 0.8)}),
-  "bogc": Entry(
-    _ruled(balancing.bogc), "aggregator", _B, "reconstructed",
-    "Guo et al., arXiv 2505.23071, 2025",
-    "balancing/_bogc.py", _BOGC, {"evidence_scale": (0.01, 1.0, 100.0)}),
+  # Baselines.
+  "unimodal": _row(
+    unimodal, "baseline", "baseline", "each modality alone", per_modality=True),
+  "late_average": _row(
+    late_average, "baseline", "baseline", "independent models, averaged"),
+  "joint": _row(joint, "baseline", "baseline", "fused loss only"),
+  "uniform": _row(uniform, "baseline", "baseline", "sum of fused and uni-modal losses"),
+  # Modulators: the gradients of each encoder are scaled.
+  "ogm": _row(
+    ogm, "modulator", "parity", "Peng et al., CVPR 2022", "peng2022balanced",
+    {"alpha": (0.1, 0.3, 0.8)}, of=balancing.ogm, tasks=LABELLED),
+  "ogm_ge": _row(
+    ogm_ge, "modulator", "parity", "Peng et al., CVPR 2022", "peng2022balanced",
+    {"alpha": (0.1, 0.3, 0.8)}, of=balancing.ogm_ge, tasks=LABELLED),
+  "agm_light": _row(
+    schemes.agm_light, "modulator", "parity", "Li et al., ICCV 2023", "li2023boosting",
+    {"alpha": (0.3, 1.0, 2.5)}, of=balancing.agm_light, tasks=LABELLED),
+  "mslr": _row(
+    schemes.mslr, "modulator", "equations", "Yao and Mihalcea, Findings of ACL 2022",
+    "yao2022modality", tasks=LABELLED),
+  "mses": _row(
+    schemes.mses, "modulator", "equations", "Fujimori et al., ACPR 2019",
+    "fujimori2019modality"),
+  # Weightings: the losses are weighed, one backward pass.
+  "mimo": _rule(
+    balancing.mimo, "weighting", "reconstructed", "Fernando et al., arXiv 2511.06686, 2025",
+    "fernando2025mimo", {"lam": (0.3, 1.0, 3.0)}),
+  "stch": _rule(
+    balancing.stch, "weighting", "parity", "Lin et al., ICML 2024", "lin2024smooth",
+    {"mu": (0.3, 1.0, 3.0)}),
+  "uw": _rule(
+    balancing.uw, "weighting", "equations", "Kendall et al., CVPR 2018", "kendall2018multi"),
+  "imtl_l": _rule(
+    balancing.imtl_l, "weighting", "equations", "Liu et al., ICLR 2021", "liu2021towards"),
+  "famo": _rule(
+    balancing.famo, "weighting", "parity", "Liu et al., NeurIPS 2023", "liu2023famo"),
+  "dwa": _rule(
+    balancing.dwa, "weighting", "equations", "Liu et al., CVPR 2019", "liu2019end",
+    {"temperature": (1.0, 2.0, 4.0)}),
+  "rlw": _rule(
+    balancing.rlw, "weighting", "equations", "Lin et al., TMLR 2022", "lin2022reasonable"),
+  "gblending": _row(
+    schemes.gblending, "weighting", "equations", "Wang et al., CVPR 2020", "wang2020makes"),
+  # Aggregators: the gradients of the losses are combined.
+  "mmpareto": _rule(
+    balancing.mmpareto, "aggregator", "parity", "Wei and Hu, ICML 2024", "wei2024mmpareto",
+    {"gamma": (1.0, 1.5, 2.0)}),
+  "mgda": _rule(
+    balancing.mgda, "aggregator", "parity", "Sener and Koltun, NeurIPS 2018", "sener2018multi"),
+  "pcgrad": _rule(
+    balancing.pcgrad, "aggregator", "parity", "Yu et al., NeurIPS 2020", "yu2020gradient"),
+  "cagrad": _rule(
+    balancing.cagrad, "aggregator", "parity", "Liu et al., NeurIPS 2021", "liu2021conflict",
+    {"c": (0.2, 0.5, 0.8)}),
+  "gradnorm": _rule(
+    balancing.gradnorm, "aggregator", "equations", "Chen et al., ICML 2018", "chen2018gradnorm",
+    {"alpha": (0.5, 1.5, 3.0)}),
+  "imtl_g": _rule(
+    balancing.imtl_g, "aggregator", "parity", "Liu et al., ICLR 2021", "liu2021towards"),
+  "nash_mtl": _rule(
+    balancing.nash_mtl, "aggregator", "parity", "Navon et al., ICML 2022", "navon2022multi"),
+  "aligned_mtl": _rule(
+    balancing.aligned_mtl, "aggregator", "parity", "Senushkin et al., CVPR 2023",
+    "senushkin2023independent"),
+  "fairgrad": _rule(
+    balancing.fairgrad, "aggregator", "parity", "Ban and Ji, ICML 2024", "ban2024fair",
+    {"alpha": (0.5, 1.0, 2.0)}),
+  "graddrop": _rule(
+    balancing.graddrop, "aggregator", "equations", "Chen et al., NeurIPS 2020", "chen2020just",
+    {"leak": (0.0, 0.25, 0.5)}),
+  "gradvac": _rule(
+    balancing.gradvac, "aggregator", "equations", "Wang et al., ICLR 2021", "wang2021gradient",
+    {"beta": (0.01, 0.1, 0.5)}),
+  "moco": _rule(
+    balancing.moco, "aggregator", "parity", "Fernando et al., ICLR 2023",
+    "fernando2023mitigating", {"gamma": (0.01, 0.1, 1.0)}),
+  "modo": _rule(
+    balancing.modo, "aggregator", "equations", "Chen et al., NeurIPS 2023", "chen2023three",
+    {"gamma": (1e-3, 1e-2, 1e-1)}, parts=balancing.PARTS),
+  "sdmgrad": _rule(
+    balancing.sdmgrad, "aggregator", "equations", "Xiao et al., NeurIPS 2023",
+    "xiao2023direction", {"lam": (0.1, 0.3, 1.0)}, parts=balancing.PARTS),
+  "excess_mtl": _rule(
+    balancing.excess_mtl, "aggregator", "equations", "He et al., ICML 2024", "he2024robust",
+    {"step_size": (0.001, 0.01, 0.1)}),
+  "upgrad": _rule(
+    balancing.upgrad, "aggregator", "equations", "Quinton and Rey, arXiv 2406.16232, 2024",
+    "quinton2024jacobian"),
+  "dualproj": _rule(
+    balancing.dualproj, "aggregator", "equations", "Lopez-Paz and Ranzato, NeurIPS 2017",
+    "lopez2017gradient"),
+  "bogc": _rule(
+    balancing.bogc, "aggregator", "reconstructed", "Guo et al., arXiv 2505.23071, 2025",
+    "guo2025bogc", {"evidence_scale": (0.01, 1.0, 100.0)}),
+  "bogc_laplace": _row(
+    bogc_laplace, "aggregator", "reconstructed", "Guo et al., arXiv 2505.23071, 2025",
+    "guo2025bogc", {"evidence_scale": (0.01, 1.0, 100.0)}, of=balancing.bogc_laplace,
+    tasks=CLASSES),
+  # Objectives: other losses, or losses with a memory.
+  "agm": _row(
+    schemes.agm, "objective", "parity", "Li et al., ICCV 2023", "li2023boosting",
+    {"alpha": (0.3, 1.0, 2.5)}, tasks=LABELLED),
+  "pmr": _row(
+    schemes.pmr, "objective", "parity", "Fan et al., CVPR 2023", "fan2023pmr",
+    {"alpha": (0.3, 1.0, 3.0)}, tasks=CLASSES),
+  "mbsd": _row(
+    _with_loss(objectives.mbsd), "objective", "parity", "as in Xu et al., arXiv 2502.10816, 2025",
+    "xu2025balancebenchmark", of=objectives.mbsd, tasks=CLASSES),
+  "cml": _row(
+    _with_loss(objectives.cml), "objective", "parity", "Ma et al., ICML 2023",
+    "ma2023calibrating", {"lam": (0.03, 0.1, 0.3)}, of=objectives.cml, tasks=CLASSES),
+  "lfm": _row(
+    schemes.lfm, "objective", "parity", "Yang et al., NeurIPS 2024", "yang2024facilitating",
+    {"a1": (0.05, 0.2, 0.5)}, tasks=CLASSES),
+  # Forward: other features or another head while training.
+  "mmcosine": _row(
+    schemes.mmcosine, "forward", "parity", "Xu et al., ICASSP 2023", "xu2023mmcosine",
+    {"scale": (5.0, 15.0, 30.0)}, tasks=LABELLED),
+  "opm": _row(
+    schemes.opm, "forward", "parity", "Wei et al., TPAMI 2024", "wei2024onthefly",
+    {"q_base": (0.2, 0.4, 0.6)}, tasks=LABELLED),
+  "amco": _row(
+    schemes.amco, "forward", "parity", "Zhou et al., ICASSP 2023", "zhou2023adaptive",
+    {"sigma": (0.4, 0.5, 0.7)}, tasks=CLASSES),
+  "greedy": _row(
+    schemes.greedy, "forward", "parity", "Wu et al., ICML 2022", "wu2022characterizing"),
+  # Data: other rows, or rows without some of their modalities.
+  "valuation_sample": _row(
+    schemes.valuation_sample, "data", "equations", "Wei et al., CVPR 2024", "wei2024enhancing",
+    tasks=CLASSES),
+  "valuation_modality": _row(
+    schemes.valuation_modality, "data", "equations", "Wei et al., CVPR 2024", "wei2024enhancing",
+    {"part_ratio": (0.1, 0.2, 0.5)}, tasks=CLASSES),
+  # Schedules: stages, teachers, weights that start again.
+  "umt": _row(
+    schemes.umt, "schedule", "equations", "Du et al., ICML 2023", "du2023unimodal",
+    {"scaling": (1.0, 10.0, 30.0)}),
+  "relearning": _row(
+    schemes.relearning, "schedule", "equations", "Wei et al., ECCV 2024", "wei2024diagnosing",
+    tasks=CLASSES),
+  "reconboost": _row(
+    schemes.reconboost, "schedule", "parity", "Hua et al., ICML 2024", "hua2024reconboost",
+    {"boost_rate": (0.01, 0.1, 1.0)}, tasks=CLASSES),
+  "linear_probe": _row(
+    schemes.linear_probe, "schedule", "equations", "Alain and Bengio, arXiv 1610.01644, 2016",
+    "alain2016understanding", {"share": (0.5, 0.7, 0.9)}),
 }
 # fmt: on
 

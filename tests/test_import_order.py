@@ -19,6 +19,7 @@ ORDER = (
   "balancing",
   "metrics",
   "train",
+  "schemes",
   "report",
   "methods",
   "protocol",

@@ -1,10 +1,14 @@
-"""What does a rule cost over a plain step? FLOPs and temporary bytes from XLA, times interleaved.
+"""What does a method cost over a plain step? FLOPs and temporary bytes from XLA, times interleaved.
 
-Command: python -m experiments.bench.method_overhead            (about 3 minutes on 2 cores; prints JSON)
+Command: python -m experiments.bench.method_overhead            (about 5 minutes on 2 cores; prints JSON)
+         python -m experiments.bench.method_overhead --model resnet18 --batch-size 4 --rounds 7
+         python -m experiments.bench.method_overhead --modalities 4
+         python -m experiments.bench.method_overhead --classes 309 --methods pmr
          python -m experiments.bench.method_overhead --smoke
-A plain step is `joint`. Encoders: the Conv1D pair of watch_imu, the LeNet pair of AV-MNIST and, with
-`--model resnet18`, two ResNet-18 at CREMA-D shapes. Floors (docs/design.md, section 4): modulators and
-weightings 1.0, aggregators 1.66 where the encoders dominate, whatever the number of modalities.
+A plain step is `joint`. Encoders: the Conv1D pair of watch_imu, the LeNet pair of AV-MNIST, two ResNet-18 at
+CREMA-D shapes and, for tests, an MLP pair. Floors (docs/design.md, section 4): modulators and weightings 1.0,
+aggregators 1.66 where the encoders dominate, whatever the number of modalities. `limit` is what a row may
+cost (docs/performance.md); a test asserts the FLOPs on encoder-dominated models.
 """
 
 import dataclasses
@@ -12,7 +16,7 @@ import json
 import os
 import statistics
 import time
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,19 +26,28 @@ import tyro
 from mmfuse import encoders, fusion, methods, train
 from mmfuse.core import Batch, Clock
 
-ROWS = (
-  "joint",
-  "uniform",
-  "ogm",
-  "ogm_ge",
-  "mimo",
-  "stch",
-  "mmpareto",
-  "mgda",
-  "pcgrad",
-  "cagrad",
-  "bogc",
+
+class Limit(NamedTuple):
+  """Over a plain step."""
+
+  flops: float
+  time: float
+
+
+CHEAP, WHOLE = Limit(1.02, 1.08), Limit(1.68, 1.75)
+SCALARS = "uniform mimo stch uw dwa rlw imtl_l ogm agm_light mslr bogc_laplace"
+GRADIENTS = (
+  "mmpareto mgda pcgrad cagrad bogc imtl_g nash_mtl aligned_mtl fairgrad upgrad dualproj gradnorm graddrop "
+  "gradvac moco excess_mtl"
 )
+LIMITS = {
+  **dict.fromkeys(SCALARS.split(), CHEAP),
+  "ogm_ge": Limit(1.03, 1.10),
+  "agm": Limit(1.42, 1.45),
+  **dict.fromkeys(GRADIENTS.split(), WHOLE),
+  "pmr": Limit(1.10, 1.10),
+}
+ROWS = ("joint", *LIMITS)
 # {modality: (row shape, encoder)}; more than two modalities repeat them.
 MODELS = {
   "conv1d": {
@@ -49,14 +62,19 @@ MODELS = {
     "audio": ((257, 188, 1), lambda: encoders.by_name("resnet18", (1, 257, 188, 1), np.float32)),
     "visual": ((224, 224, 3), lambda: encoders.by_name("resnet18", (1, 224, 224, 3), np.float32)),
   },
+  "mlp": {
+    "audio": ((256,), lambda: encoders.MLP(32, (256, 256))),
+    "visual": ((256,), lambda: encoders.MLP(32, (256, 256))),
+  },
 }
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-  model: Literal["conv1d", "lenet", "resnet18"] = "conv1d"
+  model: Literal["conv1d", "lenet", "resnet18", "mlp"] = "conv1d"
   modalities: int = 2
   batch_size: int = 64
+  classes: int = 7
   rounds: int = 9
   steps: int = 8
   """Steps a round, dispatched one by one."""
@@ -77,13 +95,13 @@ def build(cfg: Config):
       m: jnp.asarray(rng.normal(size=(size, *shape)), jnp.float32)
       for m, (shape, _) in chosen.items()
     },
-    jnp.asarray(rng.integers(0, 7, size), jnp.int32),
+    jnp.asarray(rng.integers(0, cfg.classes, size), jnp.int32),
     {m: jnp.ones(size, bool) for m in chosen},
     jnp.ones(size),
     jnp.arange(size, dtype=jnp.int32),
     {},
   )
-  return fusion.LateFusion({m: make() for m, (_, make) in chosen.items()}, 7), batch
+  return fusion.LateFusion({m: make() for m, (_, make) in chosen.items()}, cfg.classes), batch
 
 
 class Racer:
@@ -96,13 +114,9 @@ class Racer:
     )  # no buffer twice: it is donated
     clock = Clock(*(jnp.int32(v) for v in (0, 0, 0, 1, 1)))
     self.args = (batch, jax.random.key(1), clock)
-    step = jax.jit(method.phases[0].step, donate_argnums=0)
+    step = jax.jit(method.phases[-1].step, donate_argnums=0)
     self.compiled = step.lower(self.state, *self.args).compile()
-    cost = self.compiled.cost_analysis()
-    cost = cost[0] if isinstance(cost, list) else cost
-    self.flops = cost.get("flops", float("nan"))
-    memory = self.compiled.memory_analysis()
-    self.bytes = getattr(memory, "temp_size_in_bytes", float("nan"))
+    self.cost = train.cost_of(self.compiled)
 
   def lap(self, steps: int) -> float:
     """Seconds per step."""
@@ -127,10 +141,11 @@ def measure(cfg: Config) -> dict:
   plain = racers["joint"]
   rows = {
     name: {
-      "flops": round(r.flops / plain.flops, 3),
-      "temp_bytes": round(r.bytes / max(plain.bytes, 1), 3),
+      "flops": round(r.cost.flops / plain.cost.flops, 3),
+      "temp_bytes": round(r.cost.temp_bytes / max(plain.cost.temp_bytes, 1), 3),
       "time": round(statistics.median(a / b for a, b in zip(laps[name], laps["joint"])), 3),
       "time_min": round(min(laps[name]) / min(laps["joint"]), 3),
+      "limit": LIMITS.get(name),
     }
     for name, r in racers.items()
   }
@@ -138,6 +153,7 @@ def measure(cfg: Config) -> dict:
     "model": cfg.model,
     "modalities": cfg.modalities,
     "batch_size": len(batch.label),
+    "classes": cfg.classes,
     "rounds": rounds,
     "joint_ms": round(1e3 * statistics.median(laps["joint"]), 3),
     "load": os.getloadavg()[0],

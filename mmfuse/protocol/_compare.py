@@ -14,12 +14,13 @@ import traceback
 from collections.abc import Mapping
 from typing import Any
 
-from mmfuse import data, metrics, report, train
+from mmfuse import data, metrics, report, schemes, train
 from mmfuse.protocol import _finish
 from mmfuse.protocol._config import Compare, UsageError, own_sources
 from mmfuse.protocol._progress import Progress, duration
 from mmfuse.protocol._rows import (
   Row,
+  available,
   checked_model,
   encoder_choices,
   make_rows,
@@ -31,7 +32,7 @@ from mmfuse.protocol._store import FORMAT, Store, read_json, versions, write_jso
 
 SMOKE_ROWS = 96
 TIMING_SECONDS = 15.0
-COST = {"aggregator": 1.8, "weighting": 1.1, "modulator": 1.1}  # of a step, over a plain one
+COST = {"aggregator": 1.8, "weighting": 1.1, "modulator": 1.1, "schedule": 1.3}  # over a plain step
 
 
 def load_table(cfg: Compare) -> data.Table:
@@ -87,7 +88,9 @@ def run(cfg: Compare, command: str = "") -> report.Summary:
   rows, unavailable = make_rows(cfg, table.modalities, table.task)
   if cfg.select is not None:
     _check_select(cfg.select, table)
-  try_settings(cfg, rows, checked_model(splits[folds[0]], cfg.fusion))
+  model = checked_model(splits[folds[0]], cfg.fusion)
+  try_settings(cfg, rows, model)
+  rows = available(cfg, rows, model, unavailable)
   store = Store.open(cfg.out or f"results/{table.name}", cfg.resume)
   train.enable_compilation_cache()
   info = store.start(_info(cfg, table, command), cfg.resume)
@@ -196,7 +199,7 @@ def _train_rows(
         progress.row_done(row)
       except KeyboardInterrupt:
         return done, True
-      except Diverged as error:
+      except (Diverged, schemes.Unavailable) as error:
         unavailable[row.name] = str(error)
         progress.row_done(row, f"n/a: {error}")
       except Exception as error:  # a row never takes the run down

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mmfuse import encoders, fusion, methods, train
+from mmfuse import encoders, fusion, methods, schemes, train
 from mmfuse.core import Method
 from mmfuse.protocol._config import (
   Compare,
@@ -238,6 +238,23 @@ def try_settings(cfg: Compare, rows: list[Row], model: Any) -> None:
         row.build(cfg, model, row.trials(cfg)[0])
       except (TypeError, ValueError) as error:
         raise UsageError(f"--set {name}: {error}") from error
+
+
+def available(
+  cfg: Compare, rows: list[Row], model: Any, unavailable: dict[str, str]
+) -> list[Row]:
+  """The rows that are defined for the model; the reasons of the others go to `unavailable`."""
+  kept = []
+  for row in rows:
+    try:
+      row.build(cfg, model, row.trials(cfg)[0])
+    except schemes.Unavailable as error:
+      unavailable[row.name] = str(error)
+      continue
+    except Exception:  # training builds it again, and reports it as that row's failure
+      pass
+    kept.append(row)
+  return kept
 
 
 def config_hash(config: dict) -> str:

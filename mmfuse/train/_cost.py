@@ -27,7 +27,7 @@ def step_cost(method: Method, batch: Batch, phase: str | None = None) -> Cost:
     raise ValueError(f"the method has no phase {phase!r}; available: {', '.join(found)}")
   step = (method.phases[-1] if phase is None else found[phase]).step
   state = jax.eval_shape(method.init, jax.random.key(0), batch)
-  clock = Clock(*(jax.ShapeDtypeStruct((), jnp.int32) for _ in Clock._fields))
+  clock = Clock(*(jnp.zeros((), jnp.int32) for _ in Clock._fields))
   key = jax.eval_shape(lambda: jax.random.key(0))
   compiled = jax.jit(step, donate_argnums=0).lower(state, batch, key, clock).compile()
   return cost_of(compiled)

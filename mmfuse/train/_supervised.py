@@ -389,7 +389,7 @@ class _Spine:
     """The part of the extra arguments that comes from the outputs; no gradient flows back."""
     outputs = jax.lax.stop_gradient(outputs)
     seen = {"logits": outputs.logits, "unimodal_logits": outputs.unimodal_logits,
-            "features": outputs.features}
+            "features": outputs.features, "split_logits": outputs.aux.get("split_logits")}
     split = outputs.aux.get("split_logits") or outputs.unimodal_logits
     classes = _is_supervised(batch.label) and objectives_lib.task_of(batch.label) != "regression"
     if split and classes:

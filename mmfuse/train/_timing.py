@@ -33,15 +33,31 @@ def interleaved_step_times(
 
 
 class _Racer:
-  """One method's first phase, ready to run an epoch at a time."""
+  """A method's phases, each ready to run an epoch at a time."""
 
   def __init__(self, method: Method, data: Any, batch_size: int):
-    self.phase = method.phases[0]
     plan = _fit.make_plan(method, data, epochs=1, batch_size=batch_size)
+    splits = {"train": data.train, "validation": data.validation}
+    self.runs = [_Phase(plan, number, splits) for number in range(len(method.phases))]
+    self.shares = [p.share for p in method.phases]
+
+  def lap(self) -> float:
+    """Seconds per step of one epoch, over the phases by their share of the budget."""
+    times = [run.lap() for run in self.runs]
+    return sum(s * t for s, t in zip(self.shares, times)) / sum(self.shares)
+
+
+class _Phase:
+  """One phase of a method, begun from its initial state."""
+
+  def __init__(self, plan: _fit.Plan, number: int, splits: dict[str, Any]):
+    self.phase = plan.method.phases[number]
     self.group = _fit.Group(plan, [(0, None)])
+    self.key = self.group.keys(number + 1)
     self.state = self.group.initial()
-    self.key = self.group.keys(1)
-    self.rows, self.keep = self.group.rows(0, self.phase, self.state, self.key, 0)
+    if self.phase.begin is not None:
+      self.state = self.group._own(self.phase.begin(self.state, splits, self.key))
+    self.rows, self.keep = self.group.rows(number, self.phase, self.state, self.key, 0)
     self.clock = Clock(*(jax.numpy.int32(v) for v in (0, 0, 0, self.rows.shape[0], 1)))
 
   def lap(self) -> float:

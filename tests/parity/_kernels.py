@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from . import _balancing, _metrics
+from . import _balancing, _family, _metrics, _modulation, _moo, _weightings
 from ._cases import Case
 
 
@@ -46,6 +46,29 @@ KERNELS = [
   # A general-purpose solver with default tolerances there: the page allows 1e-3 on the direction.
   Kernel("moo_baselines", r"cagrad", _balancing.cagrad, rtol=1e-3, atol=1e-6, loose={"w": 5e-2}),
   Kernel("moo_baselines", r"stch", _balancing.stch),
+  # As published: normalised by the sum of the raw weights, whatever its sign.
+  Kernel("moo_baselines", r"imtl_g", _moo.imtl_g_case),
+  # A convex solver stopped after 20 rounds there: the page allows 1e-3. Our residual is smaller than theirs.
+  Kernel("moo_baselines", r"nash", _moo.nash, 1e-3, 1e-5, {"fixed_point_residual": 1.0}),
+  Kernel("moo_baselines", r"aligned", _moo.aligned),
+  Kernel("moo_baselines", r"fairgrad", _moo.fairgrad),
+  Kernel("moo_baselines", r"moco", _weightings.moco_sequence),
+  Kernel("moo_baselines", r"famo", _weightings.famo_sequence),
+  Kernel("gblending", r"paper", _weightings.gblending_paper),
+  Kernel("gblending", r"bb_", _weightings.gblending_released),
+  Kernel("balance_family", r"cml_", _family.cml),
+  Kernel("balance_family", r"mbsd_", _family.mbsd),
+  Kernel("balance_family", r"lfm_", _family.lfm),
+  Kernel("balance_family", r"mmcosine_", _family.mmcosine),
+  Kernel("balance_family", r"reconboost_", _family.reconboost),
+  Kernel("balance_family", r"opm_q_", _family.opm_rates),
+  Kernel("balance_family", r"amco_schedule", _family.amco_schedule),
+  Kernel("agm", r"m\d", _modulation.agm),
+  Kernel("agm", r"bb_", _modulation.agm_balance_benchmark),
+  Kernel("pmr", r"step_", _modulation.pmr_step),
+  Kernel("pmr", r"proto_", _modulation.pmr_prototypes),
+  Kernel("balance_family", r"relearning_purity", _modulation.relearning_purity),
+  Kernel("balance_family", r"greedy_speed", _modulation.greedy_speed),
   Kernel("balance_family", r"shapley", _metrics.shapley),
 ]
 

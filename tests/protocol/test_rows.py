@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from mmfuse import methods
+from mmfuse import encoders, fusion, methods
 from mmfuse.protocol import Compare
 from mmfuse.protocol import _rows as rows
 from mmfuse.protocol._rows import Trial
@@ -95,3 +95,14 @@ def test_the_model_takes_an_encoder_by_rank_by_name_or_of_the_user(finished, tmp
   assert type(model.encoders["a"]).__name__ == "Net" and model.encoders["a"].features == 5
   assert type(model.encoders["b"]).__name__ == "MLP"
   assert type(model.fusion).__name__ == "Sum" and model.num_classes == 2
+
+
+def test_a_method_that_is_undefined_for_the_model_is_told_apart():
+  """bogc_laplace needs a linear fused head; what fails otherwise is left to its row."""
+  cfg = Compare(methods=("joint", "bogc_laplace"))
+  made, unavailable = _rows(methods=cfg.methods)
+  pair = {"a": encoders.MLP(3), "b": encoders.MLP(3)}
+  kept = rows.available(cfg, made, fusion.LateFusion(pair, 2, fusion.Gated()), unavailable)
+  assert [r.name for r in kept] == ["joint"]
+  assert "concat or sum, got Gated" in unavailable["bogc_laplace"]
+  assert len(rows.available(cfg, made, fusion.LateFusion(pair, 2), {})) == 2

@@ -1,0 +1,62 @@
+"""IMTL-L: learned scales that bring every loss to the same size. A weighting.
+
+Liu, Li, Kuang, Xue, Chen, Yang, Liao, Zhang: "Towards Impartial Multi-task Learning", ICLR 2021,
+the part on losses (its part on gradients is IMTL-G).
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from mmfuse.balancing import _learned
+from mmfuse.balancing._base import Weighting
+from mmfuse.balancing._groups import check_count, everyone
+
+
+class ImtlLState(NamedTuple):
+  """Weights and the log-scales they are made of."""
+
+  weights: jax.Array  # [K], what each loss was multiplied by
+  log_scales: jax.Array  # [K], s
+  opt: _learned.Adam  # Adam of each log-scale, leaves [K]
+
+
+def aggregate_by_imtl_l(num_objectives: int, *, learning_rate: float = 0.025) -> Weighting:
+  r"""Descends \sum_k e^s_k L_k - s_k: w_k = e^s_k; s descends it too, from 0.
+
+  At rest w_k = 1 / L_k: every weighted loss is 1. A loss that falls to 0 lets its weight grow
+  without bound, by about a factor e^learning_rate a step.
+
+  Args:
+    num_objectives: K >= 1.
+    learning_rate: of Adam on s. The paper leaves s to the network's optimiser; here it has its own,
+      whose step does not depend on the size of the losses: .025, FAMO's published value.
+
+  Needs `losses`; the step is made with s from before it. An absent objective gets weight 0, and its
+  s and Adam stay as they are.
+
+  Raises:
+    ValueError: a negative learning rate.
+  """
+  num_objectives = check_count(num_objectives)
+  _learned.check_rate("learning_rate", learning_rate)
+
+  def init_fn(params):
+    del params
+    s = jnp.zeros(num_objectives, jnp.float32)
+    return ImtlLState(jnp.exp(s), s, _learned.init_adam(num_objectives))
+
+  def weigh(losses, state, params=None, *, present=None, **extra_args):
+    del params, extra_args
+    here = everyone(present, num_objectives)
+    raw = jnp.exp(state.log_scales)
+    slope = raw * losses.astype(jnp.float32) - 1.0
+    s, opt = _learned.descend(state.log_scales, slope, state.opt, here, learning_rate)
+    weights = jnp.where(here, raw, 0.0)
+    return weights, ImtlLState(weights, s, opt)
+
+  return Weighting(init_fn, weigh)
+
+
+imtl_l = aggregate_by_imtl_l

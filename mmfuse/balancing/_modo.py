@@ -1,0 +1,77 @@
+"""MoDo: min-norm weights by double sampling, which removes the bias of one batch. An aggregator.
+
+Chen, Fernando, Ying, Chen: "Three-Way Trade-Off in Multi-Objective Learning: Optimization,
+Generalization and Conflict-Avoidance", NeurIPS 2023; constants as in the LibMTL re-implementation.
+"""
+
+from typing import NamedTuple
+
+import jax
+
+from mmfuse import tree
+from mmfuse.balancing import _groups, _learned, _shared
+from mmfuse.balancing._base import Aggregator
+from mmfuse.balancing._shared import PARTS as PARTS
+
+
+class ModoState(NamedTuple):
+  """The weights, which move slowly."""
+
+  weights: jax.Array  # [K], multiplier of each gradient
+  shares: jax.Array  # [K], lam on the simplex, kept for objectives absent now
+
+
+def aggregate_by_modo(
+  num_objectives: int, gamma: float = 1e-3, rho: float = 0.1, *, rescale: str = "none"
+) -> Aggregator:
+  r"""lam <- Proj(lam - gamma (G1 G2^T lam + rho lam)), d = \sum_k lam_k g3_k; lam = 1/K at first.
+
+  G1, G2, G3 are gradients of three independent batches, here thirds of the step's batch: the extra
+  argument `parts` ([S, K, *param] leaves), S = `PARTS` = 3, so that a step sees no more examples
+  than any other rule's. S > 3: G3 is the mean of the rest. S = 2: G3 is the mean of both. Without
+  `parts` all three are the gradients [K, *param], and E[G G^T] overstates noisy objectives: biased.
+
+  Args:
+    num_objectives: K >= 1.
+    gamma: rate of the weights, >= 0 (reference code: .001). 0 is the mean gradient.
+    rho: l2 regularisation of the weights, >= 0 (reference code: .1).
+    rescale: "none" = convex, as published; "sum" = times the number of present objectives.
+
+  With `labels`, heads keep their own plain gradient, of the whole batch, and are left out of the
+  Gram matrix. An absent objective gets weight 0 and keeps its share of lam; the present ones divide
+  theirs anew.
+
+  Raises:
+    ValueError: a negative knob, an unknown option, gradients of another K, a single part.
+  """
+  num_objectives = _groups.check_count(num_objectives)
+  _groups.check_choice("rescale", rescale, _learned.RESCALE)
+  for name, value in (("gamma", gamma), ("rho", rho)):
+    if not value >= 0:
+      raise ValueError(f"{name} must be at least 0, got {value}")
+
+  def init_fn(params):
+    del params
+    uniform = _groups.uniform_weights(num_objectives)
+    return ModoState(uniform, uniform)
+
+  def update_fn(
+    updates, state, params=None, *, parts=None, labels=None, present=None, **extra_args
+  ):
+    del params, extra_args
+    _groups.check_stacked(updates, num_objectives)
+    here = _groups.everyone(present, num_objectives)
+    first, second, third = _shared.three_batches(parts, updates)
+    gram = _shared.cross_gram(first, second, labels, num_objectives)
+    lam, mass = _learned.among(state.shares, here)
+    lam = _learned.project(lam - gamma * (gram @ lam + rho * lam), here)
+    weights = _learned.rescaled(lam, here, rescale)
+    direction = _shared.map_shared(
+      lambda reach, _, g: tree.combine(weights, g, reach), updates, labels, here, third
+    )
+    return direction, ModoState(weights, _learned.back(lam, mass, state.shares, here))
+
+  return Aggregator(init_fn, update_fn)
+
+
+modo = aggregate_by_modo

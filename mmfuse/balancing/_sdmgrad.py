@@ -1,0 +1,138 @@
+"""SDMGrad: min-norm weights pulled towards the mean direction, by double sampling. An aggregator.
+
+Xiao, Ban, Ji: "Direction-oriented Multi-objective Learning: Simple and Provable Stochastic
+Algorithms", NeurIPS 2023; inner solver as in the released code and LibMTL.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from mmfuse import tree
+from mmfuse.balancing import _groups, _learned, _shared
+from mmfuse.balancing._base import Aggregator
+from mmfuse.balancing._shared import PARTS as PARTS
+
+_EPS = 1e-8
+
+
+class SdmgradState(NamedTuple):
+  """The weights, where the next step's search starts."""
+
+  weights: jax.Array  # [K], multiplier of each gradient in the direction
+  shares: jax.Array  # [K], w on the simplex, kept for objectives absent now
+
+
+def sdmgrad_shares(
+  gram: jax.Array,
+  start: jax.Array,
+  lam: float = 0.3,
+  present: jax.Array | None = None,
+  *,
+  iterations: int = 20,
+  learning_rate: float = 5.0,
+  momentum: float = 0.5,
+) -> jax.Array:
+  r"""Projected gradient steps for min over the simplex of |\sum w g + lam g_0|^2 / 2: w [K].
+
+  v <- momentum v + (A w + lam A 1/K), w <- Proj(w - learning_rate v), v = 0 at first, with A
+  divided by mean(sqrt(max(diag A, 0)))^2 + 1e-8.
+
+  Args:
+    gram: A = G1 G2^T [K, K] of two batches (not symmetric).
+    start: w [K] to begin with.
+    lam: weight of the mean gradient g_0, >= 0.
+    present: bool [K]; the absent are left out of A, of the means and of w.
+    iterations, learning_rate, momentum: of the inner search.
+  """
+  here = _groups.everyone(present, gram.shape[0])
+  count = jnp.maximum(here.sum(), 1)
+  gram = jnp.where(here[:, None] & here[None, :], gram, 0.0)
+  scale = jnp.sum(jnp.sqrt(jnp.maximum(jnp.diag(gram), 0.0))) / count
+  gram = gram / (scale**2 + _EPS)
+  pull = lam * gram.sum(1) / count
+
+  def step(_, carry):
+    w, v = carry
+    v = momentum * v + gram @ w + pull
+    return _learned.project(w - learning_rate * v, here), v
+
+  return jax.lax.fori_loop(0, iterations, step, (start, jnp.zeros_like(start)))[0]
+
+
+def aggregate_by_sdmgrad(
+  num_objectives: int,
+  lam: float = 0.3,
+  *,
+  iterations: int = 20,
+  learning_rate: float = 5.0,
+  momentum: float = 0.5,
+  rescale: str = "none",
+) -> Aggregator:
+  r"""d = (\sum_k w_k g_k + lam g_0) / (1 + lam), w = `sdmgrad_shares`, g_0 the mean gradient.
+
+  Gradients [K, *param] -> [*param]. lam = 0 is the min-norm direction, a large lam the mean. The
+  two batches whose product weighs, and the one that is descended, are thirds of the step's batch:
+  the extra argument `parts` ([S, K, *param] leaves), S = `PARTS` = 3. S > 3: the mean of the rest
+  is descended. S = 2: the mean of both. Without `parts` all are the gradients given, and their
+  product overstates noisy objectives: biased.
+
+  Args:
+    num_objectives: K >= 1.
+    lam: pull towards the mean gradient, >= 0 (released code: .3).
+    iterations, learning_rate, momentum: of the search (released code: 20, 5, .5).
+    rescale: "none" = convex, as published; "sum" = times the number of present objectives.
+
+  With `labels`, heads keep their own plain gradient, of the whole batch, and are left out of the
+  Gram matrix. An absent objective gets weight 0 and keeps its share of w; the present ones divide
+  theirs anew.
+
+  Raises:
+    ValueError: a knob out of range, an unknown option, gradients of another K, a single part.
+  """
+  num_objectives = _groups.check_count(num_objectives)
+  _groups.check_choice("rescale", rescale, _learned.RESCALE)
+  if not lam >= 0:
+    raise ValueError(f"lam must be at least 0, got {lam}")
+  if iterations < 1:
+    raise ValueError(f"iterations must be at least 1, got {iterations}")
+  if not learning_rate > 0:
+    raise ValueError(f"learning_rate must be positive, got {learning_rate}")
+  if not 0 <= momentum < 1:
+    raise ValueError(f"momentum must lie in [0, 1), got {momentum}")
+
+  def init_fn(params):
+    del params
+    uniform = _groups.uniform_weights(num_objectives)
+    return SdmgradState(uniform, uniform)
+
+  def update_fn(
+    updates, state, params=None, *, parts=None, labels=None, present=None, **extra_args
+  ):
+    del params, extra_args
+    _groups.check_stacked(updates, num_objectives)
+    here = _groups.everyone(present, num_objectives)
+    first, second, third = _shared.three_batches(parts, updates)
+    gram = _shared.cross_gram(first, second, labels, num_objectives)
+    start, mass = _learned.among(state.shares, here)
+    w = sdmgrad_shares(
+      gram,
+      start,
+      lam,
+      here,
+      iterations=iterations,
+      learning_rate=learning_rate,
+      momentum=momentum,
+    )
+    mean = here / jnp.maximum(here.sum(), 1)
+    weights = _learned.rescaled((w + lam * mean) / (1.0 + lam), here, rescale)
+    direction = _shared.map_shared(
+      lambda reach, _, g: tree.combine(weights, g, reach), updates, labels, here, third
+    )
+    return direction, SdmgradState(weights, _learned.back(w, mass, state.shares, here))
+
+  return Aggregator(init_fn, update_fn)
+
+
+sdmgrad = aggregate_by_sdmgrad

@@ -1,0 +1,99 @@
+"""Stacked gradients on the parameters that objectives share; heads keep their plain gradient.
+
+`_groups.aggregate` serves rules that are a function of one Gram matrix. The rules here also keep
+state, compare batches, or act element by element.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from mmfuse import tree
+from mmfuse.balancing import _groups
+
+
+def shared_leaves(stacked: Any, labels: Any, num_objectives: int) -> dict[int, tuple[int, ...]]:
+  """{position of a leaf several objectives reach: the objectives that reach it}; no heads."""
+  tags = _groups.flat_labels(labels, len(jax.tree.leaves(stacked)))
+  groups = _groups.split(tags, num_objectives)
+  return {i: _groups.reach(tags[i], num_objectives) for group in groups for i in group.leaves}
+
+
+def cross_gram(left: Any, right: Any, labels: Any, num_objectives: int) -> jax.Array:
+  """G H^T [K, K] over the shared leaves of two trees of [K, *param], in float32."""
+  ours, theirs = jax.tree.leaves(left), jax.tree.leaves(right)
+  total = jnp.zeros((num_objectives, num_objectives), jnp.float32)
+  for i, rows in shared_leaves(left, labels, num_objectives).items():
+    index = jnp.array(rows)
+    a, b = (_flat(leaf, rows) for leaf in (ours[i], theirs[i]))
+    total = total.at[jnp.ix_(index, index)].add(
+      jnp.matmul(a, b.T, precision=jax.lax.Precision.HIGHEST)
+    )
+  return total
+
+
+def _flat(leaf: jax.Array, rows: tuple[int, ...]) -> jax.Array:
+  """[R, D] in float32; rows known to be zero are never read."""
+  return jnp.stack([leaf[k].reshape(-1).astype(jnp.float32) for k in rows])
+
+
+def shared_gram(stacked: Any, labels: Any, num_objectives: int) -> jax.Array:
+  """A = G G^T [K, K] over the shared leaves."""
+  return cross_gram(stacked, stacked, labels, num_objectives)
+
+
+def map_shared(
+  rule: Callable[..., jax.Array], stacked: Any, labels: Any, present: jax.Array, *rest: Any
+) -> Any:
+  """`rule(reach, leaf [K, *param], *rest)` on each shared leaf; elsewhere the sum of the present.
+
+  `reach` is a `tree.Label` with the rows that may be non-zero there.
+  """
+  leaves, treedef = jax.tree.flatten(stacked)
+  num, tags = present.shape[0], _groups.flat_labels(labels, len(leaves))
+  others = [jax.tree.leaves(r) for r in rest]
+  shared, plain, out = shared_leaves(stacked, labels, num), present.astype(jnp.float32), []
+  for i, leaf in enumerate(leaves):
+    reach = tree.Label(None, "shared", _groups.reach(tags[i], num))
+    if i in shared:
+      out.append(rule(reach, leaf, *(o[i] for o in others)).astype(leaf.dtype))
+    else:
+      out.append(tree.combine(plain, leaf, reach))
+  return jax.tree.unflatten(treedef, out)
+
+
+def combine_shared(weights: jax.Array, stacked: Any, labels: Any, present: jax.Array) -> Any:
+  r"""\sum_k w_k g_k on the shared leaves, the plain sum elsewhere: [K, *param] -> [*param]."""
+  return map_shared(
+    lambda reach, leaf: tree.combine(weights, leaf, reach), stacked, labels, present
+  )
+
+
+def column(row: jax.Array, like: jax.Array) -> jax.Array:
+  """[K] shaped to multiply [K, ...]."""
+  return row.reshape((-1,) + (1,) * (like.ndim - 1))
+
+
+PARTS = 3  # independent batches that double-sampling rules ask for
+
+
+def three_batches(parts: Any, updates: Any) -> tuple[Any, Any, Any]:
+  """Gradients [K, *param] of two batches to weigh by and of one to descend, from [S, K, *param].
+
+  S >= 3: parts 0 and 1, then the mean of the rest. S = 2: the mean of both is descended, so that
+  weights and direction are correlated. Without parts all three are `updates`.
+
+  Raises:
+    ValueError: only one part.
+  """
+  if parts is None:
+    return updates, updates, updates
+  count = jax.tree.leaves(parts)[0].shape[0]
+  if count < 2:
+    raise ValueError(f"double sampling needs parts= of at least 2 batches, got {count}")
+  first, second = (jax.tree.map(lambda p, s=s: p[s], parts) for s in (0, 1))
+  if count == 2:
+    return first, second, updates
+  return first, second, jax.tree.map(lambda p: p[2:].mean(0), parts)

@@ -1,0 +1,65 @@
+"""UW: each loss divided by a learned variance, its homoscedastic uncertainty. A weighting.
+
+Kendall, Gal, Cipolla: "Multi-Task Learning Using Uncertainty to Weigh Losses for Scene Geometry and
+Semantics", CVPR 2018; start as in the LibMTL re-implementation.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from mmfuse.balancing import _learned
+from mmfuse.balancing._base import Weighting
+from mmfuse.balancing._groups import check_count, everyone
+
+
+class UwState(NamedTuple):
+  """Weights and the log-variances they are made of."""
+
+  weights: jax.Array  # [K], what each loss was multiplied by
+  log_variances: jax.Array  # [K], s
+  opt: _learned.Adam  # Adam of each log-variance, leaves [K]
+
+
+def aggregate_by_uw(
+  num_objectives: int, *, start: float = -0.5, learning_rate: float = 0.025
+) -> Weighting:
+  r"""Descends \sum_k L_k / (2 e^s_k) + s_k / 2: w_k = e^-s_k / 2; s descends it too.
+
+  At rest e^s_k = L_k, hence w_k = 1 / (2 L_k): every weighted loss tends to 1/2. A loss that falls
+  to 0 lets its weight grow without bound, by about a factor e^learning_rate a step.
+
+  Args:
+    num_objectives: K >= 1.
+    start: s at first (reference code: -.5, w = .82).
+    learning_rate: of Adam on s. The paper leaves s to the network's optimiser; here it has its own,
+      whose step does not depend on the size of the losses: .025, FAMO's published value.
+
+  Needs `losses`; the step is made with s from before it. An absent objective gets weight 0, and its
+  s and Adam stay as they are.
+
+  Raises:
+    ValueError: a negative learning rate.
+  """
+  num_objectives = check_count(num_objectives)
+  _learned.check_rate("learning_rate", learning_rate)
+
+  def init_fn(params):
+    del params
+    s = jnp.full(num_objectives, start, jnp.float32)
+    return UwState(0.5 * jnp.exp(-s), s, _learned.init_adam(num_objectives))
+
+  def weigh(losses, state, params=None, *, present=None, **extra_args):
+    del params, extra_args
+    here = everyone(present, num_objectives)
+    raw = 0.5 * jnp.exp(-state.log_variances)
+    slope = 0.5 - raw * losses.astype(jnp.float32)
+    s, opt = _learned.descend(state.log_variances, slope, state.opt, here, learning_rate)
+    weights = jnp.where(here, raw, 0.0)
+    return weights, UwState(weights, s, opt)
+
+  return Weighting(init_fn, weigh)
+
+
+uw = aggregate_by_uw

@@ -1,0 +1,57 @@
+"""Cosine fusion (MMCosine): every modality's logits have the same scale.
+
+Xu, Feng, Zhang and Hu, MMCosine: Multi-Modal Cosine Loss Towards Balanced Audio-Visual
+Fine-Grained Learning, ICASSP 2023.
+"""
+
+from collections.abc import Mapping
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+
+def _unit(x: jax.Array, axis: int) -> jax.Array:
+  """x / |x| along an axis; 0 without gradient where x is 0 (an absent row, a dead unit)."""
+  square = jnp.sum(jnp.square(x), axis, keepdims=True)
+  alive = square > 0
+  return jnp.where(alive, x * jax.lax.rsqrt(jnp.where(alive, square, 1.0)), 0.0)
+
+
+def cosine_logits(
+    features: Mapping[str, jax.Array], kernel: jax.Array, scale: float = 15.0
+) -> dict[str, jax.Array]:
+  r"""z_m = scale h_m . W_m / (|h_m| |W_m|), column by column of W_m; each entry in +- scale.
+
+  features {m: [B, D_m]}; kernel [sum_m D_m, C], its rows dealt out in order sorted(m). Returns
+  {m: [B, C]}. Raises ValueError where the kernel has another number of rows.
+  """
+  names = sorted(features)
+  widths = [features[m].shape[-1] for m in names]
+  if sum(widths) != kernel.shape[0]:
+    raise ValueError(
+        f"the kernel has {kernel.shape[0]} rows, but the features {widths} need {sum(widths)}")
+  logits, start = {}, 0
+  for m, width in zip(names, widths):
+    logits[m] = scale * (_unit(features[m], -1) @ _unit(kernel[start:start + width], 0))
+    start += width
+  return logits
+
+
+class Cosine(nn.Module):
+  r"""logits = \sum_m z_m, z_m = scale cos(h_m, W_m); W [sum_m D_m, C], no bias.
+
+  `(features {m: [B, D_m]}, mask {m: bool [B]}, *, num_classes, train) -> (logits [B, C], split)`
+  with split {m: z_m [B, C]}. Absent rows come in as zeros and have z_m = 0. `scale` defaults to 15
+  (BalanceBenchmark). The same in training and at test. Xu et al., MMCosine, ICASSP 2023.
+  """
+
+  scale: float = 15.0
+
+  @nn.compact
+  def __call__(self, features, mask, *, num_classes: int, train: bool):
+    del mask, train
+    rows = sum(h.shape[-1] for h in features.values())
+    kernel = self.param("kernel", nn.initializers.lecun_normal(), (rows, num_classes))
+    split = cosine_logits(features, kernel, self.scale)
+    return sum(split.values()), split

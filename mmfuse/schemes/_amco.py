@@ -1,0 +1,133 @@
+"""AMCo: adaptive masking of the classes of the dominant branch.
+
+The rule is that of the BalanceBenchmark code (Xu et al., arXiv 2502.10816); its schedule and masks
+are in `objectives/_amco.py`.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from mmfuse import objectives, train
+from mmfuse.core import Method, Objective
+from mmfuse.objectives._amco import amco_ratio, class_mask, modality_shares, num_masked
+from mmfuse.objectives._branches import branch_logits, check_classes
+from mmfuse.objectives._mbsd import branch_losses
+from mmfuse.schemes import _common
+from mmfuse.tree import FUSED
+
+REFINE = "refine"  # the extra layer's place in the parameters
+
+
+@dataclasses.dataclass(frozen=True)
+class Refined:
+  """logits = (model's logits) K + c: a `core.Model` with one more linear layer C -> C.
+
+  params["refine"] = {"kernel": K [C, C], "bias": c [C]}, the identity and 0 at first, so that
+  training starts from the model's own prediction. In training, aux["refine"] is K.
+  """
+
+  model: Any
+
+  @property
+  def modalities(self) -> tuple[str, ...]:
+    """The model's."""
+    return self.model.modalities
+
+  def restrict(self, modalities) -> "Refined":
+    """The same on fewer modalities."""
+    return Refined(self.model.restrict(modalities))
+
+  def init(self, key, inputs, mask):
+    """The model's variables and the layer's."""
+    variables = self.model.init(key, inputs, mask)
+    kept = {"params": variables["params"], "stats": variables.get("batch_stats", {})}
+    outputs = jax.eval_shape(lambda: _common.outputs_of(self.model, kept, inputs, mask))
+    width = outputs.logits.shape[-1]
+    layer = {"kernel": jnp.eye(width), "bias": jnp.zeros(width)}
+    return {**variables, "params": {**variables["params"], REFINE: layer}}
+
+  def encode(self, variables, inputs, mask, *, train, rngs=None):
+    """The model's."""
+    inner = _common.without(variables, REFINE)
+    return self.model.encode(inner, inputs, mask, train=train, rngs=rngs)
+
+  def heads(self, variables, features, mask, *, train, rngs=None):
+    """The model's outputs with the layer after the fused logits."""
+    inner = _common.without(variables, REFINE)
+    outputs, stats = self.model.heads(inner, features, mask, train=train, rngs=rngs)
+    layer = variables["params"][REFINE]
+    aux = {**outputs.aux, REFINE: layer["kernel"]} if train else outputs.aux
+    logits = outputs.logits @ layer["kernel"] + layer["bias"].reshape(1, -1)
+    return outputs._replace(logits=logits, aux=aux), stats
+
+
+def _objective(sigma: float, eps: float) -> Objective:
+  """Memory: "dominant", the place of the dominant modality in sorted order, -1 = none yet."""
+
+  def init(batch, outputs):
+    del batch, outputs
+    return {"dominant": jnp.asarray(-1, jnp.int32)}
+
+  def apply(outputs, batch, memory, *, key, clock, **extra):
+    del extra
+    check_classes(batch.label, "amco")
+    if outputs.aux.get("split_logits") is None:
+      raise _common.Unavailable("amco masks classes of the branches of an additive fused head "
+                                "(concat, sum); this model's head is not additive")
+    branches = branch_logits(outputs)
+    width = outputs.logits.shape[-1]
+    dominant = jnp.where(clock.batch == 0, -1, memory["dominant"])
+    elapsed = clock.batch * clock.epoch / 10.0  # l grows by epoch / 10 a batch, from 0
+    keep = class_mask(key, num_masked(amco_ratio(elapsed, eps), width), width)
+    masked = sum(_masked(z, i, dominant, keep, batch.mask, m)
+                 for i, (m, z) in enumerate(branches.items()))
+    logits = outputs.logits - masked @ outputs.aux[REFINE]
+    fused = objectives.weighted_mean(objectives.row_losses(logits, batch.label), batch.weight)
+    shares = modality_shares(jax.lax.stop_gradient(branches), batch.mask, batch.weight)
+    top = jnp.argmax(shares).astype(jnp.int32)
+    dominant = jnp.where(shares[top] > sigma, top, dominant)
+    return {FUSED: fused, "branches": branch_losses(branches, batch)}, {"dominant": dominant}
+
+  return Objective(init, apply)
+
+
+def _masked(z, place, dominant, keep, mask, modality):
+  """What the masks take out of the sum of branches [B, C], from rows that have another modality."""
+  others = [mask[m] for m in sorted(mask) if m != modality]
+  spared = jnp.stack(others).any(0) if others else jnp.zeros_like(mask[modality])
+  hidden = (dominant == place) & spared[:, None] & ~keep[None]
+  return jnp.where(hidden, z, jnp.zeros((), z.dtype))
+
+
+def amco(
+    model: Any,
+    learning_rate: float = 0.03,
+    *,
+    tx: optax.GradientTransformation | None = None,
+    sigma: float = 0.5,
+    eps: float = 0.3,
+) -> Method:
+  r"""L = CE((\sum_m z_m - masked) K + c) + \sum_m CE(z_m), z_m the branches of the additive head.
+
+  In batch b of epoch e, int(pt C) random classes of the dominant modality's z are set to 0, pt =
+  sin(pi/2 min(eps, l) / eps), l = b e / 10. Dominant is the modality whose share of one softmax
+  over all M C branch logits, a batch mean, last exceeded sigma in this epoch. A row that has no
+  other modality is left alone, and one modality alone is never masked. Classification only.
+
+  Args:
+    sigma: default .5. eps: default .3 (BalanceBenchmark).
+
+  Raises:
+    ValueError: sigma outside [0, 1], eps not positive.
+    Unavailable: a fused head that is not additive.
+  """
+  if not 0 <= sigma <= 1:
+    raise ValueError(f"sigma must lie in [0, 1], got {sigma}")
+  if eps <= 0:
+    raise ValueError(f"eps must be positive, got {eps}")
+  tx = _common.optimiser(tx, learning_rate)
+  return train.supervised(Refined(model), _objective(sigma, eps), tx)

@@ -1,0 +1,143 @@
+"""What the builders of this package share: composing phases, split evaluations, refusals."""
+
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from mmfuse import masks, train
+from mmfuse.core import Batch, Method, Outputs, Phase, State
+
+
+class Unavailable(ValueError):
+  """The method is undefined for this model or data; its row reads "n/a: <reason>"."""
+
+
+def optimiser(tx: optax.GradientTransformation | None, learning_rate: float):
+  """`tx`, or the optimiser that every row of a table shares."""
+  return train.sgd(learning_rate) if tx is None else tx
+
+
+def validation_of(splits: Mapping[str, Any], method: str) -> Any:
+  """The validation split. Raises `Unavailable` where the data have none."""
+  if splits.get("validation") is None:
+    raise Unavailable(f"{method} needs a validation split, and the data have none")
+  return splits["validation"]
+
+
+def with_memory(method: Method, extend: Callable[[State], dict[str, Any]]) -> Method:
+  """`method` whose initial memory also holds `extend(state)`: the structure `init` fixes."""
+  def init(key, batch):
+    state = method.init(key, batch)
+    return state._replace(memory={**state.memory, **extend(state)})
+
+  return method._replace(init=init)
+
+
+def remember(state: State, **entries: Any) -> State:
+  """`state` with entries of its memory replaced."""
+  return state._replace(memory={**state.memory, **entries})
+
+
+def weights_of(state: State) -> dict[str, Any]:
+  """{"params", "stats"}: a copy of the model to keep in memory."""
+  return {"params": state.params, "stats": state.stats}
+
+
+def restore(state: State, kept: Mapping[str, Any]) -> State:
+  """`state` with the parameters and statistics that `weights_of` kept."""
+  return state._replace(params=kept["params"], stats=kept["stats"])
+
+
+def then(first: Method, second: Method) -> Method:
+  """The phases of both, one after the other, on one state; `second` predicts.
+
+  Both start from the same key, hence from the same parameters; a phase of `first` is validated
+  with the prediction of `first`.
+  """
+  def init(key, batch):
+    a, b = first.init(key, batch), second.init(key, batch)
+    return b._replace(opt={**a.opt, **b.opt}, memory={**a.memory, **b.memory})
+
+  early = tuple(p._replace(predict=p.predict or first.predict) for p in first.phases)
+  return second._replace(init=init, phases=(*early, *second.phases))
+
+
+def only_phase(method: Method) -> Phase:
+  """The phase of a method that has one."""
+  phase, = method.phases
+  return phase
+
+
+def without(variables: Mapping[str, Any], name: str) -> dict[str, Any]:
+  """Variables as a wrapped model knows them: without the wrapper's own parameters."""
+  params = {k: v for k, v in variables["params"].items() if k != name}
+  return {**variables, "params": params}
+
+
+def outputs_of(model: Any, kept: Mapping[str, Any], inputs: Mapping, mask: Mapping) -> Outputs:
+  """What a model says in evaluation mode with weights as `weights_of` keeps them."""
+  names = sorted(model.modalities)
+  mask = {m: mask[m] for m in names}
+  inputs = masks.fill({m: inputs[m] for m in names}, mask)
+  variables = {"params": kept["params"], "batch_stats": kept["stats"]}
+  features, stats = model.encode(variables, inputs, mask, train=False, rngs=None)
+  return model.heads({**variables, "batch_stats": stats}, features, mask, train=False, rngs=None)[0]
+
+
+def rows_of(split: Any) -> int:
+  """How many rows a split has."""
+  return len(next(iter(split.mask.values())))
+
+
+def mean_logits(outputs: Outputs, mask: Mapping[str, jax.Array]) -> Outputs:
+  """logits = the mean of z_m [B, C] over the present modalities; 0 where none is present."""
+  names = sorted(outputs.unimodal_logits)
+  present = jnp.stack([mask[m] for m in names])[..., None]
+  stacked = jnp.stack([outputs.unimodal_logits[m] for m in names])
+  total = jnp.where(present, stacked, 0.0).sum(0)
+  return outputs._replace(logits=total / jnp.maximum(present.sum(0), 1))
+
+
+def padded_batches(split: Any, rows: np.ndarray, batch_size: int) -> Iterator[Batch]:
+  """Chosen rows of a split as batches of one shape; the last is padded with rows of weight 0."""
+  size = min(batch_size, len(rows))
+  whole = train.to_batch(split)
+  for start in range(0, len(rows), size):
+    chosen = rows[start:start + size]
+    index = np.resize(chosen, size)
+    batch = jax.tree.map(lambda x, index=index: np.asarray(x)[index], whole)
+    yield batch._replace(weight=(np.arange(size) < len(chosen)).astype(np.float32))
+
+
+@functools.partial(jax.jit, static_argnames=("function",))
+def _apply(function, state, batch):
+  return function(state, batch)
+
+
+def over_split(
+    function: Callable[[State, Batch], Any],
+    state: State,
+    split: Any,
+    rows: np.ndarray | None = None,
+    *,
+    batch_size: int = 512,
+) -> Any:
+  """`function(state, batch)` [b, ...] over rows of a split, all of them by default -> [n, ...].
+
+  Compiled once per function: give one that compares by value (a frozen dataclass of the model).
+  The optimiser state is left out of what is compiled.
+  """
+  rows = np.arange(rows_of(split)) if rows is None else rows
+  parts = [jax.device_get(_apply(function, state._replace(opt={}), batch))
+           for batch in padded_batches(split, rows, batch_size)]
+  return jax.tree.map(lambda *x: np.concatenate(x)[:len(rows)], *parts)
+
+
+def generator(key: jax.Array) -> np.random.Generator:
+  """A host generator that depends on `key` alone."""
+  return np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel().tolist())

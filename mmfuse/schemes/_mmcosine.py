@@ -1,0 +1,44 @@
+"""MMCosine: the joint loss of a model whose fused head compares directions.
+
+Xu, Feng, Zhang and Hu, MMCosine: Multi-Modal Cosine Loss Towards Balanced Audio-Visual
+Fine-Grained Learning, ICASSP 2023. The head is in `fusion/_cosine.py`.
+"""
+
+import dataclasses
+from typing import Any
+
+import optax
+
+from mmfuse import objectives, train
+from mmfuse.core import Method
+from mmfuse.fusion import LateFusion
+from mmfuse.fusion._cosine import Cosine
+from mmfuse.schemes import _common
+
+
+def mmcosine(
+    model: Any,
+    learning_rate: float = 0.03,
+    *,
+    tx: optax.GradientTransformation | None = None,
+    scale: float = 15.0,
+) -> Method:
+  r"""CE(\sum_m scale cos(h_m, W_m)): `model` with its fusion replaced by `Cosine(scale)`.
+
+  Any number of modalities; classification and multi-label (the logits are bounded by M scale, so
+  regression is not defined).
+
+  Args:
+    scale: default 15 (BalanceBenchmark).
+
+  Raises:
+    Unavailable: the model is not a `LateFusion`, whose fusion can be replaced.
+    ValueError: a scale that is not positive.
+  """
+  if scale <= 0:
+    raise ValueError(f"scale must be positive, got {scale}")
+  if not isinstance(model, LateFusion):
+    raise _common.Unavailable(
+        f"mmcosine replaces the fusion of a LateFusion model, got a {type(model).__name__}")
+  model = dataclasses.replace(model, fusion=Cosine(scale))
+  return train.supervised(model, objectives.fused, _common.optimiser(tx, learning_rate))

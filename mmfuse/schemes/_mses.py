@@ -1,0 +1,90 @@
+"""MSES: a modality whose validation loss no longer falls goes back to its best state and stops.
+
+Fujimori et al.: "Modality-Specific Learning Rate Control for Multimodal
+Classification", ACPR 2019. The rule stands in `balancing/_mses.py`.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import optax
+
+from mmfuse import objectives, train
+from mmfuse.balancing import _mses
+from mmfuse.core import Method, State
+from mmfuse.schemes import _common
+from mmfuse.schemes._mslr import by_modality, read_rule, write_rule
+from mmfuse.tree import HEADS
+
+
+def mses(
+  model: Any,
+  learning_rate: float = 0.03,
+  *,
+  tx: optax.GradientTransformation | None = None,
+  initial: Mapping[str, float] | None = None,
+  patience: int = 10,
+  smoothing: float = 0.6,
+) -> Method:
+  """The joint loss; encoder and head of m stop, at their best, when its own loss stops falling.
+
+  The loss is that of the uni-modal head on the validation rows that have m, after every epoch,
+  smoothed as v <- .6 v + .4 loss.
+
+  Args:
+    initial: {modality: factor} of the learning rate before that; default 1.
+    patience: epochs without a new minimum, at least 1 (AGM repository: 10; 30 for UR-Funny).
+    smoothing: weight of the old v, in [0, 1).
+
+  Raises:
+    ValueError: an impossible number.
+    Unavailable: the data have no validation split.
+  """
+  if patience < 1:
+    raise ValueError(f"patience must be at least 1, got {patience}")
+  if not 0 <= smoothing < 1:
+    raise ValueError(f"smoothing must lie in [0, 1), got {smoothing}")
+  names = tuple(sorted(model.modalities))
+  tx = optax.chain(_common.optimiser(tx, learning_rate),
+                   _mses.scale_by_mses(names, initial=initial))
+  method = train.supervised(model, objectives.fused, tx)
+
+  def begin(state: State, splits, key) -> State:
+    del key
+    _common.validation_of(splits, "mses")
+    return state
+
+  def epoch_end(state: State, splits, key) -> State:
+    del key
+    losses = by_modality(method, state, splits["validation"], objectives.row_losses)
+    rule, better, stops = _mses.mses_state(
+      read_rule(state), losses, patience=patience, smoothing=smoothing)  # fmt: skip
+    kept = dict(state.memory["mses"])
+    for m in names:
+      if better[m]:
+        kept[m] = _part(state, m)
+      if stops[m]:
+        state = _put(state, m, kept[m])
+    return write_rule(_common.remember(state, mses=kept), rule)
+
+  method = _common.with_memory(
+    method, lambda state: {"mses": {m: _part(state, m) for m in names}})  # fmt: skip
+  phase = _common.only_phase(method)
+  return method._replace(phases=(phase._replace(begin=begin, epoch_end=epoch_end),))
+
+
+def _part(state: State, modality: str) -> dict[str, Any]:
+  """Copies of what modality m owns: its encoder, its head, its statistics."""
+  part = {"encoder": state.params[modality], "stats": state.stats.get(modality, {}),
+          "head": state.params.get(HEADS, {}).get(modality, {})}  # fmt: skip
+  return jax.tree.map(lambda x: x.copy(), part)
+
+
+def _put(state: State, modality: str, part: Mapping[str, Any]) -> State:
+  """`state` with that part put back."""
+  params = {**state.params, modality: part["encoder"]}
+  if modality in params.get(HEADS, {}):
+    params[HEADS] = {**params[HEADS], modality: part["head"]}
+  stats = {**state.stats, modality: part["stats"]} if modality in state.stats else state.stats
+  return state._replace(params=params, stats=stats)

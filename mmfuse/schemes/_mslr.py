@@ -1,0 +1,81 @@
+"""MSLR: the learning rate of a modality follows its own validation accuracy.
+
+Yao, Mihalcea: "Modality-specific Learning Rates for Effective Multimodal Additive Late-fusion",
+Findings of ACL 2022. The rule stands in `balancing/_mslr.py`.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import optax
+
+from mmfuse import objectives, train
+from mmfuse.balancing import _mslr
+from mmfuse.core import Method, State
+from mmfuse.schemes import _common
+
+
+def mslr(
+  model: Any,
+  learning_rate: float = 0.03,
+  *,
+  tx: optax.GradientTransformation | None = None,
+  initial: Mapping[str, float] | None = None,
+  window: int = _mslr.WINDOW,
+) -> Method:
+  """The joint loss; encoder and head of m learn at rate initial_m a_m / mean(last accuracies).
+
+  The accuracy a_m is that of the uni-modal head on the validation rows that have m, after every
+  epoch (multi-label: share of right labels). Arguments as in `balancing.scale_by_mslr`.
+
+  Raises:
+    ValueError: see there; float labels.
+    Unavailable: the data have no validation split.
+  """
+  tx = optax.chain(_common.optimiser(tx, learning_rate),
+                   _mslr.scale_by_mslr(model.modalities, initial=initial, window=window))
+  method = train.supervised(model, objectives.fused, tx)
+  rates = _mslr.initial_rates(model.modalities, initial)
+
+  def begin(state: State, splits, key) -> State:
+    del key
+    validation = _common.validation_of(splits, "mslr")
+    if objectives.task_of(validation.label) == "regression":
+      raise ValueError("mslr follows accuracies, which regression labels do not have")
+    return state
+
+  def epoch_end(state: State, splits, key) -> State:
+    del key
+    accuracy = by_modality(method, state, splits["validation"], _right)
+    return write_rule(state, _mslr.mslr_state(read_rule(state), accuracy, rates))
+
+  phase = _common.only_phase(method)
+  return method._replace(phases=(phase._replace(begin=begin, epoch_end=epoch_end),))
+
+
+def by_modality(method: Method, state: State, split: Any, judge) -> dict[str, float]:
+  """{modality: mean of judge(logits [n, C], label) over the rows that have it}; NaN without any."""
+  outputs, out = train.predict_split(method, state, split), {}
+  for m, logits in sorted(outputs.unimodal_logits.items()):
+    rows = np.asarray(split.mask[m])
+    values = np.asarray(judge(logits, np.asarray(split.label)))
+    out[m] = float(values[rows].mean()) if rows.any() else float("nan")
+  return out
+
+
+def _right(logits: np.ndarray, label: np.ndarray) -> np.ndarray:
+  if label.ndim == 1:
+    return (logits.argmax(-1) == label).astype(np.float64)
+  return ((logits > 0) == (label > 0)).mean(-1)
+
+
+def read_rule(state: State) -> Any:
+  """The state of the last link of the optimiser's chain."""
+  return state.opt["train"]["tx"][-1]
+
+
+def write_rule(state: State, rule: Any) -> State:
+  """`state` with that link's state replaced: by place, since a field's name may occur elsewhere."""
+  opt = state.opt["train"]
+  return state._replace(opt={**state.opt, "train": {**opt, "tx": (*opt["tx"][:-1], rule)}})

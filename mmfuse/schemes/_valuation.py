@@ -1,0 +1,212 @@
+"""Modality valuation: rows on which a modality contributes little come again, with it alone.
+
+Wei, Feng, Wang and Hu, Enhancing Multimodal Cooperation via Sample-level Modality Valuation,
+CVPR 2024.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from math import factorial
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from mmfuse import masks, objectives, train
+from mmfuse.core import Method
+from mmfuse.objectives import task_of
+from mmfuse.schemes import _common
+
+MOST = 8  # modalities: 2^M - 1 forward passes per valued row
+CAPACITY = 2**18  # rows of the table in the state, whose shape is fixed before the data are seen
+
+
+@dataclasses.dataclass(frozen=True)
+class _Correct:
+  """(state, batch) -> bool [B, 2^M - 1]: whether the prediction from each subset is right.
+
+  Subsets in the order of `masks.combinations`. A row without any modality of a subset is not right:
+  v(empty) = 0.
+  """
+
+  model: Any
+
+  def __call__(self, state, batch):
+    right = []
+    for subset in masks.combinations(sorted(self.model.modalities)):
+      mask = masks.only({m: batch.mask[m] for m in sorted(self.model.modalities)}, subset)
+      outputs = _common.outputs_of(
+          self.model, _common.weights_of(state), batch.inputs, mask)
+      some = jnp.stack([mask[m] for m in subset]).any(0)
+      right.append(some & (jnp.argmax(outputs.logits, -1) == batch.label))
+    return jnp.stack(right, 1)
+
+
+def sample_shapley(
+    values: Mapping[tuple[str, ...], np.ndarray], names: tuple[str, ...]) -> dict[str, np.ndarray]:
+  r"""phi_m = \sum_{S not containing m} |S|! (M - |S| - 1)! / M! (v(S + m) - v(S)), row by row.
+
+  values: {subset: [N]} of all non-empty subsets of `names`; v(empty) = 0. Returns {m: [N]}, which
+  sum to v(all).
+  """
+  by_set = {frozenset(s): np.asarray(v, np.float64) for s, v in values.items()}
+  by_set[frozenset()] = np.zeros_like(next(iter(by_set.values())))
+  phi = {m: np.zeros_like(by_set[frozenset()]) for m in names}
+  for m in names:
+    for s in [s for s in by_set if m not in s]:
+      weight = factorial(len(s)) * factorial(len(names) - len(s) - 1) / factorial(len(names))
+      phi[m] += weight * (by_set[s | {m}] - by_set[s])
+  return phi
+
+
+def copies_by_value(phi: np.ndarray) -> np.ndarray:
+  """1, 2, 3 copies for phi in (.4, 1), (-.1, .4), below -.1; none at 1 or at exactly .4 or -.1."""
+  return np.select([(phi > 0.4) & (phi < 1), (phi > -0.1) & (phi < 0.4), phi < -0.1],
+                   [1, 2, 3], 0).astype(np.int8)
+
+
+def resampled_share(means: Mapping[str, float]) -> float:
+  r"""D = 2/3 \sum_{i<j} |gap_i - gap_j| / (M - 1), gap = 1 - mean phi, clipped to [0, 1]."""
+  gaps = np.array([1.0 - means[m] for m in sorted(means)])
+  if len(gaps) < 2:
+    return 0.0
+  total = np.abs(gaps[:, None] - gaps[None, :]).sum() / 2
+  return float(np.clip(total / (len(gaps) - 1) * 2 / 3, 0.0, 1.0))
+
+
+def _values(model, state, split, rows):
+  """({m: phi [n]}, {m: present [n]}) of training rows."""
+  names = tuple(sorted(model.modalities))
+  right = _common.over_split(_Correct(model), state, split, rows)
+  subsets = masks.combinations(names)
+  phi = sample_shapley({s: right[:, i] for i, s in enumerate(subsets)}, names)
+  return phi, {m: np.asarray(split.mask[m])[rows] for m in names}
+
+
+def _by_sample(model, state, split, rng):
+  """{m: copies int8 [N]}: every row is valued."""
+  del rng
+  phi, present = _values(model, state, split, np.arange(_common.rows_of(split)))
+  # An absent modality contributes 0, but has nothing to show alone.
+  return {m: np.where(present[m], copies_by_value(p), 0).astype(np.int8) for m, p in phi.items()}
+
+
+def _by_modality(part_ratio: float):
+  def copies(model, state, split, rng):
+    """{m: copies int8 [N]}: int(D N) rows once more with only the modality that lags."""
+    count = _common.rows_of(split)
+    rows = np.sort(rng.choice(count, max(1, int(part_ratio * count)), replace=False))
+    phi, present = _values(model, state, split, rows)
+    means = {m: float(p[present[m]].mean()) for m, p in phi.items() if present[m].any()}
+    table = {m: np.zeros(count, np.int8) for m in phi}
+    if len(means) > 1:
+      lagging = min(sorted(means), key=lambda m: means[m])
+      able = np.flatnonzero(np.asarray(split.mask[lagging]))
+      wanted = min(int(resampled_share(means) * count), len(able))
+      table[lagging][rng.choice(able, wanted, replace=False)] = 1
+    return table
+
+  return copies
+
+
+def _method(model, tx, grow: bool, capacity: int, value: Callable[..., dict]) -> Method:
+  names = tuple(sorted(model.modalities))
+  if len(names) > MOST:
+    raise ValueError(f"modality valuation runs 2^M - 1 passes; {len(names)} modalities are more "
+                     f"than {MOST}")
+  method = train.supervised(model, objectives.fused, tx)
+
+  def begin(state, splits, key):
+    del key
+    count = _common.rows_of(splits["train"])
+    if count > capacity:
+      raise ValueError(f"the training split has {count} rows, the table of copies {capacity}: "
+                       f"build the method with capacity={count}")
+    if task_of(splits["train"].label) != "classification":
+      raise _common.Unavailable("modality valuation needs one class per row")
+    table = {**state.memory["valuation"], "rows": jnp.asarray(count, jnp.int32)}
+    return _common.remember(state, valuation=table)
+
+  def epoch_end(state, splits, key):
+    split = splits["train"]
+    copies = value(model, state, split, _common.generator(key))
+    padded = {m: jnp.zeros(capacity, jnp.int8).at[:len(c)].set(c) for m, c in copies.items()}
+    return _common.remember(
+        state, valuation={**state.memory["valuation"], "copies": padded})
+
+  def rows(state, key):
+    table = state.memory["valuation"]
+    count = int(table["rows"])
+    index, only = [np.arange(count)], [np.full(count, -1)]
+    for i, m in enumerate(names):
+      index.append(np.repeat(np.arange(count), np.asarray(table["copies"][m])[:count]))
+      only.append(np.full(len(index[-1]), i))
+    index, only = np.concatenate(index), np.concatenate(only)
+    if not grow:
+      chosen = _common.generator(key).choice(len(index), count, replace=False)
+      index, only = index[chosen], only[chosen]
+    return index, {m: (only == -1) | (only == i) for i, m in enumerate(names)}
+
+  def table(state):
+    del state
+    return {"valuation": {
+        "copies": {m: jnp.zeros(capacity, jnp.int8) for m in names},
+        "rows": jnp.zeros((), jnp.int32)}}
+
+  phase = _common.only_phase(method)._replace(begin=begin, epoch_end=epoch_end, rows=rows)
+  return _common.with_memory(method._replace(phases=(phase,)), table)
+
+
+def valuation_sample(
+    model: Any,
+    learning_rate: float = 0.03,
+    *,
+    tx: optax.GradientTransformation | None = None,
+    grow: bool = False,
+    capacity: int = CAPACITY,
+) -> Method:
+  """The joint loss; after each epoch every training row is valued, and comes again by its values.
+
+  phi_m of a row: Shapley value in whether the prediction from a subset is right. Modality m of a
+  row with phi in (.4, 1), (-.1, .4), below -.1 gives 1, 2, 3 copies with all others masked. The
+  first epoch has every row once. Classification only; at most 8 modalities.
+
+  Args:
+    grow: False draws as many rows as the training set has from rows and copies, so that examples
+      seen equal those of other methods; True trains on all of them, as published.
+    capacity: largest training set, rows; default 2^18. It fixes the state's shape.
+
+  Raises:
+    ValueError: too many modalities, or (when training starts) rows.
+    Unavailable: labels that are not one class per row (when training starts).
+  """
+  return _method(model, _common.optimiser(tx, learning_rate), grow, capacity, _by_sample)
+
+
+def valuation_modality(
+    model: Any,
+    learning_rate: float = 0.03,
+    *,
+    tx: optax.GradientTransformation | None = None,
+    part_ratio: float = 0.2,
+    grow: bool = False,
+    capacity: int = CAPACITY,
+) -> Method:
+  """As `valuation_sample`, by the mean values of a part of the training set.
+
+  int(D N) rows come again with only the modality of the smallest mean phi (two modalities: the
+  better one masked), D from `resampled_share`. For more modalities an extension: only the one that
+  lags most is shown alone.
+
+  Args:
+    part_ratio: share of the training rows that are valued, default .2.
+    grow, capacity: see `valuation_sample`.
+
+  Raises:
+    ValueError: a part_ratio outside (0, 1], and as `valuation_sample`.
+  """
+  if not 0 < part_ratio <= 1:
+    raise ValueError(f"part_ratio must lie in (0, 1], got {part_ratio}")
+  tx = _common.optimiser(tx, learning_rate)
+  return _method(model, tx, grow, capacity, _by_modality(part_ratio))
