@@ -110,6 +110,7 @@ def _methods(args: Methods) -> int:
       "family": e.family,
       "fidelity": e.fidelity,
       "paper": e.paper,
+      "reads_validation": "yes" if e.reads_validation else "",
       "file": e.file,
     }
     for name, e in methods.METHODS.items()

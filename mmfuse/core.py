@@ -16,6 +16,10 @@ Key = jax.Array
 Metrics = dict[str, jax.Array]
 
 
+class Unavailable(ValueError):
+  """A method is undefined for this model or data; its row in a table reads "n/a: <reason>"."""
+
+
 class Batch(NamedTuple):
   """What one step sees. `B` rows; a row may lack modalities and may be padding."""
 

@@ -37,6 +37,7 @@ class Entry(NamedTuple):
   tasks: tuple[str, ...] = ALL_TASKS
   rates: tuple[float, ...] | None = None  # the three to search, of a builder with its own optimiser
   per_modality: bool = False  # a row per modality; `build` takes `modality=`
+  reads_validation: bool = False  # validation rows also steer its training, not its selection alone
 
   def __call__(self, model: Any, learning_rate: float = 0.03, **hyper) -> Method:
     return self.build(model, learning_rate, **hyper)
@@ -202,14 +203,14 @@ METHODS: dict[str, Entry] = {
     ogm_ge, "modulator", "parity", "Peng et al., CVPR 2022", "peng2022balanced",
     {"alpha": (0.1, 0.3, 0.8)}, of=balancing.ogm_ge, tasks=LABELLED),
   "agm_light": _row(
-    schemes.agm_light, "modulator", "parity", "Li et al., ICCV 2023", "li2023boosting",
+    schemes.agm_light, "modulator", "equations", "Li et al., ICCV 2023", "li2023boosting",
     {"alpha": (0.3, 1.0, 2.5)}, of=balancing.agm_light, tasks=LABELLED),
   "mslr": _row(
     schemes.mslr, "modulator", "equations", "Yao and Mihalcea, Findings of ACL 2022",
-    "yao2022modality", tasks=LABELLED),
+    "yao2022modality", tasks=LABELLED, reads_validation=True),
   "mses": _row(
     schemes.mses, "modulator", "equations", "Fujimori et al., ACPR 2019",
-    "fujimori2019modality"),
+    "fujimori2019modality", reads_validation=True),
   # Weightings: the losses are weighed, one backward pass.
   "mimo": _rule(
     balancing.mimo, "weighting", "reconstructed", "Fernando et al., arXiv 2511.06686, 2025",
@@ -229,7 +230,8 @@ METHODS: dict[str, Entry] = {
   "rlw": _rule(
     balancing.rlw, "weighting", "equations", "Lin et al., TMLR 2022", "lin2022reasonable"),
   "gblending": _row(
-    schemes.gblending, "weighting", "equations", "Wang et al., CVPR 2020", "wang2020makes"),
+    schemes.gblending, "weighting", "equations", "Wang et al., CVPR 2020", "wang2020makes",
+    reads_validation=True),
   # Aggregators: the gradients of the losses are combined.
   "mmpareto": _rule(
     balancing.mmpareto, "aggregator", "parity", "Wei and Hu, ICML 2024", "wei2024mmpareto",
@@ -299,20 +301,20 @@ METHODS: dict[str, Entry] = {
     _with_loss(objectives.cml), "objective", "parity", "Ma et al., ICML 2023",
     "ma2023calibrating", {"lam": (0.03, 0.1, 0.3)}, of=objectives.cml, tasks=CLASSES),
   "lfm": _row(
-    schemes.lfm, "objective", "parity", "Yang et al., NeurIPS 2024", "yang2024facilitating",
-    {"a1": (0.05, 0.2, 0.5)}, tasks=CLASSES),
+    schemes.lfm, "objective", "equations", "Yang et al., NeurIPS 2024", "yang2024facilitating",
+    {"a1": (0.05, 0.2, 0.5)}, tasks=CLASSES, reads_validation=True),
   # Forward: other features or another head while training.
   "mmcosine": _row(
     schemes.mmcosine, "forward", "parity", "Xu et al., ICASSP 2023", "xu2023mmcosine",
     {"scale": (5.0, 15.0, 30.0)}, tasks=LABELLED),
   "opm": _row(
-    schemes.opm, "forward", "parity", "Wei et al., TPAMI 2024", "wei2024onthefly",
+    schemes.opm, "forward", "equations", "Wei et al., TPAMI 2024", "wei2024onthefly",
     {"q_base": (0.2, 0.4, 0.6)}, tasks=LABELLED),
   "amco": _row(
-    schemes.amco, "forward", "parity", "Zhou et al., ICASSP 2023", "zhou2023adaptive",
-    {"sigma": (0.4, 0.5, 0.7)}, tasks=CLASSES),
+    schemes.amco, "forward", "equations", "Zhou et al., ICASSP 2023", "zhou2023adaptive",
+    {"sigma": (0.5, 0.6, 0.8)}, tasks=CLASSES),
   "greedy": _row(
-    schemes.greedy, "forward", "parity", "Wu et al., ICML 2022", "wu2022characterizing"),
+    schemes.greedy, "forward", "equations", "Wu et al., ICML 2022", "wu2022characterizing"),
   # Data: other rows, or rows without some of their modalities.
   "valuation_sample": _row(
     schemes.valuation_sample, "data", "equations", "Wei et al., CVPR 2024", "wei2024enhancing",
@@ -326,7 +328,7 @@ METHODS: dict[str, Entry] = {
     {"scaling": (1.0, 10.0, 30.0)}),
   "relearning": _row(
     schemes.relearning, "schedule", "equations", "Wei et al., ECCV 2024", "wei2024diagnosing",
-    tasks=CLASSES),
+    tasks=CLASSES, reads_validation=True),
   "reconboost": _row(
     schemes.reconboost, "schedule", "parity", "Hua et al., ICML 2024", "hua2024reconboost",
     {"boost_rate": (0.01, 0.1, 1.0)}, tasks=CLASSES),

@@ -126,6 +126,7 @@ class _Problem:
       "scores": _SCORES(unimodal, label, mask),
       "logits": logits(),
       "unimodal_logits": unimodal,
+      "split_logits": unimodal,
       "label": label,
       "weight": jnp.ones(_BATCH, jnp.float32),
       "mask": mask,

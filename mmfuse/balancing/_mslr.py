@@ -60,8 +60,8 @@ def mslr_state(
   r"""r_m = a_m / mean(last W accuracies, a_m among them); coefficient_m = initial_m r_m.
 
   1 in the first epoch, above 1 while the accuracy rises. An accuracy that is NaN (no row had the
-  modality) or a mean of 0 changes nothing. Whether the released mean contains the newest accuracy
-  could not be seen; so it stays below W.
+  modality) or 0 changes nothing: a factor of 0 would also freeze the head that it is measured by.
+  Whether the released mean contains the newest accuracy could not be seen; so it stays below W.
   """
   recent, known, factors = {}, {}, {}
   for m, past in state.recent.items():
@@ -71,7 +71,7 @@ def mslr_state(
     known[m] = jnp.minimum(state.known[m] + there.astype(jnp.int32), past.shape[0])
     mean = recent[m].sum() / jnp.maximum(known[m], 1)  # places not yet filled hold 0
     ratio = now / jnp.where(mean > 0, mean, 1.0)
-    factors[m] = jnp.where(there & (mean > 0), initial[m] * ratio, state.coefficients[m])
+    factors[m] = jnp.where(there & (now > 0), initial[m] * ratio, state.coefficients[m])
   return MslrState(factors, recent, known)
 
 

@@ -5,16 +5,18 @@ from collections.abc import Iterable
 
 import jax
 
-from mmfuse.core import Outputs
+from mmfuse.core import Outputs, Unavailable
 from mmfuse.objectives._classification import task_of
 
 
 def branch_logits(outputs: Outputs) -> dict[str, jax.Array]:
-  """{m: z_m [B, C]}: the additive split of the fused head, else the uni-modal heads' logits.
+  """{m: z_m [B, C]}: the additive split z_m = h_m W_m + b / M of the fused head (concat, sum).
 
-  The published codes read z_m = h_m W_m + b / M off the fused head, which concat and sum have.
+  Raises Unavailable for another head: its uni-modal heads are probes beside it, not its branches.
   """
-  found = outputs.aux.get("split_logits") or outputs.unimodal_logits
+  found = outputs.aux.get("split_logits")
+  if found is None:
+    raise Unavailable("it works on the branches of an additive fused head: use the fusion concat or sum")
   return {m: found[m] for m in sorted(found)}
 
 

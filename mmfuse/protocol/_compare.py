@@ -288,12 +288,20 @@ def _report(
       "varies": _varies(cfg),
       "one_rate": cfg.tune == 1,
       "interrupted": bool(interrupted),
-      "notes": [*split.notes, *([interrupted] if interrupted else [])],
+      "notes": [*split.notes, *_readers(done), *([interrupted] if interrupted else [])],
     },
   )
   curves = _finish.histories(first, [(r, first.chosen(c[first.fold])) for r, c in done.items()])
   _finish.write_report(store.folder, summary, curves)
   return summary
+
+
+def _readers(done: Mapping[Row, dict]) -> list[str]:
+  """A note on rows whose validation score says less than that of the others."""
+  names = [row.name for row in done if row.entry.reads_validation]
+  if not names:
+    return []
+  return [f"validation rows also steer the training of {', '.join(names)}: their column flatters them"]
 
 
 def _varies(cfg: Compare) -> str:

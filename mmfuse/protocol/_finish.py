@@ -74,6 +74,7 @@ def records_of(
         "probe": probes,
         "conflict_rate": conflict_rate(log, modalities),
         "seconds_per_step": _step_seconds(log),
+        "hook_seconds_per_step": statistics.mean(e["hook_seconds_per_step"] for e in log.history),
         "parameters": sum(int(np.prod(x.shape)) for x in jax.tree.leaves(template.params)),
         **shared,
         "config_hash": config_hash(row.config(search.cfg)),
@@ -99,8 +100,9 @@ def shapley(
 
 
 def conflict_rate(log: train.RunLog, modalities: tuple[str, ...]) -> dict[str, float]:
-  """{modality: share of epochs in which the fused and the own gradient of its encoder disagreed}."""
-  seen = {m: [e[f"conflict/{m}"] for e in log.history if f"conflict/{m}" in e] for m in modalities}
+  """{modality: share of the last phase's epochs in which fused and own gradient disagreed}."""
+  epochs = [e for e in log.history if e["phase"] == log.history[-1]["phase"]]
+  seen = {m: [e[f"conflict/{m}"] for e in epochs if f"conflict/{m}" in e] for m in modalities}
   return {m: statistics.mean(v) for m, v in seen.items() if v}
 
 

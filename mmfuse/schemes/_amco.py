@@ -75,9 +75,6 @@ def _objective(sigma: float, eps: float) -> Objective:
   def apply(outputs, batch, memory, *, key, clock, **extra):
     del extra
     check_classes(batch.label, "amco")
-    if outputs.aux.get("split_logits") is None:
-      raise _common.Unavailable("amco masks classes of the branches of an additive fused head "
-                                "(concat, sum); this model's head is not additive")
     branches = branch_logits(outputs)
     width = outputs.logits.shape[-1]
     dominant = jnp.where(clock.batch == 0, -1, memory["dominant"])
@@ -89,7 +86,7 @@ def _objective(sigma: float, eps: float) -> Objective:
     fused = objectives.weighted_mean(objectives.row_losses(logits, batch.label), batch.weight)
     shares = modality_shares(jax.lax.stop_gradient(branches), batch.mask, batch.weight)
     top = jnp.argmax(shares).astype(jnp.int32)
-    dominant = jnp.where(shares[top] > sigma, top, dominant)
+    dominant = jnp.where(shares[top] > sigma, top, -1)
     return {FUSED: fused, "branches": branch_losses(branches, batch)}, {"dominant": dominant}
 
   return Objective(init, apply)
@@ -115,8 +112,9 @@ def amco(
 
   In batch b of epoch e, int(pt C) random classes of the dominant modality's z are set to 0, pt =
   sin(pi/2 min(eps, l) / eps), l = b e / 10. Dominant is the modality whose share of one softmax
-  over all M C branch logits, a batch mean, last exceeded sigma in this epoch. A row that has no
-  other modality is left alone, and one modality alone is never masked. Classification only.
+  over all M C branch logits, a mean over the batch before, exceeded sigma; there may be none. A row
+  that has no other modality is left alone, and one modality alone is never masked. Classification
+  only.
 
   Args:
     sigma: default .5. eps: default .3 (BalanceBenchmark).

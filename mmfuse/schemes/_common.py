@@ -10,11 +10,7 @@ import numpy as np
 import optax
 
 from mmfuse import masks, train
-from mmfuse.core import Batch, Method, Outputs, Phase, State
-
-
-class Unavailable(ValueError):
-  """The method is undefined for this model or data; its row reads "n/a: <reason>"."""
+from mmfuse.core import Batch, Method, Outputs, Phase, State, Unavailable
 
 
 def optimiser(tx: optax.GradientTransformation | None, learning_rate: float):

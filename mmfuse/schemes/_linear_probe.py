@@ -99,4 +99,5 @@ def linear_probe(
   method = _common.then(
       joint._replace(phases=(_common.only_phase(joint)._replace(share=share),)),
       probe._replace(phases=(_common.only_phase(probe)._replace(share=1 - share, begin=begin),)))
-  return _common.with_memory(method, initial_heads)
+  # Gradients are compared in the whole model; behind frozen encoders they would all be zero.
+  return _common.with_memory(method._replace(functions=joint.functions), initial_heads)

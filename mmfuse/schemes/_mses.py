@@ -35,6 +35,7 @@ def mses(
   Args:
     initial: {modality: factor} of the learning rate before that; default 1.
     patience: epochs without a new minimum, at least 1 (AGM repository: 10; 30 for UR-Funny).
+      In a run of no more epochs nothing can stop.
     smoothing: weight of the old v, in [0, 1).
 
   Raises:

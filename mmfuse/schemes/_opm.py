@@ -12,7 +12,6 @@ import optax
 
 from mmfuse import balancing, objectives, train
 from mmfuse.core import Method
-from mmfuse.objectives._branches import branch_logits
 from mmfuse.objectives._opm import opm_drop_rates
 from mmfuse.schemes import _common
 
@@ -74,7 +73,9 @@ def opm(
     del clock
     clean = jax.lax.stop_gradient(heads(jax.lax.stop_gradient(features), batch.mask))
     present = {m: batch.mask[m] & (batch.weight > 0) for m in names}
-    scores = balancing.scores(branch_logits(clean), batch.label, present)
+    # Only scores are read off them, so that probes beside a head that is not additive will do.
+    branches = clean.aux.get("split_logits") or clean.unimodal_logits
+    scores = balancing.scores(branches, batch.label, present)
     rates = opm_drop_rates(scores, q_base=q_base, alpha=alpha, variant=variant)
     rates = rates if len(names) > 1 else {m: jnp.zeros(()) for m in names}
     execute, draw = jax.random.split(key)

@@ -16,7 +16,7 @@ from mmfuse.core import Clock, Method
 from mmfuse.objectives._branches import branch_logits, check_classes
 from mmfuse.objectives._reconboost import agreement_loss, reconboost_loss
 from mmfuse.schemes import _common
-from mmfuse.tree import FUSED
+from mmfuse.tree import FUSED, HEADS
 
 RATE = "boost_rate"  # its place in the parameters
 VARIANTS = ("released", "attached")
@@ -103,17 +103,24 @@ def _objective(own: float, residual: float, alpha: float, variant: str):
 
 
 def hold_untouched(tx: optax.GradientTransformation, num_modalities: int):
-  """`tx`, but while one modality is boosted alone, what got no gradient does not move.
+  """`tx`, but while one modality is boosted alone, leaves that got no gradient do not move.
 
-  Momentum would otherwise carry on the encoders whose turn it is not.
+  Momentum would otherwise carry on the encoders whose turn it is not. In a head that all branches
+  share (concat), columns of features that got none are held.
   """
   tx = optax.with_extra_args_support(tx)
 
   def update(grads, state, params=None, *, clock, **extra_args):
     updates, state = tx.update(grads, state, params, clock=clock, **extra_args)
     alone = turn(clock, num_modalities)[1]
-    hold = lambda g, u: jnp.where(alone & (g == 0), jnp.zeros_like(u), u)
-    return jax.tree.map(hold, grads, updates), state
+    still = lambda g: ~jnp.any(g != 0, axis=tuple(range(1, g.ndim)), keepdims=True)
+    whole = lambda g: ~jnp.any(g != 0)
+
+    def hold(path, g, u):
+      silent = still(g) if getattr(path[0], "key", None) == HEADS and g.ndim > 1 else whole(g)
+      return jnp.where(alone & silent, jnp.zeros_like(u), u)
+
+    return jax.tree_util.tree_map_with_path(hold, grads, updates), state
 
   return optax.GradientTransformationExtraArgs(tx.init, update)
 
@@ -134,12 +141,14 @@ def reconboost(
   Alone: `reconboost_loss` of z_m given boost_rate times the sum of the others, plus, from the
   second round on, alpha times `agreement_loss` with the modality before. Only what the loss of the
   active modality reaches moves then (statistics of batch norm, and the running linear probes in the
-  uni-modal heads, go on). A round takes 2 M epochs: give a multiple of that. An epoch here counts
-  as one of the budget. Classification only; a modality alone is boosted against a uniform ensemble.
+  uni-modal heads, go on). A round takes 2 M epochs, each counting as one of the budget: with any
+  other number of epochs the first modalities have had one turn more. Classification only; a
+  modality alone is boosted against a uniform ensemble.
 
   Args:
     own, residual, alpha: weights 5, 1, .5 (BalanceBenchmark); boost_rate: start, .01.
-    variant: "released": the agreement term carries no gradient, as in that code; "attached": it
+    variant: "released": the agreement term carries no gradient, as in that code, and alpha shows in
+      the logged loss alone; "attached": it
       pulls the active modality.
 
   Raises:

@@ -233,7 +233,13 @@ def _budget(
     epochs = -(-steps // max(1, rows // size))
   if isinstance(epochs, Mapping):
     return {p.name: _per_phase(epochs, p, "epochs") for p in method.phases}
-  return {p.name: max(1, round(_per_phase(epochs, p, "epochs") * p.share)) for p in method.phases}
+  # Cumulative shares are rounded, so that the phases add up to the budget.
+  out, before = {}, 0.0
+  for p in method.phases:
+    total = _per_phase(epochs, p, "epochs")
+    out[p.name] = max(1, round(total * (before + p.share)) - round(total * before))
+    before += p.share
+  return out
 
 
 def _structure(state: State) -> int:
@@ -339,7 +345,7 @@ class Group:
     if start == 0:
       for log in self.logs:
         log.enter(phase.name)
-      if phase.begin is not None:
+      if phase.begin is not None and not all(log.stopped for log in self.logs):
         state = self._own(phase.begin(state, splits, jax.random.fold_in(key, 0)))
       best = jax.tree.map(jnp.copy, (state.params, state.stats))
     for epoch in range(start, total):
@@ -353,10 +359,13 @@ class Group:
       state, metrics = self.epoch(phase, state, rows, keep, key, clock)
       finite = np.asarray(jax.device_get(metrics["finite"]))  # waits for the epoch
       spent = (time.perf_counter() - began) / rows.shape[0]
+      hooked = 0.0
       if phase.epoch_end is not None:
+        began = time.perf_counter()
         state = self._own(phase.epoch_end(state, splits, jax.random.fold_in(key, epoch + 1)))
+        hooked = (time.perf_counter() - began) / rows.shape[0]
       entries = self._entries(number, phase, predict, state, metrics, rows, keep, key, clock)
-      better = self._log(phase, epoch, select, entries, finite, spent, rows)
+      better = self._log(phase, epoch, select, entries, finite, (spent, hooked), rows)
       which = jnp.asarray(better if plan.stacked else better[0])
       best = _pick(which, (state.params, state.stats), best)
       if plan.on_epoch is not None:

@@ -26,9 +26,10 @@ class RunLog:
   examples: int = 0  # rows of gradient evaluations so far, all phases
 
   def enter(self, phase: str) -> None:
-    """A phase begins: selection restarts, unless the run has diverged and is over."""
+    """A phase begins: selection restarts. A run that diverged earlier has nothing to show here."""
     del phase
     if self.diverged_at is not None:
+      self.selected_epoch, self.best = -1, None
       return
     self.selected_epoch, self.best, self.waited, self.stopped = -1, None, 0, False
 
@@ -45,7 +46,7 @@ class RunLog:
         h: {k: float(v) for k, v in values.items()} for h, values in scores.items()}
     values = {k: np.asarray(v).tolist() for k, v in entry.items()}
     self.history.append({"phase": phase, "epoch": epoch, **values, "validation": heads,
-                         "seconds_per_step": seconds})
+                         "seconds_per_step": seconds[0], "hook_seconds_per_step": seconds[1]})
     if self.diverged_at is not None:
       return False
     if score is None:

@@ -108,13 +108,15 @@ def supervised(
       raise ValueError("aggregate_on='features' is for an aggregator of gradients, with parts=1")
     if plan != "auto":
       raise ValueError("aggregate_on='features' is a plan of its own; leave plan='auto'")
-  through = [h for h in _wanted(objectives) if h in THROUGH_ENCODERS]
+  objective = _as_objective(objectives)
+  wanted = _wanted(objectives)
+  through = [h for h in wanted if h in THROUGH_ENCODERS]
   if through and (plan == "stacked" or aggregate_on == "features"):
     what = "the stacked plan; use plan='general'" if plan == "stacked" else "aggregate_on='features'"
     raise ValueError(f"an objective that calls `{through[0]}` cannot use {what}")
   tx = optax.with_extra_args_support(tx if tx is not None else _default_tx())
-  spine = _Spine(model, _as_objective(objectives), _wanted(objectives), tx, aggregator, augment,
-                 perturb, parts, "features" if aggregate_on == "features" else plan, coast, name)
+  spine = _Spine(model, objective, wanted, tx, aggregator, augment, perturb, parts,
+                 "features" if aggregate_on == "features" else plan, coast, name)
   return Method(spine.init, _Predict(model, predict), (Phase(name, spine.step),), {
       "diagnose": _Gradients(model, perturb, True), "gradients": _Gradients(model, perturb, False)})
 
@@ -285,6 +287,13 @@ class _Spine:
     return [batch._replace(weight=jnp.where(place % self.parts == s, batch.weight, 0.0))
             for s in range(self.parts)]
 
+  def _part_shares(self, names, batch: Batch) -> jax.Array:
+    """[S, K]: the part of the rows of each objective that each part holds; 0 where there is none."""
+    held = jnp.stack([
+        jnp.stack([jnp.where(batch.mask[n], g.weight, 0.0).sum() if n in batch.mask
+                   else g.weight.sum() for n in names]) for g in self._groups(batch)])
+    return held / jnp.maximum(held.sum(0, keepdims=True), 1e-12)
+
   def _probed(self, params):
     """Gradients for the uni-modal heads alone: what the rule's losses reach is the rule's."""
     return jax.tree.map(
@@ -359,8 +368,9 @@ class _Spine:
         num = len(forward.names)
         context["parts"] = jax.tree.map(
             lambda g: g.reshape(self.parts, num, *g.shape[1:]), rows)
-        rows = jax.tree.map(lambda g: g.mean(0), context["parts"])
-        losses = losses.reshape(self.parts, num).mean(0)
+        shares = self._part_shares(forward.names, batch)
+        rows = jax.tree.map(lambda g: _over_parts(shares, g), context["parts"])
+        losses = (shares * losses.reshape(self.parts, num)).sum(0)
       if self.aggregator is None:
         combined = jax.tree.map(lambda g: g.sum(0), rows)
       else:
@@ -377,8 +387,10 @@ class _Spine:
     params = optax.apply_updates(state.params, updates)
     new = State(
         params, stats, {**state.opt, self.name: opt}, {**state.memory, self.memory: memory})
-    if plan == "weights" and self.aggregator.after is not None:
+    if getattr(self.aggregator, "after", None) is not None:
       after = jnp.stack(_plans.run(forward, params)[0][0])
+      if self.parts > 1:
+        after = (self._part_shares(forward.names, batch) * after.reshape(self.parts, -1)).sum(0)
       opt["aggregator"] = self.aggregator.after(after, opt["aggregator"])
     log = {f"loss/{n}": l for n, l in zip(forward.names, losses)}
     log["gradient_norm"] = optax.tree.norm(grads)
@@ -404,6 +416,12 @@ def _is_supervised(label) -> bool:
 
 def _every_head(outputs: Outputs, batch: Batch, **extra) -> dict[str, jax.Array]:
   return objectives_lib.supervised_losses(fused=outputs.logits is not None)(outputs, batch, **extra)
+
+
+def _over_parts(shares: jax.Array, gradients: jax.Array) -> jax.Array:
+  """The mean over the batch from the means over its parts: [S, K] x [S, K, *param] -> [K, *param]."""
+  shaped = shares.reshape(*shares.shape, *(1,) * (gradients.ndim - 2)).astype(gradients.dtype)
+  return (shaped * gradients).sum(0)
 
 
 def _freeze_absent(updates, labels, mask):

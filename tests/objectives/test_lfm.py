@@ -46,7 +46,7 @@ def test_alignment_averages_pairs_that_some_row_has():
 
 def test_objective_weighs_both_terms():
   objective = _lfm.lfm(0.25)
-  outputs = Outputs(Z2, {"a": Z1, "b": Z2})
+  outputs = Outputs(Z2, {}, {}, {"split_logits": {"a": Z1, "b": Z2}})
   given = Batch({}, jnp.asarray([1]), {"a": HERE, "b": HERE}, jnp.ones(1), jnp.arange(1))
   memory = objective.init(given, outputs)
   assert {k: (v.dtype.name, v.weak_type) for k, v in memory.items()} == {

@@ -42,7 +42,7 @@ def broken(model, learning_rate=0.03, *, tx=None):
   """A rule with a mistake."""
   raise RuntimeError("no such luck")
 '''
-TIMINGS = ("seconds_per_step", "relative_step_time")
+TIMINGS = ("seconds_per_step", "hook_seconds_per_step", "relative_step_time")
 QUICK = ("--tune", "1", "--seeds", "1", "--epochs", "1", "--batch-size", "16")
 COMMON = ("--epochs", "2", "--batch-size", "16", "--seeds", "3")
 

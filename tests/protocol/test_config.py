@@ -15,7 +15,7 @@ def test_the_rates_of_the_search():
 
 def test_numeric_leaves_out_where_and_how_fast():
   left = set(Compare.__dataclass_fields__) - set(Compare().numeric())
-  assert left == {"data", "data_dir", "out", "resume", "threads", "checkpoint_seconds"}
+  assert left == {"data", "data_dir", "out", "resume", "threads", "checkpoint_seconds", "probe"}
 
 
 def test_words_and_values():

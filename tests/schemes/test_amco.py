@@ -68,9 +68,9 @@ def test_branches_are_never_masked():
   np.testing.assert_allclose(losses["branches"], np.log(8 / 6) + np.log(2), rtol=1e-5)
 
 
-def test_dominance_is_kept_until_the_next_epoch():
+def test_dominance_is_judged_anew_in_every_batch():
   assert run(0, 1, -1)[1] == 0
-  assert run(0, 1, 1, sigma=0.9)[1] == 1
+  assert run(0, 1, 1, sigma=0.9)[1] == -1
   assert run(0, 0, 1, sigma=0.9)[1] == -1
 
 
@@ -93,7 +93,7 @@ def test_refusals():
     schemes.amco(_small.model(), eps=0)
   gated = fusion.LateFusion(_small.model().encoders, 3, fusion.Gated())
   method = schemes.amco(gated)
-  with pytest.raises(schemes.Unavailable, match="not additive"):
+  with pytest.raises(schemes.Unavailable, match="additive fused head"):
     jax.eval_shape(
       method.phases[0].step, _small.start(method), _small.batch(), jax.random.key(0), _small.clock()
     )

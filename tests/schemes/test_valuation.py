@@ -39,10 +39,10 @@ def test_copies_skip_the_boundaries():
 @pytest.mark.parametrize(
   "means, want",
   [
-    ({"a": 0.6, "b": 0.3}, 0.2),
+    ({"a": 0.6, "b": 0.3}, 0.4),
     ({"a": 0.4}, 0.0),
-    # |gaps| of three pairs .3 + .6 + .3, over 2
-    ({"a": 0.6, "b": 0.3, "c": 0.0}, 0.4),
+    # |gaps| of three pairs .3 + .6 + .3, both ways round, over 2
+    ({"a": 0.6, "b": 0.3, "c": 0.0}, 0.8),
     ({"a": 2.0, "b": -1.0}, 1.0),
   ],
 )

@@ -1,0 +1,60 @@
+"""What a method may cost over a plain step, in floating-point operations, where encoders dominate."""
+
+import functools
+
+import jax
+import pytest
+
+from experiments.bench import method_overhead
+from mmfuse import methods, train
+from mmfuse.core import Clock
+
+QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+
+
+@functools.cache
+def flops(name, model="mlp", modalities=2, batch_size=64, classes=7):
+  """Of one compiled step."""
+  cfg = method_overhead.Config(
+    model=model, modalities=modalities, batch_size=batch_size, classes=classes)
+  built, batch = method_overhead.build(cfg)
+  method = methods.METHODS[name](built)
+  state = jax.eval_shape(method.init, jax.random.key(0), batch)
+  clock = Clock(*(jax.numpy.int32(v) for v in (0, 0, 0, 1, 1)))
+  step = jax.jit(method.phases[-1].step, compiler_options=QUICK)
+  return train.cost_of(step.lower(state, batch, jax.random.key(1), clock).compile()).flops
+
+
+@pytest.mark.parametrize("name, modalities", [
+  ("uniform", 2), ("mimo", 2), ("uw", 2), ("ogm", 2), ("mslr", 2), ("agm", 2), ("mmpareto", 2),
+  ("upgrad", 2), ("mimo", 4), ("mmpareto", 4), ("upgrad", 4)])  # fmt: skip
+def test_no_more_than_its_limit(name, modalities):
+  ratio = flops(name, modalities=modalities) / flops("joint", modalities=modalities)
+  assert 0.99 < ratio <= method_overhead.LIMITS[name].flops
+
+
+def test_noise_on_convolutions():
+  """The noise is as large as the parameters: cheap where each is used at many positions."""
+  ratio = flops("ogm_ge", model="conv1d") / flops("joint", model="conv1d")
+  assert 1.0 < ratio <= method_overhead.LIMITS["ogm_ge"].flops
+
+
+def test_prototypes_of_many_classes():
+  """309 classes at batch 64: distances to all prototypes, no loop over rows or classes."""
+  ratio = flops("pmr", classes=309) / flops("joint", classes=309)
+  assert 1.0 < ratio <= method_overhead.LIMITS["pmr"].flops
+
+
+def test_a_step_waits_for_no_host():
+  """No implicit transfer between host and device inside a compiled step, whatever the kind."""
+  cfg = method_overhead.Config(model="mlp", batch_size=8)
+  built, batch = method_overhead.build(cfg)
+  for name in ("mimo", "ogm_ge", "upgrad", "famo", "pmr"):
+    method = methods.METHODS[name](built)
+    state = method.init(jax.random.key(0), batch)
+    args = (batch, jax.random.key(1), Clock(*(jax.numpy.int32(v) for v in (0, 0, 0, 1, 1))))
+    step = jax.jit(method.phases[-1].step, compiler_options=QUICK)
+    compiled = step.lower(state, *args).compile()
+    with jax.transfer_guard("disallow"):
+      state, _ = compiled(state, *args)
+    assert not any(w in compiled.as_text() for w in ("outfeed", "infeed", "host_callback"))
