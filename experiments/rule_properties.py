@@ -1,8 +1,9 @@
 """What each balancing rule promises, measured on problems with known answers: docs/rules.md.
 
 Problems: quadratics L_k(x) = s_k (1 + 1/2 |x - c_k|^2 over its axes) of three objectives; a pair is
-three of which one is absent. Properties are measured on the first update of a fresh rule, past any
-warm-up, and on 200 steps of x <- x - .2 (1 - t / 200) d. No network is trained.
+three of which one is absent. Rules that learn are warmed first: 30 updates over epochs 0 to 9 on
+the same problem, whose x stays where it is. The next update is then measured, with three keys; the
+Pareto set on 200 steps of x <- x - .2 (1 - t / 200) d from a fresh rule. No network is trained.
 
 Claim: every property that a rule's documentation promises is there; the others are measured too.
 Command: python -m experiments.rule_properties            (half a minute; writes docs/rules.md)
@@ -80,7 +81,8 @@ PROPERTIES = {
   ),
   "permutation": Property(
     "order",
-    "largest relative change of d when the objectives change places, below .001",
+    "largest relative change of d when the first two objectives change places, at one key, below "
+    ".001",
     lambda x: x < 1e-3,
   ),
   "plain_sum": Property(
@@ -90,24 +92,25 @@ PROPERTIES = {
   ),
   "finite": Property(
     "zero, absent",
-    "share of finite updates with a zero gradient, all zero, one or all absent: 1",
+    "share of updates that are finite and give the absent exactly weight 0, with a zero gradient, "
+    "all zero, one or all absent: 1",
     lambda x: x == 1,
   ),
 }
 
 # name: (factory of K, the properties its documentation promises). One line a rule.
 RULES: dict[str, tuple[Callable[[int], Any], set[str]]] = {
-  "uniform": (balancing.uniform, {"pareto", "permutation", "plain_sum", "finite"}),
-  "mimo": (balancing.mimo, {"pareto", "finite"}),
-  "stch": (balancing.stch, {"pareto", "permutation", "finite"}),
+  "uniform": (balancing.uniform, {"permutation", "plain_sum", "finite"}),
+  "mimo": (balancing.mimo, {"finite"}),
+  "stch": (balancing.stch, {"permutation", "finite"}),
   "mmpareto": (balancing.mmpareto, {"plain_sum", "finite"}),
   "mgda": (balancing.mgda, {"descends", "pareto", "simplex", "permutation", "finite"}),
   "pcgrad": (balancing.pcgrad, {"plain_sum", "finite"}),
-  "cagrad": (balancing.cagrad, {"pareto", "permutation", "finite"}),
+  "cagrad": (balancing.cagrad, {"permutation", "finite"}),
   "bogc": (balancing.bogc, {"simplex", "permutation", "finite"}),
-  "imtl_g": (imtl_g, {"scale", "permutation", "finite"}),
+  "imtl_g": (imtl_g, {"permutation", "finite"}),
   "nash_mtl": (nash_mtl, {"descends", "pareto", "scale", "permutation", "finite"}),
-  "aligned_mtl": (aligned_mtl, {"pareto", "permutation", "finite"}),
+  "aligned_mtl": (aligned_mtl, {"permutation", "finite"}),
   "fairgrad": (fairgrad, {"descends", "pareto", "scale", "permutation", "finite"}),
   "fairgrad_5": (functools.partial(fairgrad, alpha=5.0), {"descends", "permutation", "finite"}),
   "upgrad": (upgrad, {"descends", "pareto", "permutation", "plain_sum", "finite"}),
@@ -121,10 +124,10 @@ RULES: dict[str, tuple[Callable[[int], Any], set[str]]] = {
   "excess_mtl": (excess_mtl, {"permutation", "finite"}),
   "uw": (uw, {"permutation", "finite"}),
   "imtl_l": (imtl_l, {"permutation", "finite"}),
-  "famo": (famo, {"permutation", "finite"}),
+  "famo": (famo, {"simplex", "permutation", "finite"}),
   "dwa": (dwa, {"permutation", "finite"}),
   "rlw": (rlw, {"simplex", "finite"}),
-  "gblending": (gblending, {"simplex", "permutation", "plain_sum", "finite"}),
+  "gblending": (gblending, {"simplex", "permutation", "finite"}),
 }
 
 
@@ -172,7 +175,8 @@ RUNS = {
   ),
   "three objectives": problem([[1, 0], [-1, 0.5], [0, -1.5]], start=[2, 1.5, -1, 1]),
 }
-ORDER = np.array([2, 0, 1])
+ORDER = np.array([1, 0, 2])
+KEYS, WARM = 3, 30  # keys of the measured update; updates before it
 
 
 def conflicting(seed: int) -> np.ndarray:
@@ -226,16 +230,19 @@ def make_step(factory: Callable[[int], Any]) -> tuple[Any, Callable[..., Any]]:
   rule = factory(OBJECTIVES)
 
   def step(x, state, p, key, clock, rate):
-    losses = losses_of(x, p)
+    losses, before = losses_of(x, p), state
     grads = (p.present * p.scale)[:, None] * p.axes * (x[None] - p.centres)
     direction, state = rule.update(
       {"a": grads}, state, {"a": x}, losses=losses, present=p.present, key=key, clock=clock,
       labels=LABELS,
     )  # fmt: skip
+    weights = state.weights
+    if isinstance(rule, balancing.Weighting):  # its state need not hold what it multiplies by
+      weights, _ = rule.weigh(losses, before, {"a": x}, present=p.present, key=key, clock=clock)
     moved = x - rate * direction["a"]
     if getattr(rule, "after", None) is not None:
       state = rule.after(losses_of(moved, p), state)
-    return moved, state, direction["a"], state.weights
+    return moved, state, direction["a"], weights
 
   return rule, jax.jit(jax.vmap(step, in_axes=(0, 0, 0, None, None, None)))
 
@@ -256,13 +263,18 @@ def measure(factory: Callable[[int], Any]) -> dict[str, float]:
   rule, step = make_step(factory)
   batch = stack([p for group in PROBES.values() for p in group])
   count = len(batch.start)
-  key = jax.random.key(0)
-  arguments = (batch.start, fresh(rule, count), batch, key, clock_at(100, 10), jnp.float32(0))
-  _, _, d, w = step(*arguments)
+  keys, still = jax.random.split(jax.random.key(0), WARM + KEYS), jnp.float32(0)
+  x, state = batch.start, fresh(rule, count)
+  for t, key in enumerate(keys[:WARM]):
+    x, state, _, _ = step(x, state, batch, key, clock_at(t, t // 3), still)
+  measured = [step(x, state, batch, key, clock_at(100, 10), still)[2:] for key in keys[WARM:]]
   groups, at = {}, 0
   for name, members in PROBES.items():
     part = slice(at, at + len(members))
-    groups[name] = (Problem(*(f[part] for f in batch)), np.asarray(d[part]), np.asarray(w[part]))
+    groups[name] = (
+      Problem(*(np.concatenate([f[part]] * KEYS) for f in batch)),
+      *(np.concatenate([np.asarray(a[part]) for a in found]) for found in zip(*measured)),
+    )
     at += len(members)
   found = {name: MEASURES[name](groups) for name in MEASURES}
   return {**found, "pareto": distance_after(rule, step, count)}
@@ -306,8 +318,9 @@ def _plain_sum(groups):
 
 
 def _finite(groups):
-  _, d, w = groups["edge"]
-  return float((np.isfinite(d).all(1) & np.isfinite(w).all(1)).mean())
+  p, d, w = groups["edge"]
+  finite = np.isfinite(d).all(1) & np.isfinite(w).all(1)
+  return float((finite & (p.present | (w == 0)).all(1)).mean())
 
 
 MEASURES = {
@@ -350,11 +363,17 @@ def distance_after(rule, step, count: int) -> float:
 NOTES = [
   "- `imtl_g`, three objectives: the weights may be negative, and equal projections may all be zero",
   "  before the Pareto set is reached; it then stands still.",
-  "- `fairgrad_5`: its direction grows as the gradients shrink (weights of order |g|^-1.7), so a",
-  "  step size that suits the start is too long near the end.",
+  "- `imtl_g`, loss scale: measured here, not promised: where the raw weights do not sum to a positive",
+  "  number, its guard takes equal weights.",
+  "- `fairgrad_5`, three objectives: it approaches slowly, with a direction whose length stays 1; after",
+  "  1000 steps the distance is .03.",
   "- `bogc`, orthogonal pair: where an objective's gradient is zero without noise, its variance is",
   "  zero too, and the others are ignored there; labels that name the rows of a leaf avoid it.",
-  "- `pcgrad`, `gradvac`: with three objectives a projection can bring back a conflict removed before.",
+  "- `pcgrad`, `gradvac`: with three objectives a projection can bring back a conflict removed before,",
+  "  and d depends on the order in which the objectives meet, which is drawn: at one key, objectives",
+  "  that change places meet in another order. A pair has no order.",
+  "- `mimo`, `mmpareto`: the first objective is the fused one. `rlw`: its weights are drawn by place.",
+  "- `famo` moves its weights by what the losses fall, which is nothing while the parameters stand.",
 ]
 
 
@@ -377,7 +396,9 @@ def render(measured: dict[str, dict[str, float]]) -> str:
     "Written by `python -m experiments.rule_properties`; a test measures every promise again.",
     "**Bold** = promised by the rule's documentation; then the measured number. Quadratics of three",
     "objectives with known Pareto sets, every rule with its defaults. `no` without bold breaks no",
-    "promise: it is how the rule is meant.",
+    "promise: it is how the rule is meant. Rules that learn are warmed first: 30 updates over ten",
+    "epochs on the same problem, whose parameters stay where they are; the Pareto set is approached",
+    "from a fresh state.",
     "",
     table(head, rows),
     "",

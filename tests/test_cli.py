@@ -262,7 +262,8 @@ def test_methods_lists_the_index(place):
   code, out, _ = _call("methods", "--json")
   rows = json.loads(out)
   assert code == 0 and [r["name"] for r in rows] == list(methods.METHODS)
-  assert all(list(r) == ["name", "kind", "family", "fidelity", "paper", "reads_validation", "file"] for r in rows)
+  fields = ["name", "kind", "family", "fidelity", "paper", "reads_validation", "file"]
+  assert all(list(r) == fields for r in rows)
   code, out, _ = _call("methods")
   assert code == 0 and all(name in out for name in methods.METHODS)
 

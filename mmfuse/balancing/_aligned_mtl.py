@@ -53,7 +53,9 @@ def aggregate_by_aligned_mtl(
 
   Orthogonal gradients of one length are left as they are; longer ones are shortened to the weakest
   principal component, so that no direction dominates. d . g_i is the i-th row sum of
-  sqrt(l_min) A^{1/2}: nearly always positive, but d may oppose an objective for K >= 3.
+  sqrt(l_min) A^{1/2}: nearly always positive, but d may oppose an objective for K >= 3. As
+  published, the encoders stop once one objective is solved (l_min tends to 0): rescale="sum" helps
+  only the scale.
 
   Args:
     num_objectives: K >= 1.

@@ -45,8 +45,8 @@ def aggregate_by_dualproj(
 ) -> Aggregator:
   r"""d = proj(mean_i g_i) on {d : d . g_k >= 0 for all k}; gradients [K, *param] -> [*param].
 
-  The conflict-free direction nearest to the mean gradient; the mean itself where it conflicts with
-  no objective.
+  The conflict-free direction nearest to the mean gradient, zero at Pareto-stationary points only;
+  the mean itself where it conflicts with no objective.
 
   Args:
     num_objectives: K >= 1.

@@ -40,7 +40,7 @@ def _turn(state: DwaState) -> DwaState:
 def aggregate_by_dwa(num_objectives: int, temperature: float = 2.0) -> Weighting:
   r"""w_k = K softmax(r / temperature)_k, r_k = L_k(e - 1) / L_k(e - 2), epoch means of the losses.
 
-  Epochs 0 and 1 have weights 1: so has an objective without two finished epochs its ratio. K and
+  Epochs 0 and 1 have weights 1: the ratio of an objective without two finished epochs is 1. K and
   the softmax are of the present objectives.
 
   Args:

@@ -55,10 +55,11 @@ def aggregate_by_excess_mtl(num_objectives: int, step_size: float = 0.01) -> Agg
     step_size: of the exponentiated gradient, >= 0 (released code, recalled: .01). 0 is the plain
       sum.
 
-  With `labels`, heads keep their own plain gradient and are left out of the risks. An absent
-  objective gets weight 0, and its share, squares and first risk stay as they are; the weights of
-  the present ones sum to their number. Where the released code divides by the risk of step one, an
-  objective whose first risk is 0 takes the first that is not.
+  With `labels`, heads keep their own plain gradient and are left out of the risks; the reference
+  scales heads by w_k as well. An absent objective gets weight 0, and its share, squares and first
+  risk stay as they are; the weights of the present ones sum to their number. Where the released
+  code divides by the risk of step one, an objective whose first risk is 0 takes the first that is
+  not.
 
   Raises:
     ValueError: a negative step_size, gradients of another K.

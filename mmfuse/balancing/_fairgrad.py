@@ -11,7 +11,14 @@ import jax.numpy as jnp
 
 from mmfuse.balancing import _groups
 from mmfuse.balancing._base import Aggregator
-from mmfuse.balancing._gram_rule import RESCALE, gram_aggregator, sum_to_count, unit_gram
+from mmfuse.balancing._gram_rule import (
+  RESCALE,
+  check_max_norm,
+  gram_aggregator,
+  shorten,
+  sum_to_count,
+  unit_gram,
+)
 
 _LEAST = 1e-6  # smallest eigenvalue of the cosines: opposite gradients have no finite solution
 _FLOOR = 1e-12  # of v: what large alphas give an objective that the others serve already
@@ -87,34 +94,46 @@ def _solve(cosines, target, power, moving):
 
 
 def aggregate_by_fairgrad(
-  num_objectives: int, alpha: float = 1.0, *, rescale: str = "none", scope: str = "global"
+  num_objectives: int,
+  alpha: float = 1.0,
+  *,
+  max_norm: float | None = 1.0,
+  rescale: str = "none",
+  scope: str = "global",
 ) -> Aggregator:
   r"""d = \sum_k w_k g_k with g_i . d = w_i^{-1 / alpha} > 0; gradients [K, *param] -> [*param].
 
-  d descends every objective. The direction does not depend on the scale of the losses for alpha = 1
-  only.
+  d descends every objective; with a step size that falls it tends to a Pareto-stationary point, the
+  more slowly the larger alpha. The direction does not depend on the scale of the losses for
+  alpha = 1 only. |d| does not fall as training converges, and before max_norm it grows above
+  alpha = 1 as the gradients shrink: use a decaying schedule, or rescale="sum", max_norm=None.
 
   Args:
     num_objectives: K >= 1.
     alpha: fairness > 0 (default of the re-implementation: 1; the paper tunes it per problem). In
-      float32 .5 to 10 are safe.
+      float32 the solver is accurate from .5 to 10, which says nothing about a safe step size.
+    max_norm: d is shortened to this length, last of all, and the w above with it (official code: K
+      times d, then 1; None = the paper's equation).
     rescale: "none" = w as it solves the equations, O(|g|^{-2 / (1 + 1 / alpha)}); "sum" = w scaled
-      to sum to the number of present objectives, comparable with the plain sum.
+      to sum to the number of present objectives, comparable with the plain sum (then give
+      max_norm=None).
     scope: "global" = one Gram matrix over all shared parameters; "encoder" = one per encoder and
       one for the rest. Needs labels.
 
   With `labels`, heads keep their own plain gradient and are left out of the Gram matrix.
 
   Raises:
-    ValueError: alpha not positive, an unknown option, gradients of another K.
+    ValueError: alpha or max_norm not positive, an unknown option, gradients of another K.
   """
   _groups.check_choice("rescale", rescale, RESCALE)
   if not alpha > 0:
     raise ValueError(f"alpha must be positive, got {alpha}")
+  check_max_norm(max_norm)
 
   def weigh(gram, here):
     weights = fairgrad_weights(gram, alpha, here)
-    return sum_to_count(weights, here) if rescale == "sum" else weights
+    weights = sum_to_count(weights, here) if rescale == "sum" else weights
+    return shorten(weights, gram, max_norm)
 
   return gram_aggregator(num_objectives, weigh, FairgradState, scope)
 

@@ -46,7 +46,8 @@ def aggregate_by_graddrop(num_objectives: int, leak: float = 0.0) -> Aggregator:
 
   Needs `key` as extra argument. The paper masks the gradients at one shared layer of activations,
   signed by the activations; here the shared parameters' own gradients are masked, or those of the
-  features with `supervised(aggregate_on="features")`. With `labels`, heads keep their own plain
+  features with `supervised(aggregate_on="features")`, where each row draws its own signs; the paper
+  draws one per feature. With `labels`, heads keep their own plain
   gradient. An absent objective has no vote and adds nothing; there is no state to keep.
 
   Raises:

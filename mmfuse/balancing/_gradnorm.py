@@ -19,8 +19,8 @@ class GradNormState(NamedTuple):
 
   weights: jax.Array  # [K], multiplier of each gradient
   logits: jax.Array  # [K], weights = K softmax(logits)
-  first_sum: jax.Array  # [K], sum of the losses over epoch 0
-  first_count: jax.Array  # [K], batches of epoch 0 in which the objective was present
+  first_sum: jax.Array  # [K], sum of the losses over epoch 0, or the first one after it
+  first_count: jax.Array  # [K], the batches in that sum
   opt: _learned.Adam  # Adam of each logit, leaves [K]
 
 
@@ -62,8 +62,9 @@ def aggregate_by_gradnorm(
 ) -> Aggregator:
   r"""d = \sum_k w_k g_k, w = K softmax(s), s descends `gradnorm_loss`; [K, *param] -> [*param].
 
-  Epoch 0 is the plain sum and averages the losses the later ones are compared with. The step is
-  made with the weights from before it, as in the reference code.
+  Epoch 0 is the plain sum and averages the losses the later ones are compared with; an objective
+  absent for all of it is compared with its loss at its first presence. The step is made with the
+  weights from before it, as in the reference code.
 
   Args:
     num_objectives: K >= 1.
@@ -72,8 +73,9 @@ def aggregate_by_gradnorm(
       whose step does not depend on the size of the gradients: .025, FAMO's published value.
 
   Needs `losses` and `clock` (its `epoch`) as extra arguments. One set of norms, over the parameters
-  that several objectives reach; with `labels`, heads keep their own plain gradient. An absent
-  objective gets weight 0, and its logit, Adam and first loss stay as they are.
+  that several objectives reach; with `labels`, heads keep their own plain gradient, where the
+  reference scales heads by w_k as well. An absent objective gets weight 0, and its logit, Adam and
+  first loss stay as they are.
 
   Raises:
     ValueError: a negative alpha or learning rate, gradients of another K.
@@ -97,7 +99,7 @@ def aggregate_by_gradnorm(
     _groups.check_stacked(updates, num_objectives)
     here = _groups.everyone(present, num_objectives)
     losses = losses.astype(jnp.float32)
-    averaging = (clock.epoch == 0) & here
+    averaging = here & ((clock.epoch == 0) | (state.first_count == 0))
     first_sum = state.first_sum + jnp.where(averaging, losses, 0.0)
     first_count = state.first_count + averaging.astype(jnp.float32)
     first = first_sum / jnp.maximum(first_count, 1.0)

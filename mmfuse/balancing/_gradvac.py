@@ -46,25 +46,28 @@ def gradvac_weights(
     order: int [K, K], row i is the order in which objective i meets the others; itself is skipped.
     beta: rate of the moving average, in [0, 1].
     present: bool [K]; pairs with an absent objective or a zero gradient are left alone.
-    variant: "paper", or "released": the re-implementation moves a target only where c < t.
+    variant: "paper", or "released": the re-implementation moves a target only where c < t, and adds
+      1e-8 to the products of norms it divides by, so that small gradients are hardly lifted.
   """
   num = gram.shape[0]
   here = _groups.everyone(present, num)
   gram = jnp.where(here[:, None] & here[None, :], gram, 0.0).astype(jnp.float32)
   sizes = jnp.sqrt(jnp.maximum(jnp.diag(gram), 0.0))
   rows = jnp.arange(num)
+  eps = _EPS if variant == "released" else 0.0
   coefficients = jnp.diag(here.astype(jnp.float32))
   for turn in range(num):
     other = order[:, turn]
     dots = jnp.sum(coefficients * gram[other], axis=1)
     own = jnp.sqrt(jnp.maximum(jnp.sum(coefficients @ gram * coefficients, axis=1), 0.0))
-    cosine = jnp.clip(dots / (own * sizes[other] + _EPS), -1.0, 1.0)
+    meets = (rows != other) & (own > 0) & (sizes[other] > 0)
+    mine, theirs = (jnp.where(meets, n, 1.0) for n in (own, sizes[other]))
+    cosine = jnp.clip(dots / (mine * theirs + eps), -1.0, 1.0)
     kept = targets[rows, other]
     target = jnp.minimum(kept, _TOP)
-    meets = (rows != other) & (own > 0) & (sizes[other] > 0)
     below = meets & (cosine < target)
     high = jnp.sqrt(1.0 - target**2)
-    lift = own * (target * jnp.sqrt(1.0 - cosine**2) - cosine * high) / (sizes[other] * high + _EPS)
+    lift = mine * (target * jnp.sqrt(1.0 - cosine**2) - cosine * high) / (theirs * high + eps)
     lift = jnp.where(below, lift, 0.0)
     coefficients = coefficients + lift[:, None] * jax.nn.one_hot(other, num, dtype=jnp.float32)
     moves = below if variant == "released" else meets
@@ -87,7 +90,7 @@ def aggregate_by_gradvac(
     beta: rate of the moving average of the cosines, in [0, 1] (paper: .01; the LibMTL
       re-implementation: .5).
     variant: "paper": every step moves the averages; "released": only the steps whose cosine lies
-      below, so that targets never rise.
+      below, so that targets never rise, and with 1e-8 in the denominators.
     rescale: "sum" as published; "mean" divides by the number of present objectives.
 
   One set of cosines over all shared parameters; with `labels`, heads keep their own plain gradient

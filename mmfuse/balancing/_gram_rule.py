@@ -1,4 +1,4 @@
-"""What rules that read only the Gram matrix share: unit gradients, the scale, the aggregator."""
+"""What rules that read only the Gram matrix share: unit gradients, scale, length, aggregator."""
 
 from collections.abc import Callable
 from typing import Any
@@ -35,6 +35,20 @@ def sum_to_count(weights: jax.Array, present: jax.Array) -> jax.Array:
   # A sum that is rounding only says nothing about scale.
   usable = total > 1e-6 * jnp.abs(weights).sum()
   return weights * jnp.where(usable, present.sum() / jnp.where(usable, total, 1.0), 1.0)
+
+
+def shorten(weights: jax.Array, gram: jax.Array, max_norm: float | None) -> jax.Array:
+  """Weights [K] with |d| <= max_norm: |d|^2 = w^T A w, so that no other pass is needed."""
+  if max_norm is None:
+    return weights
+  norm = jnp.sqrt(jnp.maximum(weights @ gram @ weights, 0.0))
+  return weights * max_norm / jnp.maximum(norm, max_norm)
+
+
+def check_max_norm(max_norm: float | None) -> None:
+  """`max_norm` > 0 or None, or a sentence."""
+  if max_norm is not None and not max_norm > 0:
+    raise ValueError(f"max_norm must be positive or None, got {max_norm}")
 
 
 def gram_aggregator(

@@ -4,6 +4,7 @@ Liu, Li, Kuang, Xue, Chen, Yang, Liao, Zhang: "Towards Impartial Multi-task Lear
 the part on losses (its part on gradients is IMTL-G).
 """
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -22,29 +23,35 @@ class ImtlLState(NamedTuple):
   opt: _learned.Adam  # Adam of each log-scale, leaves [K]
 
 
-def aggregate_by_imtl_l(num_objectives: int, *, learning_rate: float = 0.025) -> Weighting:
+def aggregate_by_imtl_l(
+  num_objectives: int, *, learning_rate: float = 0.025, max_weight: float = 100.0
+) -> Weighting:
   r"""Descends \sum_k e^s_k L_k - s_k: w_k = e^s_k; s descends it too, from 0.
 
-  At rest w_k = 1 / L_k: every weighted loss is 1. A loss that falls to 0 lets its weight grow
-  without bound, by about a factor e^learning_rate a step.
+  At rest w_k = 1 / L_k: every weighted loss is 1. A loss that falls to 0 lets its weight grow by
+  about a factor e^learning_rate a step, up to max_weight.
 
   Args:
     num_objectives: K >= 1.
     learning_rate: of Adam on s. The paper leaves s to the network's optimiser; here it has its own,
       whose step does not depend on the size of the losses: .025, FAMO's published value.
+    max_weight: > 0, bound of w, s <= log(max_weight); ours, inf = none, as published. A weight
+      without bound needs log(w) / learning_rate steps to come down after the loss jumps.
 
   Needs `losses`; the step is made with s from before it. An absent objective gets weight 0, and its
   s and Adam stay as they are.
 
   Raises:
-    ValueError: a negative learning rate.
+    ValueError: a negative learning rate, a max_weight that is not positive.
   """
   num_objectives = check_count(num_objectives)
   _learned.check_rate("learning_rate", learning_rate)
+  _learned.check_max_weight(max_weight)
+  most = math.log(max_weight)
 
   def init_fn(params):
     del params
-    s = jnp.zeros(num_objectives, jnp.float32)
+    s = jnp.full(num_objectives, min(0.0, most), jnp.float32)
     return ImtlLState(jnp.exp(s), s, _learned.init_adam(num_objectives))
 
   def weigh(losses, state, params=None, *, present=None, **extra_args):
@@ -54,7 +61,7 @@ def aggregate_by_imtl_l(num_objectives: int, *, learning_rate: float = 0.025) ->
     slope = raw * losses.astype(jnp.float32) - 1.0
     s, opt = _learned.descend(state.log_scales, slope, state.opt, here, learning_rate)
     weights = jnp.where(here, raw, 0.0)
-    return weights, ImtlLState(weights, s, opt)
+    return weights, ImtlLState(weights, jnp.minimum(s, most), opt)
 
   return Weighting(init_fn, weigh)
 

@@ -1,6 +1,7 @@
 """Weights that a rule remembers: shares on the simplex, learned logits; the absent stay put."""
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -18,6 +19,24 @@ def among(shares: jax.Array, present: jax.Array) -> tuple[jax.Array, jax.Array]:
   uniform = present / jnp.maximum(present.sum(), 1)
   ratio = jnp.where(present, shares, 0.0) / jnp.where(mass > 0, mass, 1.0)
   return jnp.where(mass > 0, ratio, uniform).astype(jnp.float32), mass
+
+
+def decide_among(
+  rule: Callable[[jax.Array, jax.Array], jax.Array],
+  shares: jax.Array,
+  present: jax.Array,
+  seen: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+  """(shares [K] of the present objectives, the shares to remember).
+
+  `rule(shares, seen)` maps shares that sum to 1 over `seen` to new ones; present objectives that
+  are not seen keep theirs, as the absent do.
+  """
+  here, mass = among(shares, present)
+  seen = seen & present
+  start, part = among(here, seen)
+  here = back(rule(start, seen), part, here, seen)
+  return here, back(here, mass, shares, present)
 
 
 def back(new: jax.Array, mass: jax.Array, old: jax.Array, present: jax.Array) -> jax.Array:
@@ -86,3 +105,9 @@ def check_rate(name: str, value: float) -> None:
   """`value` >= 0, or a sentence."""
   if not value >= 0:
     raise ValueError(f"{name} must be at least 0, got {value}")
+
+
+def check_max_weight(value: float) -> None:
+  """`value` > 0 (inf = no bound), or a sentence."""
+  if not value > 0:
+    raise ValueError(f"max_weight must be positive, got {value}")

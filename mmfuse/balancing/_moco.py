@@ -14,6 +14,7 @@ from mmfuse.balancing import _groups, _learned, _shared
 from mmfuse.balancing._base import Aggregator
 
 _EPS = 1e-8
+_VARIANTS = ("released", "paper")
 
 
 class MocoState(NamedTuple):
@@ -33,6 +34,7 @@ def aggregate_by_moco(
   beta_sigma: float = 0.5,
   gamma_sigma: float = 0.5,
   rho: float = 0.0,
+  variant: str = "released",
   rescale: str = "none",
 ) -> Aggregator:
   r"""d = \sum_k lam_k y_k; gradients [K, *param] -> [*param]. With t = 1, 2, ...:
@@ -40,7 +42,10 @@ def aggregate_by_moco(
   y_k <- y_k - beta / t^beta_sigma (y_k - L_k g_k / |g_k|), y = 0 at first;
   lam <- softmax(lam - gamma / t^gamma_sigma (Y Y^T + rho I) lam), lam = 1/K at first.
 
-  The direction's length is of the size of the losses, not of the gradients.
+  The softmax keeps all weights within about a factor e of each other and draws them to 1/K as the
+  rate fades: in effect an average of gradients normalised to their losses. The projection on the
+  simplex, variant="paper", rests at the min-norm weights. The direction's length is of the size of
+  the losses, not of the gradients.
 
   Args:
     num_objectives: K >= 1.
@@ -48,6 +53,8 @@ def aggregate_by_moco(
     gamma: rate of the weights, >= 0 (reference code: .1).
     beta_sigma, gamma_sigma: their decay, >= 0 (reference code: .5). With it the rates fade over the
       whole training: late steps hardly move y.
+    variant: "released": the softmax above, as in LibMTL; "paper": lam <- Proj(lam - ...) on the
+      simplex.
     rho: l2 regularisation of the weights, >= 0 (reference code: 0).
     rescale: "none" = convex, as published; "sum" = times the number of present objectives.
 
@@ -56,9 +63,10 @@ def aggregate_by_moco(
   present ones divide theirs anew.
 
   Raises:
-    ValueError: a knob out of range, gradients of another K.
+    ValueError: a knob out of range, an unknown option, gradients of another K.
   """
   num_objectives = _groups.check_count(num_objectives)
+  _groups.check_choice("variant", variant, _VARIANTS)
   _groups.check_choice("rescale", rescale, _learned.RESCALE)
   if not beta > 0:
     raise ValueError(f"beta must be positive, got {beta}")
@@ -88,7 +96,8 @@ def aggregate_by_moco(
     gram = _shared.shared_gram(tracked, labels, num_objectives)
     lam, mass = _learned.among(state.shares, here)
     slope = jnp.where(here[:, None] & here[None, :], gram, 0.0) @ lam + rho * lam
-    lam = _learned.softmax(lam - gamma / t**gamma_sigma * slope, here)
+    onto = _learned.project if variant == "paper" else _learned.softmax
+    lam = onto(lam - gamma / t**gamma_sigma * slope, here)
     weights = _learned.rescaled(lam, here, rescale)
     direction = _shared.map_shared(
       lambda reach, _, y: tree.combine(weights, y, reach), updates, labels, here, tracked

@@ -7,6 +7,7 @@ Generalization and Conflict-Avoidance", NeurIPS 2023; constants as in the LibMTL
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from mmfuse import tree
 from mmfuse.balancing import _groups, _learned, _shared
@@ -39,7 +40,8 @@ def aggregate_by_modo(
 
   With `labels`, heads keep their own plain gradient, of the whole batch, and are left out of the
   Gram matrix. An absent objective gets weight 0 and keeps its share of lam; the present ones divide
-  theirs anew.
+  theirs anew. A present one whose gradient is zero in G1 or G2, as without a row there, keeps its
+  share too: its zero products would say that it is solved.
 
   Raises:
     ValueError: a negative knob, an unknown option, gradients of another K, a single part.
@@ -63,13 +65,18 @@ def aggregate_by_modo(
     here = _groups.everyone(present, num_objectives)
     first, second, third = _shared.three_batches(parts, updates)
     gram = _shared.cross_gram(first, second, labels, num_objectives)
-    lam, mass = _learned.among(state.shares, here)
-    lam = _learned.project(lam - gamma * (gram @ lam + rho * lam), here)
+    own = (_shared.nonzero_rows(g, labels, num_objectives) for g in (first, second))
+
+    def step(lam, seen):
+      # The unseen have lam 0, and the projection leaves their entries at 0.
+      return _learned.project(lam - gamma * (gram @ lam + rho * lam), seen)
+
+    lam, shares = _learned.decide_among(step, state.shares, here, jnp.logical_and(*own))
     weights = _learned.rescaled(lam, here, rescale)
     direction = _shared.map_shared(
       lambda reach, _, g: tree.combine(weights, g, reach), updates, labels, here, third
     )
-    return direction, ModoState(weights, _learned.back(lam, mass, state.shares, here))
+    return direction, ModoState(weights, shares)
 
   return Aggregator(init_fn, update_fn)
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from mmfuse.balancing import _groups
 from mmfuse.balancing._base import Aggregator
 from mmfuse.balancing._fairgrad import fairgrad_weights
-from mmfuse.balancing._gram_rule import RESCALE, sum_to_count
+from mmfuse.balancing._gram_rule import RESCALE, check_max_norm, shorten, sum_to_count
 
 
 class NashMtlState(NamedTuple):
@@ -47,7 +47,9 @@ def aggregate_by_nash_mtl(
 ) -> Aggregator:
   r"""d = \sum_k alpha_k g_k with alpha_i (g_i . d) = 1; gradients [K, *param] -> [*param].
 
-  The direction descends every objective and does not depend on the scale of the losses.
+  The direction descends every objective and does not depend on the scale of the losses; with a step
+  size that falls it ends at a Pareto-stationary point. |d| does not fall as training converges: use
+  a decaying schedule, or rescale="sum", max_norm=None.
 
   Args:
     num_objectives: K >= 1.
@@ -60,7 +62,8 @@ def aggregate_by_nash_mtl(
     scope: "global" = one Gram matrix over all shared parameters; "encoder" = one per encoder and
       one for the rest, each with its own solution and clipping. Needs labels.
 
-  With `labels`, heads keep their own plain gradient and are left out of the Gram matrix.
+  With `labels`, heads keep their own plain gradient and are left out of the Gram matrix; the
+  reference scales heads by w_k as well.
 
   Raises:
     ValueError: max_norm not positive, update_every below 1 or above 1 with scope="encoder" (one
@@ -69,8 +72,7 @@ def aggregate_by_nash_mtl(
   num_objectives = _groups.check_count(num_objectives)
   _groups.check_choice("rescale", rescale, RESCALE)
   _groups.check_choice("scope", scope, _groups.SCOPES)
-  if max_norm is not None and not max_norm > 0:
-    raise ValueError(f"max_norm must be positive or None, got {max_norm}")
+  check_max_norm(max_norm)
   if update_every < 1:
     raise ValueError(f"update_every must be at least 1 step, got {update_every}")
   if update_every > 1 and scope == "encoder":
@@ -99,7 +101,7 @@ def aggregate_by_nash_mtl(
       alpha = alpha.at[index].set(jnp.where(here, found, alpha[index]))
       found = jnp.where(here, found, 0.0)
       found = sum_to_count(found, here) if rescale == "sum" else found
-      return found if max_norm is None else _clip(found, gram, max_norm)
+      return shorten(found, gram, max_norm)
 
     direction, weights = _groups.aggregate(
       weigh, updates, labels, _groups.everyone(present, num_objectives), scope
@@ -107,12 +109,6 @@ def aggregate_by_nash_mtl(
     return direction, NashMtlState(weights, alpha, state.steps + 1)
 
   return Aggregator(init_fn, update_fn)
-
-
-def _clip(weights, gram, max_norm):
-  """Weights of d shortened to max_norm: |d|^2 = w^T A w, so that no other pass is needed."""
-  norm = jnp.sqrt(jnp.maximum(weights @ gram @ weights, 0.0))
-  return weights * max_norm / jnp.maximum(norm, max_norm)
 
 
 nash_mtl = aggregate_by_nash_mtl

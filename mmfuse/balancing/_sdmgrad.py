@@ -1,7 +1,7 @@
 """SDMGrad: min-norm weights pulled towards the mean direction, by double sampling. An aggregator.
 
 Xiao, Ban, Ji: "Direction-oriented Multi-objective Learning: Simple and Provable Stochastic
-Algorithms", NeurIPS 2023; inner solver as in the released code and LibMTL.
+Algorithms", NeurIPS 2023; inner solver as in the released code and LibMTL, but for its step size.
 """
 
 from typing import NamedTuple
@@ -15,6 +15,8 @@ from mmfuse.balancing._base import Aggregator
 from mmfuse.balancing._shared import PARTS as PARTS
 
 _EPS = 1e-8
+_STEP = 5.0  # of LibMTL's inner search
+_VARIANTS = ("paper", "released")
 
 
 class SdmgradState(NamedTuple):
@@ -31,20 +33,24 @@ def sdmgrad_shares(
   present: jax.Array | None = None,
   *,
   iterations: int = 20,
-  learning_rate: float = 5.0,
+  learning_rate: float = 1.0,
   momentum: float = 0.5,
+  variant: str = "paper",
 ) -> jax.Array:
   r"""Projected gradient steps for min over the simplex of |\sum w g + lam g_0|^2 / 2: w [K].
 
-  v <- momentum v + (A w + lam A 1/K), w <- Proj(w - learning_rate v), v = 0 at first, with A
-  divided by mean(sqrt(max(diag A, 0)))^2 + 1e-8.
+  v <- momentum v + (A w + lam A 1/K), w <- Proj(w - step v), v = 0 at first, with A divided by
+  mean(sqrt(max(diag A, 0)))^2 + 1e-8.
 
   Args:
     gram: A = G1 G2^T [K, K] of two batches (not symmetric).
     start: w [K] to begin with.
     lam: weight of the mean gradient g_0, >= 0.
     present: bool [K]; the absent are left out of A, of the means and of w.
-    iterations, learning_rate, momentum: of the inner search.
+    iterations, momentum: of the inner search.
+    learning_rate: "paper": step = learning_rate / (largest absolute row sum of A); a symmetric A is
+      stable below 2 (1 + momentum). "released": step = 5 learning_rate, whatever A.
+    variant: "paper" or "released".
   """
   here = _groups.everyone(present, gram.shape[0])
   count = jnp.maximum(here.sum(), 1)
@@ -52,11 +58,14 @@ def sdmgrad_shares(
   scale = jnp.sum(jnp.sqrt(jnp.maximum(jnp.diag(gram), 0.0))) / count
   gram = gram / (scale**2 + _EPS)
   pull = lam * gram.sum(1) / count
+  top = jnp.max(jnp.abs(gram).sum(1))
+  top = jnp.where(top > 0, top, 1.0)
+  rate = _STEP * learning_rate if variant == "released" else learning_rate / top
 
   def step(_, carry):
     w, v = carry
     v = momentum * v + gram @ w + pull
-    return _learned.project(w - learning_rate * v, here), v
+    return _learned.project(w - rate * v, here), v
 
   return jax.lax.fori_loop(0, iterations, step, (start, jnp.zeros_like(start)))[0]
 
@@ -66,8 +75,9 @@ def aggregate_by_sdmgrad(
   lam: float = 0.3,
   *,
   iterations: int = 20,
-  learning_rate: float = 5.0,
+  learning_rate: float = 1.0,
   momentum: float = 0.5,
+  variant: str = "paper",
   rescale: str = "none",
 ) -> Aggregator:
   r"""d = (\sum_k w_k g_k + lam g_0) / (1 + lam), w = `sdmgrad_shares`, g_0 the mean gradient.
@@ -81,17 +91,22 @@ def aggregate_by_sdmgrad(
   Args:
     num_objectives: K >= 1.
     lam: pull towards the mean gradient, >= 0 (released code: .3).
-    iterations, learning_rate, momentum: of the search (released code: 20, 5, .5).
+    iterations, momentum: of the search (released code: 20, .5).
+    learning_rate: > 0, of the search, relative to the largest row sum; ours. LibMTL: 5; official code:
+      10, direction times K, clipped to norm 1. Steps that long jump between vertices.
+    variant: "paper": steps as above; "released": LibMTL's fixed step, 5 learning_rate.
     rescale: "none" = convex, as published; "sum" = times the number of present objectives.
 
   With `labels`, heads keep their own plain gradient, of the whole batch, and are left out of the
   Gram matrix. An absent objective gets weight 0 and keeps its share of w; the present ones divide
-  theirs anew.
+  theirs anew. A present one whose gradient is zero in one of the two parts that weigh, as without a
+  row there, keeps its share too: its zero products would say that it is solved.
 
   Raises:
     ValueError: a knob out of range, an unknown option, gradients of another K, a single part.
   """
   num_objectives = _groups.check_count(num_objectives)
+  _groups.check_choice("variant", variant, _VARIANTS)
   _groups.check_choice("rescale", rescale, _learned.RESCALE)
   if not lam >= 0:
     raise ValueError(f"lam must be at least 0, got {lam}")
@@ -115,22 +130,27 @@ def aggregate_by_sdmgrad(
     here = _groups.everyone(present, num_objectives)
     first, second, third = _shared.three_batches(parts, updates)
     gram = _shared.cross_gram(first, second, labels, num_objectives)
-    start, mass = _learned.among(state.shares, here)
-    w = sdmgrad_shares(
-      gram,
-      start,
-      lam,
-      here,
-      iterations=iterations,
-      learning_rate=learning_rate,
-      momentum=momentum,
-    )
+    own = (_shared.nonzero_rows(g, labels, num_objectives) for g in (first, second))
+
+    def search(start, seen):
+      return sdmgrad_shares(
+        gram,
+        start,
+        lam,
+        seen,
+        iterations=iterations,
+        learning_rate=learning_rate,
+        momentum=momentum,
+        variant=variant,
+      )
+
+    w, shares = _learned.decide_among(search, state.shares, here, jnp.logical_and(*own))
     mean = here / jnp.maximum(here.sum(), 1)
     weights = _learned.rescaled((w + lam * mean) / (1.0 + lam), here, rescale)
     direction = _shared.map_shared(
       lambda reach, _, g: tree.combine(weights, g, reach), updates, labels, here, third
     )
-    return direction, SdmgradState(weights, _learned.back(w, mass, state.shares, here))
+    return direction, SdmgradState(weights, shares)
 
   return Aggregator(init_fn, update_fn)
 

@@ -44,6 +44,14 @@ def shared_gram(stacked: Any, labels: Any, num_objectives: int) -> jax.Array:
   return cross_gram(stacked, stacked, labels, num_objectives)
 
 
+def nonzero_rows(stacked: Any, labels: Any, num_objectives: int) -> jax.Array:
+  """bool [K], True where an objective's gradient is not zero on all of the shared leaves."""
+  leaves, seen = jax.tree.leaves(stacked), jnp.zeros(num_objectives, bool)
+  for i in shared_leaves(stacked, labels, num_objectives):
+    seen = seen | jnp.any(leaves[i].reshape(num_objectives, -1) != 0, axis=1)
+  return seen
+
+
 def map_shared(
   rule: Callable[..., jax.Array], stacked: Any, labels: Any, present: jax.Array, *rest: Any
 ) -> Any:

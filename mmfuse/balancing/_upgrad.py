@@ -24,7 +24,7 @@ def upgrad_weights(gram: jax.Array, present: jax.Array | None = None) -> jax.Arr
   r"""w = mean_i v_i [K], v_i = argmin v^T A v over v >= e_i; A = G G^T [K, K].
 
   Solved for unit gradients, which changes no solution (v_ij = n_i / n_j times that of the cosines)
-  and makes it independent of the scale of the losses.
+  and makes the solver's accuracy independent of the scale of the losses.
 
   Args:
     gram: A.
@@ -45,8 +45,9 @@ def aggregate_by_upgrad(
 ) -> Aggregator:
   r"""d = mean_i proj(g_i) on {d : d . g_k >= 0 for all k}; gradients [K, *param] -> [*param].
 
-  d conflicts with no objective and, where no gradients conflict, is their mean. Linear under
-  scaling: an objective's weight in the mean grows with its gradient.
+  d conflicts with no objective, is zero at Pareto-stationary points only and, where no gradients
+  conflict, is their mean. Linear under scaling: an objective's weight in the mean grows with its
+  gradient.
 
   Args:
     num_objectives: K >= 1.

@@ -4,6 +4,7 @@ Kendall, Gal, Cipolla: "Multi-Task Learning Using Uncertainty to Weigh Losses fo
 Semantics", CVPR 2018; start as in the LibMTL re-implementation.
 """
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -23,31 +24,39 @@ class UwState(NamedTuple):
 
 
 def aggregate_by_uw(
-  num_objectives: int, *, start: float = -0.5, learning_rate: float = 0.025
+  num_objectives: int,
+  *,
+  start: float = -0.5,
+  learning_rate: float = 0.025,
+  max_weight: float = 100.0,
 ) -> Weighting:
   r"""Descends \sum_k L_k / (2 e^s_k) + s_k / 2: w_k = e^-s_k / 2; s descends it too.
 
   At rest e^s_k = L_k, hence w_k = 1 / (2 L_k): every weighted loss tends to 1/2. A loss that falls
-  to 0 lets its weight grow without bound, by about a factor e^learning_rate a step.
+  to 0 lets its weight grow by about a factor e^learning_rate a step, up to max_weight.
 
   Args:
     num_objectives: K >= 1.
     start: s at first (reference code: -.5, w = .82).
     learning_rate: of Adam on s. The paper leaves s to the network's optimiser; here it has its own,
       whose step does not depend on the size of the losses: .025, FAMO's published value.
+    max_weight: > 0, bound of w, s >= -log(2 max_weight); ours, inf = none, as published. A weight
+      without bound needs log(w) / learning_rate steps to come down after the loss jumps.
 
   Needs `losses`; the step is made with s from before it. An absent objective gets weight 0, and its
   s and Adam stay as they are.
 
   Raises:
-    ValueError: a negative learning rate.
+    ValueError: a negative learning rate, a max_weight that is not positive.
   """
   num_objectives = check_count(num_objectives)
   _learned.check_rate("learning_rate", learning_rate)
+  _learned.check_max_weight(max_weight)
+  least = -math.log(2.0 * max_weight)
 
   def init_fn(params):
     del params
-    s = jnp.full(num_objectives, start, jnp.float32)
+    s = jnp.full(num_objectives, max(start, least), jnp.float32)
     return UwState(0.5 * jnp.exp(-s), s, _learned.init_adam(num_objectives))
 
   def weigh(losses, state, params=None, *, present=None, **extra_args):
@@ -57,7 +66,7 @@ def aggregate_by_uw(
     slope = 0.5 - raw * losses.astype(jnp.float32)
     s, opt = _learned.descend(state.log_variances, slope, state.opt, here, learning_rate)
     weights = jnp.where(here, raw, 0.0)
-    return weights, UwState(weights, s, opt)
+    return weights, UwState(weights, jnp.maximum(s, least), opt)
 
   return Weighting(init_fn, weigh)
 

@@ -74,7 +74,9 @@ def records_of(
         "probe": probes,
         "conflict_rate": conflict_rate(log, modalities),
         "seconds_per_step": _step_seconds(log),
-        "hook_seconds_per_step": statistics.mean(e["hook_seconds_per_step"] for e in log.history),
+        "hook_seconds_per_step": statistics.mean(
+          e.get("hook_seconds_per_step", 0.0) for e in log.history
+        ),
         "parameters": sum(int(np.prod(x.shape)) for x in jax.tree.leaves(template.params)),
         **shared,
         "config_hash": config_hash(row.config(search.cfg)),

@@ -53,7 +53,7 @@ def test_a_certain_last_layer_gives_the_plain_sum(posterior, fused):
 def test_the_less_certain_objective_counts_less():
   """Rows of b are seen by both objectives; a's own head is made very uncertain by its features."""
   stacked, extra = problem()
-  small, wide = (aggregate_by_bogc_laplace(3, prior_variance=g, samples=64) for g in (1e-4, 1.0))
+  small, wide = (aggregate_by_bogc_laplace(3, prior_variance=g, samples=64, power=1.0) for g in (1e-4, 1.0))
   _, narrow = small.update(stacked, small.init({}), **extra)
   _, broad = wide.update(stacked, wide.init({}), **extra)
   assert narrow.log_evidence > broad.log_evidence + 5.0

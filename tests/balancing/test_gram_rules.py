@@ -318,6 +318,22 @@ def test_nash_clipping():
   np.testing.assert_allclose(apply(nash_mtl(3, max_norm=9.0), grads)[0], free, rtol=1e-4, atol=1e-5)
 
 
+def test_fairgrad_clipping():
+  """|d|^2 = sum w^{1 - 1 / alpha} before; a short d stays as it is."""
+  grads = conflicting(1, 3)
+  weights = weigh("fairgrad", gram_of(grads))
+  free = weights @ grads
+  length = np.sqrt((weights**0.5).sum())
+  assert length > 1
+  np.testing.assert_allclose(np.linalg.norm(free), length, rtol=1e-4)
+  for bound, wanted in ((1.0, free / length), (None, free), (9.0, free)):
+    direction, _ = apply(fairgrad(3, 2.0, max_norm=bound), grads)
+    np.testing.assert_allclose(direction, wanted, rtol=1e-3, atol=1e-5)
+  # As long as the plain sum's: neither grows when gradients shrink.
+  rule = fairgrad(3, 2.0, rescale="sum", max_norm=None)
+  np.testing.assert_allclose(apply(rule, grads)[1].weights.sum(), 3, rtol=1e-5)
+
+
 def test_nash_keeps_alpha_between_solutions():
   rule = nash_mtl(2, update_every=2, max_norm=None)
   update = jax.jit(rule.update)
@@ -362,6 +378,7 @@ def test_contract(factory):
   [
     (lambda: fairgrad(3, 0.0), "alpha must be positive"),
     (lambda: nash_mtl(3, max_norm=0.0), "max_norm must be positive"),
+    (lambda: fairgrad(3, max_norm=-1.0), "max_norm must be positive"),
     (lambda: nash_mtl(3, update_every=0), "update_every must be at least 1"),
     (lambda: nash_mtl(3, update_every=2, scope="encoder"), "needs scope='global'"),
     (lambda: upgrad(0), "num_objectives must be at least 1"),

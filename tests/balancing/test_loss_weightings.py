@@ -103,6 +103,25 @@ def test_at_rest_weighted_losses_are_equal(rule, rest):
   np.testing.assert_allclose(state.weights * LOSSES, [rest] * 3, rtol=2e-2)
 
 
+@pytest.mark.parametrize("rule", [uw, imtl_l])
+def test_a_solved_loss_has_a_bounded_weight_that_comes_down_again(rule):
+  losses = jnp.stack([jnp.full(300, 1e-6), jnp.ones(300)], axis=1).at[-40:].set(1.0)
+
+  def weights(rule):
+    step = lambda state, now: rule.weigh(now, state)[::-1]
+    return np.asarray(jax.lax.scan(step, rule.init({}), losses)[1])
+
+  bounded = weights(rule(2, learning_rate=0.05))
+  free = weights(rule(2, learning_rate=0.05, max_weight=float("inf")))
+  np.testing.assert_allclose(bounded[:, 0].max(), 100, rtol=1e-5)
+  assert free[:, 0].max() > 1e4
+  assert bounded[-1, 0] < 20 < 1e3 < free[-1, 0]
+  np.testing.assert_array_equal(bounded[:, 1], free[:, 1])  # far from the bound nothing changes
+  np.testing.assert_allclose(weights(rule(2, max_weight=0.25))[0], [0.25, 0.25], rtol=1e-6)
+  with pytest.raises(ValueError, match="max_weight must be positive, got 0"):
+    rule(2, max_weight=0)
+
+
 @pytest.mark.parametrize("rule", [uw, imtl_l, famo])
 def test_a_negative_rate_is_refused(rule):
   with pytest.raises(ValueError, match="learning_rate must be at least 0, got -1"):

@@ -30,7 +30,8 @@ def test_the_measures_can_fail():
   measured = _measure("uniform")
   for name in ("descends", "scale", "simplex"):
     assert not page.PROPERTIES[name].holds(measured[name]), name
-  assert not page.PROPERTIES["permutation"].holds(_measure("mimo")["permutation"])
+  for name in ("mimo", "pcgrad", "gradvac"):
+    assert not page.PROPERTIES["permutation"].holds(_measure(name)["permutation"]), name
   assert not page.PROPERTIES["plain_sum"].holds(_measure("nash_mtl")["plain_sum"])
 
 
@@ -49,6 +50,17 @@ def test_a_rule_that_stands_still_or_breaks_is_noticed():
   measured = page.measure(still)
   assert not page.PROPERTIES["pareto"].holds(measured["pareto"])
   assert not page.PROPERTIES["finite"].holds(measured["finite"])
+
+
+def test_a_weight_for_an_absent_objective_is_noticed():
+  def rude(num):
+    def weigh(losses, state, params=None, **extra_args):
+      return jnp.ones(num), state
+
+    return balancing.Weighting(lambda params: StillState(jnp.ones(num)), weigh)
+
+  # Three of the seven edges lack an objective.
+  assert page.measure(rude)["finite"] == pytest.approx(4 / 7)
 
 
 def test_the_problems_are_what_they_say():

@@ -26,7 +26,7 @@ HERE = jnp.array([True, False, True])
 # Compiled once each: op by op they are slow to test.
 vac = jax.jit(gradvac_weights, static_argnames=("beta", "variant"))
 slope_of = jax.jit(jax.value_and_grad(gradnorm_loss))
-search = jax.jit(sdmgrad_shares, static_argnames="iterations")
+search = jax.jit(sdmgrad_shares, static_argnames=("iterations", "variant"))
 
 
 def name(rule):
@@ -118,6 +118,18 @@ def test_gradnorm_pushes_the_slow_objective():
     gradnorm(2, -1.0)
 
 
+def test_gradnorm_starts_the_reference_of_a_late_objective_at_its_first_presence():
+  grads = jnp.array([[1.0, 0.0], [0.0, 1.0]])
+  rule = gradnorm(2)
+  update = jax.jit(lambda s, c, l, p: rule.update({"x": grads}, s, losses=l, clock=c, present=p)[1])
+  state = rule.init({"x": grads[0]})
+  for epoch, late in ((0, 0.0), (1, 4.0), (1, 2.0)):
+    state = update(state, clock(epoch), jnp.array([1.0, late]), jnp.array([True, late > 0]))
+  np.testing.assert_array_equal([state.first_sum, state.first_count], [[1, 4], [1, 1]])
+  assert state.weights[1] == 1  # at its first presence it was on the same pace
+  assert state.logits[0] > 0 > state.logits[1]  # the late one has halved since: the other is slower
+
+
 # GradDrop
 
 
@@ -195,6 +207,17 @@ def test_gradvac_of_equal_gradients_stays_bounded_and_zero_ones_move_nothing():
   np.testing.assert_array_equal(targets, usual)
 
 
+def test_gradvac_does_not_depend_on_the_size_of_the_gradients():
+  grads = conflicting(5, 3)
+  gram, targets = jnp.asarray(grads @ grads.T), jnp.full((3, 3), 0.5)
+  weights, moved = vac(gram, targets, ORDER)
+  small, same = vac(1e-10 * gram, targets, ORDER)
+  np.testing.assert_allclose(small, weights, rtol=1e-5)
+  np.testing.assert_allclose(same, moved, rtol=1e-5)
+  released, _ = vac(1e-10 * gram, targets, ORDER, variant="released")
+  assert np.abs(released - weights).max() > 0.1
+
+
 def test_gradvac_knobs():
   grads = conflicting(0, 3)
   mean, _ = apply(gradvac(3, rescale="mean"), grads, order=ORDER)
@@ -230,6 +253,22 @@ def test_moco_by_hand():
   np.testing.assert_allclose(both, 2 * direction, rtol=1e-6)
 
 
+def test_moco_projection_finds_min_norm_where_the_softmax_stays_near_the_mean():
+  grads, losses = jnp.array([[3.0, 0.0], [0.0, 4.0]]), jnp.array([1.0, 2.0])
+  # As above, but Proj(.4875, .45).
+  _, state = apply(moco(2, variant="paper"), grads, losses=losses)
+  np.testing.assert_allclose(state.weights, [0.51875, 0.48125], rtol=1e-6)
+  found = {}
+  for variant in ("paper", "released"):
+    rule = moco(2, variant=variant, gamma_sigma=0.0)
+    step = lambda s, _, rule=rule: (rule.update({"x": grads}, s, losses=losses)[1], None)
+    found[variant] = jax.lax.scan(step, rule.init({"x": grads[0]}), None, 200)[0].weights
+  np.testing.assert_allclose(found["paper"], [0.8, 0.2], atol=1e-3)  # of (1, 0) and (0, 2)
+  assert 1 < found["released"][0] / found["released"][1] < np.e
+  with pytest.raises(ValueError, match="variant must be one of released, paper"):
+    moco(2, variant="code")
+
+
 def test_moco_refuses_bad_knobs():
   with pytest.raises(ValueError, match="beta must be positive"):
     moco(2, 0.0)
@@ -241,19 +280,35 @@ def test_moco_refuses_bad_knobs():
 
 
 def test_modo_by_hand_uses_three_batches():
-  parts = jnp.array([[[1.0], [0.0]], [[2.0], [1.0]], [[5.0], [7.0]]])
+  parts = jnp.array([[[1.0], [0.5]], [[2.0], [1.0]], [[5.0], [7.0]]])
   rule = modo(2, 0.1, 0.1)
   start = rule.init({"x": parts[0, 0]})
   update = jax.jit(lambda p: rule.update({"x": p.mean(0)}, start, parts={"x": p}))
   assert len(parts) == PARTS
   direction, state = update(parts)
-  # G1 G2^T lam = [1.5, 0]; lam - .1 (that + .05) = [.345, .495], then + .08 each.
-  np.testing.assert_allclose(state.weights, [0.425, 0.575], rtol=1e-6)
-  np.testing.assert_allclose(direction["x"], [0.425 * 5 + 0.575 * 7], rtol=1e-6)
+  # G1 G2^T lam = [1.5, .75]; lam - .1 (that + .05) = [.345, .42], then + .1175 each.
+  np.testing.assert_allclose(state.weights, [0.4625, 0.5375], rtol=1e-6)
+  np.testing.assert_allclose(direction["x"], [0.4625 * 5 + 0.5375 * 7], rtol=1e-6)
   more, _ = update(jnp.concatenate([parts, parts[2:] + 2.0]))  # the mean of the rest: 6, 8
   np.testing.assert_allclose(more["x"], direction["x"] + 1.0, rtol=1e-6)
-  two, _ = update(parts[:2])  # the mean of both: 1.5, .5
-  np.testing.assert_allclose(two["x"], [0.425 * 1.5 + 0.575 * 0.5], rtol=1e-6)
+  two, _ = update(parts[:2])  # the mean of both: 1.5, .75
+  np.testing.assert_allclose(two["x"], [0.4625 * 1.5 + 0.5375 * 0.75], rtol=1e-6)
+
+
+@pytest.mark.parametrize("rule", [modo, sdmgrad], ids=name)
+@pytest.mark.parametrize("part", [0, 1])
+def test_an_objective_unseen_in_a_weighing_part_keeps_its_share(rule, part):
+  """Its zero row would draw weight; the others divide theirs as if it were not there."""
+  knobs = {"gamma": 0.1} if rule is modo else {}
+  rng = np.random.default_rng(0)
+  parts = jnp.asarray(rng.normal(size=(3, 3, 4)) + 1.0, jnp.float32).at[part, 1].set(0.0)
+  _, state = apply(rule(3, **knobs), parts.mean(0), parts={"x": parts})
+  both = parts[:, jnp.array([0, 2])]
+  _, wanted = apply(rule(2, **knobs), both.mean(0), parts={"x": both})
+  assert abs(wanted.shares[0] - 0.5) > 0.01
+  np.testing.assert_allclose(state.shares[1], 1 / 3, rtol=1e-6)
+  np.testing.assert_allclose(state.shares[jnp.array([0, 2])], 2 / 3 * wanted.shares, rtol=1e-5)
+  np.testing.assert_allclose(state.weights.sum(), 1, rtol=1e-6)
 
 
 @pytest.mark.parametrize("rule", [modo, sdmgrad], ids=name)
@@ -267,7 +322,7 @@ def test_without_parts_one_batch_serves_for_all(rule):
 
 
 @pytest.mark.parametrize(
-  "rule", [modo(3, 0.05, 0.0), sdmgrad(3, 0.0, learning_rate=0.5)], ids=["modo", "sdmgrad"]
+  "rule", [modo(3, 0.05, 0.0), sdmgrad(3, 0.0)], ids=["modo", "sdmgrad"]
 )
 def test_without_noise_the_weights_become_those_of_min_norm(rule):
   grads = jnp.asarray(conflicting(4, 3))
@@ -277,14 +332,31 @@ def test_without_noise_the_weights_become_those_of_min_norm(rule):
   np.testing.assert_allclose(state.weights.sum(), 1.0, rtol=1e-6)
 
 
-def test_sdmgrad_by_hand():
+@pytest.mark.parametrize(("variant", "rate"), [("paper", 0.4), ("released", 0.02)])
+def test_sdmgrad_by_hand(variant, rate):
+  """Steps of .1: .4 over the row sum 4, or 5 times .02."""
   gram, start = jnp.diag(jnp.array([4.0, 0.0])), jnp.full(2, 0.5)
   # scale = (2 + 0) / 2 = 1; slope = [2, 0] + .5 [2, 0]; w = Proj(.5 - .1 * 3, .5) = [.35, .65].
-  once = search(gram, start, 0.5, iterations=1, learning_rate=0.1)
+  once = search(gram, start, 0.5, iterations=1, learning_rate=rate, variant=variant)
   np.testing.assert_allclose(once, [0.35, 0.65], rtol=1e-6)
   # v = .5 * 3 + 4 * .35 + 1 = 3.9: Proj(.35 - .39, .65) = [.155, .845].
-  twice = search(gram, start, 0.5, iterations=2, learning_rate=0.1)
+  twice = search(gram, start, 0.5, iterations=2, learning_rate=rate, variant=variant)
   np.testing.assert_allclose(twice, [0.155, 0.845], rtol=1e-5)
+
+
+@pytest.mark.parametrize("lam", [0.3, 1e-3])
+def test_sdmgrad_search_converges(lam):
+  """A (w + lam / K) is constant at the optimum: w = (1 + lam) p - lam / K, p proportional to 1/A."""
+  gram = jnp.diag(jnp.array([1.0, 0.64, 1.44]))
+  inverse = 1 / np.array([1.0, 0.64, 1.44])
+  wanted = (1 + lam) * inverse / inverse.sum() - lam / 3  # [.30, .52, .18] for lam = .3
+  first = search(gram, jnp.full(3, 1 / 3), lam)
+  np.testing.assert_allclose(first, wanted, atol=1e-3)
+  np.testing.assert_allclose(search(gram, first, lam), first, atol=1e-3)
+  far = search(gram, jnp.array([1.0, 0.0, 0.0]), lam)
+  np.testing.assert_allclose(far, wanted, atol=1e-3)
+  jumping = search(gram, first, lam, variant="released")
+  assert np.abs(jumping - wanted).max() > 0.1
 
 
 def test_sdmgrad_stays_on_the_simplex_where_all_products_are_negative():
@@ -301,7 +373,7 @@ def test_sdmgrad_pull_and_knobs():
   np.testing.assert_allclose(far, grads.mean(0), atol=1e-3)
   total, _ = apply(sdmgrad(3, 1e4, rescale="sum"), grads)
   np.testing.assert_allclose(total, 3 * far, rtol=1e-5)
-  for bad in ({"lam": -1}, {"iterations": 0}, {"learning_rate": 0}, {"momentum": 1.0}):
+  for bad in ({"lam": -1}, {"iterations": 0}, {"learning_rate": 0}, {"momentum": 1.0}, {"variant": "x"}):
     with pytest.raises(ValueError, match=next(iter(bad))):
       sdmgrad(3, **bad)
   with pytest.raises(ValueError, match="gamma"):
