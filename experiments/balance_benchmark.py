@@ -137,7 +137,8 @@ def _cell(row: dict[str, str]) -> str:
     return "baseline" if row["method"] == "uniform" else "n/a"
   half = 100 * (float(row["vs_uniform_high"]) - float(row["vs_uniform_low"])) / 2
   star = "*" if row["vs_uniform_significant"] == "True" else ""
-  return f"{100 * float(row['vs_uniform']):+.1f} ± {half:.1f}{star}"
+  points = round(100 * float(row["vs_uniform"]), 1) + 0.0  # no minus zero
+  return f"{points:+.1f} ± {half:.1f}{star}"
 
 
 def page() -> str:
