@@ -326,6 +326,9 @@ METHODS: dict[str, Entry] = {
   "umt": _row(
     schemes.umt, "schedule", "equations", "Du et al., ICML 2023", "du2023unimodal",
     {"scaling": (1.0, 10.0, 30.0)}),
+  "mla": _row(
+    schemes.mla, "schedule", "parity", "Zhang et al., CVPR 2024", "zhang2024multimodal",
+    {"alpha": (0.1, 1.0, 10.0)}, tasks=CLASSES),
   "relearning": _row(
     schemes.relearning, "schedule", "equations", "Wei et al., ECCV 2024", "wei2024diagnosing",
     tasks=CLASSES, reads_validation=True),

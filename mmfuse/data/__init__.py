@@ -10,6 +10,9 @@ from mmfuse.data._index import describe
 from mmfuse.data._index import load
 from mmfuse.data._inputs import read_inputs
 from mmfuse.data._npz import read_arrays
+from mmfuse.data._provable import overlapping
+from mmfuse.data._provable import overlapping_arrays
+from mmfuse.data._provable import overlapping_risk
 from mmfuse.data._scaler import Scaler
 from mmfuse.data._table import Split
 from mmfuse.data._table import Splits
@@ -27,6 +30,9 @@ __all__ = [
   "fake",
   "from_arrays",
   "load",
+  "overlapping",
+  "overlapping_arrays",
+  "overlapping_risk",
   "read_arrays",
   "read_inputs",
   "table_from_arrays",

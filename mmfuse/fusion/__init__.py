@@ -4,25 +4,56 @@ A fusion is a Linen module called as `(features {m: [B, D_m]}, mask {m: bool [B]
 train) -> (logits [B, C], split {m: [B, C]} or None)`; absent rows of the features are zero.
 """
 
+from mmfuse.fusion._attend_sum import Attention
+from mmfuse.fusion._bottleneck import Bottleneck
 from mmfuse.fusion._concat import Concat, split_concat
+from mmfuse.fusion._confidence import Confidence
 from mmfuse.fusion._cosine import Cosine, cosine_logits
+from mmfuse.fusion._deep_set import DeepSet
+from mmfuse.fusion._early import Early
+from mmfuse.fusion._experts import ProductOfExperts
 from mmfuse.fusion._gated import FiLM, Gated
+from mmfuse.fusion._gaussian import GaussianProduct, gaussian_product
 from mmfuse.fusion._late import LateFusion
 from mmfuse.fusion._linen import from_linen
+from mmfuse.fusion._low_rank import LowRank
+from mmfuse.fusion._mixture import MixtureOfExperts
 from mmfuse.fusion._mmtm import Mmtm
+from mmfuse.fusion._mult import MulT
+from mmfuse.fusion._multiplicative import Multiplicative
 from mmfuse.fusion._names import by_name
+from mmfuse.fusion._nl_gate import NLGate
+from mmfuse.fusion._perceiver import Perceiver
+from mmfuse.fusion._stack import Stack
 from mmfuse.fusion._sum import Sum
+from mmfuse.fusion._tensor import Tensor
 
 __all__ = [
+  "Attention",
+  "Bottleneck",
   "Concat",
+  "Confidence",
   "Cosine",
+  "DeepSet",
+  "Early",
   "FiLM",
   "Gated",
+  "GaussianProduct",
   "LateFusion",
+  "LowRank",
+  "MixtureOfExperts",
   "Mmtm",
+  "MulT",
+  "Multiplicative",
+  "NLGate",
+  "Perceiver",
+  "ProductOfExperts",
+  "Stack",
   "Sum",
+  "Tensor",
   "by_name",
   "cosine_logits",
   "from_linen",
+  "gaussian_product",
   "split_concat",
 ]

@@ -8,6 +8,7 @@ from mmfuse.metrics._contribution import imbalance
 from mmfuse.metrics._contribution import shapley
 from mmfuse.metrics._diagnostics import conflict
 from mmfuse.metrics._diagnostics import cosine
+from mmfuse.metrics._latent_quality import latent_quality
 from mmfuse.metrics._running import TASKS
 from mmfuse.metrics._running import Metric
 from mmfuse.metrics._running import classification
@@ -29,6 +30,7 @@ __all__ = [
     "ece",
     "for_task",
     "imbalance",
+    "latent_quality",
     "majority",
     "multilabel",
     "primary",

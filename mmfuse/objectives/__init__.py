@@ -1,6 +1,7 @@
 """What is minimised: objectives map (Outputs, Batch) to named scalars."""
 
 from mmfuse.objectives._amco import amco_ratio
+from mmfuse.objectives._cca import cca_loss
 from mmfuse.objectives._classification import fused
 from mmfuse.objectives._classification import fused_and_unimodal
 from mmfuse.objectives._classification import row_losses
@@ -21,6 +22,7 @@ from mmfuse.objectives._reconboost import reconboost_loss
 
 __all__ = [
     "amco_ratio",
+    "cca_loss",
     "class_sums",
     "cml",
     "fused",

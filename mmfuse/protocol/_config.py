@@ -33,7 +33,7 @@ class Compare:
   encoder: tuple[str, ...] = ()
   """Encoders: `text=embedding gait=mine.py:MyEncoder`; others are chosen by rank and dtype."""
   fusion: str = "concat"
-  """How the features are joined: concat, sum, gated, film, cosine or mmtm."""
+  """How the features are joined: concat, sum, gated, film, low_rank, tensor, mult, bottleneck..."""
   task: Literal["classification", "multilabel", "regression"] | None = None
   """What the labels are, where their type does not say."""
   seeds: int = 5

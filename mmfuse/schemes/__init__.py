@@ -13,6 +13,7 @@ from mmfuse.schemes._gblending import gblending
 from mmfuse.schemes._greedy import greedy
 from mmfuse.schemes._lfm import lfm
 from mmfuse.schemes._linear_probe import linear_probe
+from mmfuse.schemes._mla import mla
 from mmfuse.schemes._mmcosine import mmcosine
 from mmfuse.schemes._mses import mses
 from mmfuse.schemes._mslr import mslr
@@ -33,6 +34,7 @@ __all__ = [
     "greedy",
     "lfm",
     "linear_probe",
+    "mla",
     "mmcosine",
     "mses",
     "mslr",

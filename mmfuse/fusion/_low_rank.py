@@ -1,0 +1,71 @@
+"""Low-rank multimodal fusion (LMF): tensor fusion whose linear head is a sum of R products.
+
+Liu, Shen, Lakshminarasimhan, Liang, Zadeh, Morency: Efficient Low-rank Multimodal Fusion with
+Modality-Specific Factors, ACL 2018.
+"""
+
+import math
+from collections.abc import Mapping
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mmfuse.fusion._features import vectors
+from mmfuse.fusion._tensor import with_one
+
+
+def low_rank_product(
+    features: Mapping[str, jax.Array], factors: Mapping[str, jax.Array], weights: jax.Array,
+    bias: jax.Array) -> jax.Array:
+  r"""y = \sum_r w_r \prod_m ([1; h_m] F_m[r]) + b.
+
+  features {m: [B, D_m]}; factors F {m: [R, 1 + D_m, C]}, the row of the 1 first; weights w [R];
+  bias b [C]. Returns [B, C]. Raises ValueError where a factor has another number of rows.
+  """
+  products = []
+  for m in sorted(features):
+    h, factor = with_one(features[m]), factors[m]
+    if factor.shape[1] != h.shape[-1]:
+      raise ValueError(f"the factor of {m!r} must have {h.shape[-1]} rows (1 + its features), "
+                       f"got {factor.shape[1]}")
+    products.append(jnp.einsum("bd,rdc->rbc", h, factor))
+  product = math.prod(products[1:], start=products[0])
+  return jnp.einsum("r,rbc->bc", weights, product) + bias.reshape(1, -1)
+
+
+class LowRank(nn.Module):
+  r"""logits = \sum_r w_r \prod_m ([1; h_m] F_m[r]) + b; F_m [R, 1 + D_m, C], w [R], b [C].
+
+  `(features {m: [B, ...]}, mask {m: bool [B]}, *, num_classes, train) -> (logits [B, C], None)`.
+  rank R: default 40 (MultiBench on AV-MNIST). frozen: False; True keeps the factors as drawn, which
+  is what MultiBench does, whose factors never reach the optimiser; the paper trains them. Factors
+  and weights are drawn with the Xavier normal scale, b = 0. An absent modality multiplies by its
+  bias row F_m[:, 0] alone. Any M >= 1. Raises ValueError for a rank below 1. Liu et al., ACL 2018.
+  """
+
+  rank: int = 40
+  frozen: bool = False
+
+  def __post_init__(self):
+    if self.rank < 1:
+      raise ValueError(f"rank must be at least 1, got {self.rank}")
+    super().__post_init__()
+
+  @nn.compact
+  def __call__(self, features, mask, *, num_classes: int, train: bool):
+    del train
+    flat = vectors(features, mask)
+    factors = {}
+    for m, h in flat.items():
+      rows = 1 + h.shape[-1]
+      # Fans as the source counts them: the first axis is the output, the second the input.
+      std = (2 / ((rows + self.rank) * num_classes)) ** 0.5
+      shape = (self.rank, rows, num_classes)
+      factors[m] = self.param(f"factor_{m}", nn.initializers.normal(std), shape)
+    if self.frozen:
+      factors = jax.lax.stop_gradient(factors)
+    std = (2 / (1 + self.rank)) ** 0.5
+    weights = self.param("weights", nn.initializers.normal(std), (self.rank,))
+    bias = self.param("bias", nn.initializers.zeros, (num_classes,))
+    return low_rank_product(flat, factors, weights, bias), None

@@ -1,0 +1,116 @@
+"""MulT: every modality attends to every other one.
+
+Tsai, Bai, Liang, Kolter, Morency, Salakhutdinov: Multimodal Transformer for Unaligned Multimodal
+Language Sequences, ACL 2019; the form of MultiBench (Liang et al., NeurIPS 2021).
+"""
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+
+from mmfuse.fusion._attention import MultiHead, check_counts, check_width
+from mmfuse.fusion._features import sequences
+
+
+def sinusoids(rows: int, width: int) -> np.ndarray:
+  """[sin(p f_i), cos(p f_i)] in two halves, f_i = 1e4^(-i / (E/2 - 1)): table [rows, width E].
+
+  Row p = 0, of padding, is zero; an odd width ends in a zero column. Needs width >= 4.
+  """
+  half = width // 2
+  angles = np.arange(rows)[:, None] * np.exp(-np.arange(half) * np.log(1e4) / (half - 1))[None]
+  table = np.pad(np.concatenate([np.sin(angles), np.cos(angles)], 1), ((0, 0), (0, width % 2)))
+  table[:1] = 0
+  return table.astype(np.float32)
+
+
+def causal(queries: int, keys: int) -> np.ndarray:
+  """bool [Tq, Tk]: step t sees keys s <= t + |Tk - Tq|."""
+  return np.arange(keys)[None] <= np.arange(queries)[:, None] + abs(keys - queries)
+
+
+class CrossEncoder(nn.Module):
+  r"""L pre-norm layers: x += MHA(N0(x), N0(k), N0(k)); x += W2 relu(W1 N1(x)); a final norm.
+
+  `(x [B, Tq, E], context [B, Tk, E] or None, present bool [B], *, train) -> [B, Tq, E]`. Both come
+  in as sqrt(E) x + position, positions from 1; a step whose first channel is exactly 0 is padding
+  and has none. k is the context as it came in, in every layer, or x itself where context is None;
+  rows of which the context is absent read nothing. Norms use the epsilon of the source, 1e-5.
+  """
+
+  layers: int = 3
+  heads: int = 3
+  masked: bool = True
+  dropout: float = 0.0
+
+  @nn.compact
+  def __call__(self, x, context, present, *, train: bool):
+    drop = lambda a: nn.Dropout(self.dropout, deterministic=not train)(a)
+    keys = x.shape[1] if context is None else context.shape[1]
+    seen = causal(x.shape[1], keys) if self.masked else np.ones((x.shape[1], keys), bool)
+    allowed = present[:, None, None] & jnp.asarray(seen)[None]
+    x = drop(_placed(x))
+    context = None if context is None else drop(_placed(context))
+    for i in range(self.layers):
+      norm = nn.LayerNorm(1e-5, name=f"norm0_{i}")
+      h = norm(x)
+      other = h if context is None else norm(context)
+      x = x + drop(MultiHead(self.heads, name=f"attention_{i}")(h, other, allowed))
+      h = nn.Dense(4 * x.shape[-1], name=f"up_{i}")(nn.LayerNorm(1e-5, name=f"norm1_{i}")(x))
+      x = x + drop(nn.Dense(x.shape[-1], name=f"down_{i}")(drop(nn.relu(h))))
+    return nn.LayerNorm(1e-5, name="norm")(x)
+
+
+def _placed(x):
+  """sqrt(E) x + position of x [B, T, E]."""
+  steps, width = x.shape[1:]
+  table = jnp.asarray(sinusoids(steps + 1, width)[1:], x.dtype)
+  return width**0.5 * x + jnp.where(x[..., :1] == 0, jnp.zeros((), x.dtype), table[None])
+
+
+class MulT(nn.Module):
+  r"""h_i = last step of self-encoder([c_i1; ...; c_iM]), c_ij = cross-encoder(x_i; x_j).
+
+  `(features {m: [B, D_m] or [B, T_m, D_m]}, mask {m: bool [B]}, *, num_classes, train) -> (logits
+  [B, C], None)`; [B, D] is a sequence of one step. x_m = P_m h_m without bias, to width E; all
+  ordered pairs with i = j; o = [h_1; ...; h_M]; logits = W (o + W2 relu(W1 o + b1) + b2) + b. Steps
+  attend backwards (`masked`).
+
+  Defaults of MultiBench: width E = 9, heads 3, layers 3, in the self-encoder the larger of layers
+  and memory_layers = 3. dropout on inputs, hidden and residual: 0 here, there 0.25, 0.1 and 0.1.
+  The cost grows with M^2. T_m may differ (ours: there all are equal). Where j is absent c_ij reads
+  nothing of it, and h_i = 0 where i is (ours). Any M >= 1. Raises ValueError for a width below 4 or
+  no multiple of heads, a number of layers below 1, or a dropout outside [0, 1).
+  """
+
+  width: int = 9
+  heads: int = 3
+  layers: int = 3
+  memory_layers: int = 3
+  masked: bool = True
+  dropout: float = 0.0
+
+  def __post_init__(self):
+    check_width(self.width, self.heads, 4)
+    check_counts(layers=self.layers, memory_layers=self.memory_layers)
+    if not 0 <= self.dropout < 1:
+      raise ValueError(f"dropout must lie in [0, 1), got {self.dropout}")
+    super().__post_init__()
+
+  @nn.compact
+  def __call__(self, features, mask, *, num_classes: int, train: bool):
+    x = {m: nn.Dense(self.width, use_bias=False, name=f"project_{m}")(h)
+         for m, h in sequences(features, mask).items()}  # fmt: skip
+    encoder = lambda layers, name: CrossEncoder(
+        layers, self.heads, self.masked, self.dropout, name=name)
+    fused = []
+    for i in x:
+      streams = [encoder(self.layers, f"cross_{i}_{j}")(x[i], x[j], mask[j], train=train)
+                 for j in x]  # fmt: skip
+      memory = encoder(max(self.layers, self.memory_layers), f"memory_{i}")(
+          jnp.concatenate(streams, -1), None, mask[i], train=train)
+      fused.append(jnp.where(mask[i][:, None], memory[:, -1], jnp.zeros((), memory.dtype)))
+    o = jnp.concatenate(fused, -1)
+    h = nn.relu(nn.Dense(o.shape[-1], name="up")(o))
+    o = o + nn.Dense(o.shape[-1], name="down")(nn.Dropout(self.dropout, deterministic=not train)(h))
+    return nn.Dense(num_classes, name="out")(o), None
