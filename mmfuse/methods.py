@@ -75,17 +75,9 @@ def average_predictions(outputs: Outputs, mask: dict) -> Outputs:
   return outputs._replace(logits=jnp.where(present.any(0), mean, 0.0))
 
 
-def average_logits(outputs: Outputs, mask: dict) -> Outputs:
-  """The mean of the present modalities' outputs: for multi-label logits and regression."""
-  names = sorted(outputs.unimodal_logits)
-  present = jnp.stack([mask[m] for m in names])[..., None]
-  total = jnp.where(present, jnp.stack([outputs.unimodal_logits[m] for m in names]), 0.0).sum(0)
-  return outputs._replace(logits=total / jnp.maximum(present.sum(0), 1))
-
-
 def late_average(model, learning_rate=0.03, *, tx=None, task="classification") -> Method:
   """Independent uni-modal models, averaged at the end."""
-  mean = average_predictions if task == "classification" else average_logits
+  mean = average_predictions if task == "classification" else schemes.mean_logits
   return train.supervised(model, objectives.unimodal, _tx(tx, learning_rate), predict=mean)
 
 

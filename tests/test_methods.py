@@ -117,7 +117,7 @@ def test_late_average_of_classes_is_the_mean_probability_of_the_present_modaliti
 def test_late_average_of_values_is_the_mean_of_the_present_modalities():
   values = {"a": jnp.array([[2.0], [2.0], [2.0]]), "b": jnp.array([[6.0], [6.0], [6.0]])}
   mask = {"a": jnp.array([True, True, False]), "b": jnp.array([True, False, False])}
-  mean = methods.average_logits(Outputs(None, values, {}, {}), mask).logits
+  mean = schemes.mean_logits(Outputs(None, values, {}, {}), mask).logits
   np.testing.assert_allclose(mean, [[4.0], [2.0], [0.0]])
 
 

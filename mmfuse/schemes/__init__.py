@@ -9,6 +9,7 @@ from mmfuse.schemes._agm import agm
 from mmfuse.schemes._agm import agm_light
 from mmfuse.schemes._amco import amco
 from mmfuse.schemes._common import Unavailable
+from mmfuse.schemes._common import mean_logits
 from mmfuse.schemes._gblending import gblending
 from mmfuse.schemes._greedy import greedy
 from mmfuse.schemes._lfm import lfm
@@ -34,6 +35,7 @@ __all__ = [
     "greedy",
     "lfm",
     "linear_probe",
+    "mean_logits",
     "mla",
     "mmcosine",
     "mses",
