@@ -14,7 +14,17 @@ os.environ.setdefault(
 )
 
 import jax
+import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_compilation_cache_dir", os.environ["MMFUSE_CACHE_DIR"])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def release_programs():
+  """A worker compiles thousands of programs, more than one process may map at a time."""
+  yield
+  from mmfuse import train
+
+  train.release_programs()

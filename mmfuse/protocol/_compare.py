@@ -32,6 +32,7 @@ from mmfuse.protocol._store import FORMAT, Store, read_json, versions, write_jso
 
 SMOKE_ROWS = 96
 TIMING_SECONDS = 15.0
+TIMED_TOGETHER = 12  # rows, beside `joint`: their programs and states are in memory at a time
 COST = {"aggregator": 1.8, "weighting": 1.1, "modulator": 1.1, "schedule": 1.3}  # over a plain step
 
 
@@ -194,6 +195,7 @@ def _train_rows(
   folder = next(iter(searches.values())).store.folder
   with progress:
     for row in rows:
+      train.release_programs()  # between rows no thread trains
       try:
         done[row] = {fold: search.choose(row) for fold, search in searches.items()}
         progress.row_done(row)
@@ -218,10 +220,11 @@ def _failure(folder: pathlib.Path, row: Row, error: Exception) -> str:
   return f"failed: {type(error).__name__}: {first}"
 
 
-def _relative_times(cfg: Compare, search: Search, done: Mapping[Row, dict]) -> dict[str, float]:
+def _relative_times(search: Search, done: Mapping[Row, dict]) -> dict[str, float]:
   """Step time over that of `joint`, medians of interleaved epochs; {} without `joint`.
 
-  Kept in step_times.json: a report that is only written again measures nothing.
+  Rows are timed some at a time, each time against `joint` in the same rounds. Kept in
+  step_times.json: a report that is only written again measures nothing.
   """
   names = [row.name for row in done]
   if "joint" not in names:
@@ -234,13 +237,21 @@ def _relative_times(cfg: Compare, search: Search, done: Mapping[Row, dict]) -> d
     row.name: search.method(row, search.chosen(choices[search.fold]))
     for row, choices in done.items()
   }
-  times = train.interleaved_step_times(
-    built, search.splits, batch_size=cfg.batch_size, budget=TIMING_SECONDS
-  )
-  ratio = {
-    name: statistics.median(t / j for t, j in zip(laps, times["joint"]))
-    for name, laps in times.items()
-  }
+  others = [name for name in names if name != "joint"]
+  ratio: dict[str, float] = {}
+  for start in range(0, max(1, len(others)), TIMED_TOGETHER):
+    train.release_programs()
+    racing = ("joint", *others[start : start + TIMED_TOGETHER])
+    times = train.interleaved_step_times(
+      {name: built[name] for name in racing},
+      search.splits,
+      batch_size=search.cfg.batch_size,
+      budget=TIMING_SECONDS,
+    )
+    ratio |= {
+      name: statistics.median(t / j for t, j in zip(laps, times["joint"]))
+      for name, laps in times.items()
+    }
   write_json(path, ratio)
   return ratio
 
@@ -257,9 +268,10 @@ def _report(
 ) -> report.Summary:
   """Opens the test rows of the rows whose choices are written; writes everything a reader sees."""
   first = next(iter(searches.values()))
-  relative = {} if interrupted else _relative_times(cfg, first, done)
+  relative = {} if interrupted else _relative_times(first, done)
   records = []
   for row, choices in list(done.items()):
+    train.release_programs()
     shared = {
       "relative_step_time": relative.get(row.name),
       "gradient_evaluations": sum(_finish.evaluations(s, row) for s in searches.values()),

@@ -2,6 +2,7 @@
 
 from mmfuse.train._cache import cache_dir
 from mmfuse.train._cache import enable_compilation_cache
+from mmfuse.train._cache import release_programs
 from mmfuse.train._checkpoint import Checkpointer
 from mmfuse.train._checkpoint import load_weights
 from mmfuse.train._checkpoint import remove_checkpoints
@@ -51,6 +52,7 @@ __all__ = [
     "load_weights",
     "modality_values",
     "predict_split",
+    "release_programs",
     "remove_checkpoints",
     "save_weights",
     "scale_by_progress",

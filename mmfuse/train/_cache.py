@@ -1,5 +1,6 @@
-"""XLA's persistent compilation cache: on by default, silently off where it cannot be written."""
+"""Compiled programs: kept on disk by default, let go of in memory before a process is full of them."""
 
+import gc
 import os
 import pathlib
 
@@ -24,3 +25,36 @@ def enable_compilation_cache() -> None:
   if os.access(folder, os.W_OK):
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+
+MAPS = pathlib.Path("/proc/self/maps")  # Linux alone has such a limit, and says where one stands
+MAP_LIMIT = pathlib.Path("/proc/sys/vm/max_map_count")
+
+
+def used_maps() -> float:
+  """The share of the memory maps of this process that are taken; 0 where there is no such limit."""
+  if not (MAPS.is_file() and MAP_LIMIT.is_file()):
+    return 0.0
+  with MAPS.open() as file:
+    return sum(1 for _ in file) / int(MAP_LIMIT.read_text())
+
+
+def release_programs(above: float = 0.3) -> bool:
+  """Drops the compiled programs held in memory where they take more than `above` of its maps.
+
+  XLA maps the code of every compiled program into memory piece by piece, some hundred maps for a
+  training step, and Linux grants a process 65,530 of them by default. A table of fifty methods needs
+  more, and XLA does not survive the last one. What is dropped is compiled again, or read from the
+  cache on disk, when it is next called. Call it where no other thread runs a program.
+
+  Args:
+    above: share of the limit, in [0, 1]; default 0.3, which leaves room for some twenty methods.
+
+  Returns:
+    Whether programs were dropped.
+  """
+  if used_maps() <= above:
+    return False
+  jax.clear_caches()
+  gc.collect()  # programs in reference cycles hold their maps, too
+  return True

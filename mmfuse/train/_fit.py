@@ -1,6 +1,7 @@
 """`fit`: the one loop. It owns jit, seeds, mesh, donation, selection, checkpoints and logging."""
 
 import functools
+import threading
 import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from mmfuse import metrics as metrics_lib
 from mmfuse.core import Batch, Clock, Method, Phase, State
 from mmfuse.train import _evaluate
-from mmfuse.train._cache import enable_compilation_cache
+from mmfuse.train._cache import enable_compilation_cache, release_programs
 from mmfuse.train._checkpoint import Checkpointer
 from mmfuse.train._dependence import contains_primitive
 from mmfuse.train._optimizer import set_learning_rate
@@ -164,6 +165,8 @@ def fit(
     ValueError: numbers that are not positive, an empty split, a batch that a mesh cannot split.
   """
   enable_compilation_cache()
+  if threading.current_thread() is threading.main_thread():  # elsewhere others may be training
+    release_programs()
   seeds = list(range(seeds)) if isinstance(seeds, int) else [int(s) for s in seeds]
   several = isinstance(learning_rate, (Sequence, np.ndarray))
   rates: list[Any] = list(learning_rate) if several else [learning_rate] * len(seeds)  # type: ignore[arg-type]

@@ -12,23 +12,23 @@ from mmfuse.train import _fit
 
 def interleaved_step_times(
     methods: Mapping[str, Method], data: Any, *, batch_size: int = 64, rounds: int = 5,
-    budget: float = 60.0,
+    budget: float = 60.0, least: int = 3,
 ) -> dict[str, list[float]]:
   """{name: seconds per step of each round}: one epoch of each method in turn, after a warm-up.
 
   The programs are those of `fit`, found again where they are compiled. `budget`: seconds after
-  which no further round is begun (the first one always runs).
+  which no further round is begun, but for the first `least` ones: a median of less is no median.
   """
   racers = {name: _Racer(method, data, batch_size) for name, method in methods.items()}
   for racer in racers.values():
     racer.lap()
   times: dict[str, list[float]] = {name: [] for name in racers}
   began = time.perf_counter()
-  for _ in range(rounds):
+  for done in range(rounds):
+    if done >= least and time.perf_counter() - began > budget:
+      break
     for name, racer in racers.items():
       times[name].append(racer.lap())
-    if time.perf_counter() - began > budget:
-      break
   return times
 
 

@@ -341,3 +341,8 @@ def test_an_empty_training_split_is_refused():
 def test_step_times_are_interleaved(splits):
   times = train.interleaved_step_times({"a": METHOD, "b": METHOD}, splits, batch_size=8, rounds=2)
   assert sorted(times) == ["a", "b"] and all(len(t) == 2 and min(t) > 0 for t in times.values())
+
+
+def test_step_times_are_at_least_three(splits):
+  times = train.interleaved_step_times({"a": METHOD}, splits, batch_size=8, budget=0.0)
+  assert len(times["a"]) == 3

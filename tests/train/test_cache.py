@@ -1,0 +1,51 @@
+"""Compiled programs are let go of before a process is full of them."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from mmfuse import train
+from mmfuse.train import _cache
+
+needs_maps = pytest.mark.skipif(not _cache.MAPS.is_file(), reason="no /proc/self/maps here")
+
+
+def _program(i):
+  return jax.jit(lambda x: jnp.tanh(x + i) @ jnp.sin(x))
+
+
+@needs_maps
+def test_programs_take_maps_and_give_them_back():
+  programs = [_program(i) for i in range(20)]
+  before = _cache.used_maps()
+  found = [f(jnp.ones((3, 3))) for f in programs]
+  full = _cache.used_maps()
+  assert full > before
+  assert train.release_programs(above=full / 2)
+  assert _cache.used_maps() < full
+  again = [f(jnp.ones((3, 3))) for f in programs]  # compiled again, and the same
+  assert all((a == b).all() for a, b in zip(found, again))
+
+
+@needs_maps
+def test_nothing_is_dropped_while_there_is_room():
+  compiled = _program(0)
+  compiled(jnp.ones((3, 3)))
+  assert not train.release_programs(above=1.0)
+  assert compiled._cache_size() == 1
+
+
+def test_without_a_limit_nothing_is_dropped(monkeypatch, tmp_path):
+  monkeypatch.setattr(_cache, "MAPS", tmp_path / "maps")
+  assert _cache.used_maps() == 0.0 and not train.release_programs()
+
+
+def test_fit_makes_room(monkeypatch):
+  """A loop of fits over every method would otherwise end in a crash of XLA."""
+  from mmfuse.train import _fit
+
+  asked = []
+  monkeypatch.setattr(_fit, "release_programs", lambda: asked.append(True))
+  with pytest.raises(ValueError, match="at least one run"):
+    train.fit(None, None, seeds=0)
+  assert asked
