@@ -47,3 +47,12 @@ def test_overhead_bench(capsys):
   assert set(rows) == {"joint", "mimo", "mmpareto"}
   assert rows["joint"]["flops"] == 1.0
   assert rows["mmpareto"]["flops"] > rows["mimo"]["flops"]
+
+
+def test_lenet_bench(capsys):
+  from experiments.bench import lenet_step
+
+  lenet_step.main(["--smoke", "--batch-size", "4"])
+  found = json.loads(capsys.readouterr().out)
+  assert found["mmfuse_ms"] > 0
+  assert (found["ratio"] == "n/a") == (found["pytorch_ms"] == "n/a")
