@@ -3,8 +3,8 @@
 Command: python -m experiments.bench.lenet_step            (about a minute on 2 cores; prints JSON)
          python -m experiments.bench.lenet_step --smoke
 The joint step: LeNet c = 6 on 28 x 28 and on 112 x 112 (as MultiBench and I2M2), concat, a linear head (and
-ours with its running uni-modal probes), SGD with momentum, batch 40. Rounds of both are interleaved; without PyTorch its figure and the ratio
-are "n/a". Goal: at most .9 x.
+ours with its running uni-modal probes), SGD with momentum, batch 40. Rounds of both are interleaved;
+without PyTorch its figure and the ratio are "n/a". Goal: at most .9 x.
 """
 
 import dataclasses
