@@ -7,7 +7,7 @@ import pathlib
 import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
-TABLES = ("balance_benchmark", "compare", "mimo", "bogc")
+TABLES = ("balance_benchmark", "compare", "mimo", "bogc", "mla")
 
 
 def test_every_module_is_covered():
