@@ -8,7 +8,7 @@ Paper: Zhang et al., "Multimodal Representation Learning by Alternating Unimodal
 Command: python -m experiments.mla                 (about 10 minutes on 2 idle cores)
          python -m experiments.mla --train-size 55000 --epochs 30   (an accelerator)
          python -m experiments.mla --smoke         (seconds)
-Expected: (1) the audio encoder above `joint`, near `uniform`; fused no better than `uniform`; (2) within noise.
+Expected: (1) the audio encoder above `joint`, near `uniform`; fused no better than that; (2) within noise.
 Results: experiments/results/mla.md.
 """
 
