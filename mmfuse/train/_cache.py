@@ -29,6 +29,7 @@ def enable_compilation_cache() -> None:
 
 MAPS = pathlib.Path("/proc/self/maps")  # Linux alone has such a limit, and says where one stands
 MAP_LIMIT = pathlib.Path("/proc/sys/vm/max_map_count")
+_not_ours = 0.0  # share of maps that dropping programs did not free: libraries, arrays, files
 
 
 def used_maps() -> float:
@@ -48,13 +49,16 @@ def release_programs(above: float = 0.3) -> bool:
   cache on disk, when it is next called. Call it where no other thread runs a program.
 
   Args:
-    above: share of the limit, in [0, 1]; default 0.3, which leaves room for some twenty methods.
+    above: share of the limit, in [0, 1], beyond what the last call could not free; default 0.3, which
+      leaves room for some twenty methods.
 
   Returns:
     Whether programs were dropped.
   """
-  if used_maps() <= above:
+  global _not_ours
+  if used_maps() - _not_ours <= above:
     return False
   jax.clear_caches()
   gc.collect()  # programs in reference cycles hold their maps, too
+  _not_ours = min(used_maps(), 0.5)  # else a process full of other maps would compile at every call
   return True

@@ -15,7 +15,8 @@ def _program(i):
 
 
 @needs_maps
-def test_programs_take_maps_and_give_them_back():
+def test_programs_take_maps_and_give_them_back(monkeypatch):
+  monkeypatch.setattr(_cache, "_not_ours", 0.0)
   programs = [_program(i) for i in range(20)]
   before = _cache.used_maps()
   found = [f(jnp.ones((3, 3))) for f in programs]
@@ -25,6 +26,13 @@ def test_programs_take_maps_and_give_them_back():
   assert _cache.used_maps() < full
   again = [f(jnp.ones((3, 3))) for f in programs]  # compiled again, and the same
   assert all((a == b).all() for a, b in zip(found, again))
+
+
+@needs_maps
+def test_what_cannot_be_freed_does_not_count_again(monkeypatch):
+  monkeypatch.setattr(_cache, "_not_ours", 0.0)
+  monkeypatch.setattr(_cache, "used_maps", lambda: 0.4)
+  assert train.release_programs() and not train.release_programs()
 
 
 @needs_maps
