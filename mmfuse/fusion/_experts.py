@@ -3,11 +3,33 @@
 Hinton: Training Products of Experts by Minimizing Contrastive Divergence, Neural Computation 2002.
 """
 
+from collections.abc import Mapping
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from mmfuse.fusion._features import vectors
+
+
+def votes(
+  logits: Mapping[str, jax.Array], mask: Mapping[str, jax.Array]
+) -> dict[str, jax.Array]:
+  """{e: log softmax(z_e)} [B, C] of experts {e: [B, C]}; 0, no vote, where `mask` [B] is False."""
+  return {
+    e: jnp.where(mask[e][:, None], jax.nn.log_softmax(logits[e]), 0.0) for e in sorted(logits)
+  }
+
+
+def product_logits(logits: Mapping[str, jax.Array], mask: Mapping[str, jax.Array]) -> jax.Array:
+  r"""log p(c) = log softmax(\sum_e log softmax(z_e)) [B, C], the product over the present experts.
+
+  logits {e: [B, C]}, uni-modal and joint experts alike; mask {e: bool [B]}, True = present: a missing
+  modality takes its own expert and the joint one away, and what remains is a distribution again;
+  uniform where nobody is present. Equal to log softmax(\sum_e z_e), so that the cross-entropy has the
+  same gradient, p - onehot(y), with respect to every present expert. Madaan et al., I2M2, NeurIPS 2024.
+  """
+  return jax.nn.log_softmax(sum(votes(logits, mask).values()))
 
 
 class ProductOfExperts(nn.Module):
@@ -25,8 +47,6 @@ class ProductOfExperts(nn.Module):
   @nn.compact
   def __call__(self, features, mask, *, num_classes: int, train: bool):
     del train
-    split = {}
-    for m, h in vectors(features, mask).items():
-      expert = jax.nn.log_softmax(nn.Dense(num_classes, name=f"expert_{m}")(h))
-      split[m] = jnp.where(mask[m][:, None], expert, 0.0)
+    flat = vectors(features, mask)
+    split = votes({m: nn.Dense(num_classes, name=f"expert_{m}")(h) for m, h in flat.items()}, mask)
     return sum(split.values()), split

@@ -54,6 +54,23 @@ def adam(learning_rate: float = 1e-3, *, weight_decay: float = 0.0,
   return _finish(optax.scale_by_adam(), learning_rate, schedule, weight_decay, decoupled=True)
 
 
+def clip_norm(max_norm: float) -> optax.GradientTransformation:
+  """g * min(1, max_norm / (|g| + 1e-6)), |g| over all leaves: clipping as in torch, 1e-6 included.
+
+  Stands before weight decay, which the recipes of MultiBench and I2M2 add to the clipped gradient.
+  Raises ValueError for a norm that is not positive.
+  """
+  if not max_norm > 0:
+    raise ValueError(f"max_norm must be positive, got {max_norm}")
+
+  def update(updates, state, params=None):
+    del params
+    scale = jnp.minimum(1.0, max_norm / (optax.tree.norm(updates) + 1e-6))
+    return jax.tree.map(lambda g: g * scale.astype(g.dtype), updates), state
+
+  return optax.GradientTransformation(optax.init_empty_state, update)
+
+
 def _is_rate(path) -> bool:
   keys = [getattr(p, "key", getattr(p, "name", None)) for p in path]
   return keys[-2:] == ["hyperparams", "learning_rate"]
