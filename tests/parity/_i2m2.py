@@ -1,10 +1,12 @@
-"""I2M2 on parity cases: products and mixtures of experts, and the gradients that reach each expert."""
+"""I2M2 on parity cases: products and mixtures of experts, gradients of each expert, LeNet, AUPRC."""
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
-from mmfuse import fusion, masks, objectives, train
+from mmfuse import encoders, fusion, masks, metrics, objectives, train
+from mmfuse.encoders import _norm
 
 from ._cases import Case
 
@@ -51,3 +53,44 @@ def intra(case: Case) -> dict:
   gate = jnp.zeros(experts.shape[:2])
   mixed = fusion.mixture_logits(gate, experts, jnp.ones(gate.shape, bool))
   return product(case) | {"log_mixture_test": mixed}
+
+
+def lenet(case: Case) -> dict:
+  """The encoder in both modes, and what a training pass does to the running averages.
+
+  Torch averages the unbiased variance, n / (n - 1) of ours, n = B H W of the block.
+  """
+  weight = lambda name: jnp.asarray(case.inputs[f"w.{name}"], jnp.float32)
+  x = jnp.asarray(case.inputs["x_nchw"], jnp.float32).transpose(0, 2, 3, 1)
+  layers = int(case.hp["additional_layers"])
+  module = encoders.LeNet(channels=int(case.hp["channels"]), layers=layers)
+  blocks = range(layers + 1)
+  params = {
+    f"conv{i}": {"kernel": weight(f"convs.{i}.weight").transpose(2, 3, 1, 0)} for i in blocks
+  } | {
+    f"norm{i}": {"scale": weight(f"bns.{i}.weight"), "bias": weight(f"bns.{i}.bias")} for i in blocks
+  }
+  stats = {
+    f"norm{i}": {
+      "mean": weight(f"bns.{i}.running_mean"),
+      "var": weight(f"bns.{i}.running_var"),
+    }
+    for i in blocks
+  }
+  variables, here = {"params": params, "batch_stats": stats}, jnp.ones(len(x), bool)
+  trained, moved = module.apply(variables, x, here, train=True, mutable=["batch_stats"])
+  out = {"eval": module.apply(variables, x, here, train=False), "train": trained}
+  side = np.asarray(x.shape[1:3])
+  for i in blocks:
+    count = len(x) * int(side.prod())
+    found, before = moved["batch_stats"][f"norm{i}"], stats[f"norm{i}"]
+    kept = _norm.MOMENTUM * before["var"]
+    out[f"after_train.bns.{i}.running_mean"] = found["mean"]
+    out[f"after_train.bns.{i}.running_var"] = kept + (found["var"] - kept) * count / (count - 1)
+    side = np.maximum(side // 2, 1)
+  return out
+
+
+def auprc(case: Case) -> dict:
+  """Average precision of one score."""
+  return {"ap": metrics.average_precision(case.inputs["scores"], case.inputs["labels"])}

@@ -124,6 +124,8 @@ KERNELS = [
   # whose gradients are equal by the equation, they differ by as much.
   Kernel("i2m2", r"poe", _i2m2.product, loose=_i2m2.RECORDED_FLOAT32),
   Kernel("i2m2", r"intra", _i2m2.intra, loose=_i2m2.RECORDED_FLOAT32),
+  Kernel("i2m2_encoders", r"lenet", _i2m2.lenet),
+  Kernel("i2m2_encoders", r"auprc", _i2m2.auprc),
 ]
 
 
