@@ -94,3 +94,32 @@ def lenet(case: Case) -> dict:
 def auprc(case: Case) -> dict:
   """Average precision of one score."""
   return {"ap": metrics.average_precision(case.inputs["scores"], case.inputs["labels"])}
+
+
+def gru(case: Case) -> dict:
+  """All states, projected or not, side by side.
+
+  Torch stacks the gates r, z, n along the rows and gives each two biases; those of r and z only
+  ever occur as a sum, which is how Flax keeps them.
+  """
+  w = {k.removeprefix("w."): jnp.asarray(v, jnp.float32) for k, v in case.inputs.items()}
+  gates = lambda name: jnp.split(w[f"gru.{name}_l0"], 3)
+  (ir, iz, i_n), (hr, hz, hn) = gates("weight_ih"), gates("weight_hh")
+  (b_ir, b_iz, b_in), (b_hr, b_hz, b_hn) = gates("bias_ih"), gates("bias_hh")
+  params = {
+    "cell": {
+      "ir": {"kernel": ir.T, "bias": b_ir + b_hr},
+      "iz": {"kernel": iz.T, "bias": b_iz + b_hz},
+      "in": {"kernel": i_n.T, "bias": b_in},
+      "hr": {"kernel": hr.T},
+      "hz": {"kernel": hz.T},
+      "hn": {"kernel": hn.T, "bias": b_hn},
+    },
+  }
+  width = None
+  if "linear.weight" in w:
+    params["projection"] = {"kernel": w["linear.weight"].T, "bias": w["linear.bias"]}
+    width = len(w["linear.bias"])
+  module = encoders.GRU(int(case.hp["hidden"]), "flatten", width)
+  x = w["x"]
+  return {"y": module.apply({"params": params}, x, jnp.ones(len(x), bool), train=False)}

@@ -126,6 +126,7 @@ KERNELS = [
   Kernel("i2m2", r"intra", _i2m2.intra, loose=_i2m2.RECORDED_FLOAT32),
   Kernel("i2m2_encoders", r"lenet", _i2m2.lenet),
   Kernel("i2m2_encoders", r"auprc", _i2m2.auprc),
+  Kernel("i2m2_encoders", r"gru", _i2m2.gru),
 ]
 
 

@@ -7,7 +7,6 @@ PENDING = (
   "dmrnet",
   "i2m2/train",
   "i2m2/vqa",
-  "i2m2_encoders/gru",
   "mdrnn",
   "missing_prediction",
   "missing_protocol",
