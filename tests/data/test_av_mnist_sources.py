@@ -60,6 +60,8 @@ def test_idx_by_content_whatever_the_packing(tmp_path, level):
     (gzip.compress(IDX)[:-12], "not a complete gzip file"),
     (IDX, "not a complete gzip file"),
   ],
+  # A gzip header holds the time, and ids must be the same in every worker.
+  ids=["other pixel", "longer", "cut off", "not packed"],
 )
 def test_another_idx_is_refused(tmp_path, content, message):
   path = tmp_path / "x.gz"
