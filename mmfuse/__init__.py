@@ -10,6 +10,7 @@ _NAMESPACES = (
   "data",
   "encoders",
   "fusion",
+  "generative",
   "masks",
   "methods",
   "metrics",

@@ -17,6 +17,7 @@ ORDER = (
   "fusion",
   "objectives",
   "balancing",
+  "generative",
   "metrics",
   "train",
   "schemes",

@@ -7,7 +7,6 @@ PENDING = (
   "dmrnet",
   "i2m2/train",
   "i2m2/vqa",
-  "mdrnn",
   "missing_prediction",
   "missing_protocol",
   "mmanet",
