@@ -13,7 +13,7 @@ TABLES = ("balance_benchmark", "compare", "mimo", "bogc", "mla")
 def test_every_module_is_covered():
   found = {p.stem for p in (ROOT / "experiments").glob("*.py") if not p.stem.startswith("_")}
   # The first has no table of methods, the second is tested with the rules.
-  assert found == {*TABLES, "provable_mml", "rule_properties"}
+  assert found == {*TABLES, "mdrnn", "provable_mml", "rule_properties"}
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -37,6 +37,13 @@ def test_provable_smoke(capsys):
 
   provable_mml.main(["--smoke"])
   assert "| modalities |" in capsys.readouterr().out
+
+
+def test_mdrnn_smoke(capsys):
+  from experiments import mdrnn
+
+  mdrnn.main(["--smoke"])
+  assert "| mdrnn_pcd |" in capsys.readouterr().out
 
 
 def test_overhead_bench(capsys):

@@ -4,6 +4,8 @@ from mmfuse.generative._contrastive import Chains
 from mmfuse.generative._contrastive import contrastive
 from mmfuse.generative._contrastive import percloss
 from mmfuse.generative._enumerate import exact
+from mmfuse.generative._mdrnn import mdrnn
+from mmfuse.generative._mdrnn import mdrnn_pcd
 from mmfuse.generative._mrbm import Factors
 from mmfuse.generative._mrbm import energy
 from mmfuse.generative._mrbm import free_energy
@@ -20,6 +22,8 @@ __all__ = [
   "free_energy",
   "infer",
   "init_mrbm",
+  "mdrnn",
+  "mdrnn_pcd",
   "multi_prediction",
   "percloss",
 ]

@@ -1,0 +1,48 @@
+"""The builders: what a step moves, the schedules, and that training predicts better."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mmfuse import generative
+from mmfuse.core import Batch, Clock
+from mmfuse.generative import _mdrnn
+
+
+def batch(rows=32):
+  rng = np.random.default_rng(0)
+  bits = jnp.asarray(rng.integers(0, 2, (rows, 4)), jnp.float32)
+  mask = {m: jnp.ones(rows, bool) for m in "ab"}
+  return Batch({"a": bits, "b": 1 - bits}, None, mask, jnp.ones(rows), jnp.arange(rows))
+
+
+def train(method, steps):
+  data = batch()
+  state, step = method.init(jax.random.key(0), data), jax.jit(method.phases[0].step)
+  for i in range(steps):
+    clock = Clock(*(jnp.int32(n) for n in (i, i, 0, 1, steps)))
+    state, _ = step(state, data, jax.random.key(i), clock)
+  assert step._cache_size() == 1  # the schedules are traced
+  return state
+
+
+@pytest.mark.parametrize("method", [
+  generative.mdrnn(16, 0.5, decay=0.0, sparsity_weight=0.0),
+  generative.mdrnn_pcd(16, 0.2, decay=0.0, negchain=20, kcd=2, sparsity_weight=0.0)],
+  ids=["mp", "pcd"])  # fmt: skip
+def test_the_other_modality_is_predicted(method):
+  state, data = train(method, 300), batch()
+  mask = {"a": data.mask["a"], "b": jnp.zeros_like(data.mask["b"])}
+  outputs = method.predict(state, data.inputs, mask)
+  guess = outputs.aux["reconstructions"]["b"] > 0.5
+  assert float(jnp.mean(guess == (data.inputs["b"] > 0.5))) > 0.75  # chance: .5
+  assert outputs.features["hidden"].shape == (32, 16)
+
+
+def test_schedules():
+  found = [int(_mdrnn.growing(jnp.int32(e), 5, 20)) for e in (0, 19, 20, 200)]
+  assert found == [1, 1, 2, 5]
+  assert float(_mdrnn.momentum_of(jnp.int32(4))) == pytest.approx(0.33)
+  assert float(_mdrnn.momentum_of(jnp.int32(5))) == pytest.approx(0.47)
+  assert float(_mdrnn.rate_of(jnp.int32(0), 0.01, 0.005)) == pytest.approx(0.01 / 1.005)
