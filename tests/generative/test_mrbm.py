@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mmfuse import generative
-from mmfuse.generative import _mrbm, _multi_prediction
+from mmfuse.generative import _enumerate, _mrbm, _multi_prediction
 
 WIDTHS = {"a": 3, "b": 4}
 ROWS = 6
@@ -76,10 +76,9 @@ def test_rows_without_weight_do_not_count():
   np.testing.assert_allclose(kept, few, rtol=1e-5)
 
 
-def test_likelihood_splits_into_conditional_and_marginal():
+def test_without_weights_the_information_is_that_of_each_alone():
   params, x = problem()
-  found = generative.exact(params, x)
-  assert float(found["variation_of_information"]) >= 0
+  assert float(generative.exact(params, x)["variation_of_information"]) >= 0
   flat = generative.exact(problem(scale=0.0)[0], x)
   own = sum(float(h) for h in flat["entropies"].values())
   np.testing.assert_allclose(float(flat["variation_of_information"]), own, rtol=1e-5)
@@ -89,3 +88,21 @@ def test_likelihood_splits_into_conditional_and_marginal():
 def test_log_likelihood_of_a_half():
   got = _multi_prediction.log_likelihood(jnp.array([0.0, 1.0, 0.5]), jnp.zeros(3))
   np.testing.assert_allclose(got, -np.log(2) * np.ones(3), rtol=1e-6)
+
+
+def test_likelihood_splits_into_conditional_and_marginal():
+  """log P(a, b) = log P(a | b) + log P(b), and the marginal by summing the table of the joint."""
+  params, x = problem()
+  found = generative.exact(params, x)
+  table = np.asarray(_enumerate.log_joint_table(params)[0])  # [2^D_a, 2^D_b]
+  code = np.asarray(x["b"]) @ 2 ** np.arange(WIDTHS["b"])
+  marginal = np.log(np.exp(table).sum(0))[code.astype(int)]
+  np.testing.assert_allclose(found["log_joint"], found["log_conditional"]["a"] + marginal, rtol=1e-4)
+
+
+def test_swapped_modalities_have_the_same_loss():
+  params, x = problem({"a": 4, "b": 4})
+  swap = lambda tree: {**tree, "a": tree["b"], "b": tree["a"]}
+  none = jax.tree.map(jnp.zeros_like, x)
+  one = objective(params, x, none, jnp.ones(ROWS))
+  np.testing.assert_allclose(objective(swap(params), swap(x), none, jnp.ones(ROWS)), one, rtol=1e-6)
