@@ -11,8 +11,6 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import optax
 
 from mmfuse import balancing, fusion, objectives, schemes, train
@@ -67,12 +65,7 @@ def unimodal(model, learning_rate=0.03, *, tx=None, modality=None) -> Method:
 
 def average_predictions(outputs: Outputs, mask: dict) -> Outputs:
   """log of the mean over present modalities of softmax(z_m) [B, C]; 0 where none is present."""
-  names = sorted(outputs.unimodal_logits)
-  present = jnp.stack([mask[m] for m in names])[..., None]
-  chances = jnp.stack([jax.nn.log_softmax(outputs.unimodal_logits[m]) for m in names])
-  count = jnp.maximum(present.sum(0), 1)
-  mean = jax.nn.logsumexp(jnp.where(present, chances, -jnp.inf), axis=0) - jnp.log(count)
-  return outputs._replace(logits=jnp.where(present.any(0), mean, 0.0))
+  return outputs._replace(logits=fusion.mix_experts(outputs.unimodal_logits, mask))
 
 
 def late_average(model, learning_rate=0.03, *, tx=None, task="classification") -> Method:
@@ -165,12 +158,14 @@ def _papers() -> dict[str, str]:
 _PAPERS = _papers()
 
 
-def _row(build, kind, fidelity, paper, key="", grid=None, *, of=None, **more) -> Entry:
+def _row(
+  build, kind, fidelity, paper, key="", grid=None, *, of=None, family="balancing", **more
+) -> Entry:
   """An entry; its file is that of `of`, by default of the builder."""
   module = (build if of is None else of).__module__
   file = module.removeprefix("mmfuse.").replace(".", "/") + ".py"
   cite = _PAPERS[key] if key else ""
-  return Entry(build, kind, "balancing", fidelity, paper, file, cite, grid or {}, **more)
+  return Entry(build, kind, family, fidelity, paper, file, cite, grid or {}, **more)
 
 
 def _rule(rule, kind, fidelity, paper, key, grid=None, *, parts=1, **more) -> Entry:
@@ -307,6 +302,15 @@ METHODS: dict[str, Entry] = {
     {"sigma": (0.5, 0.6, 0.8)}, tasks=CLASSES),
   "greedy": _row(
     schemes.greedy, "forward", "equations", "Wu et al., ICML 2022", "wu2022characterizing"),
+  "i2m2": _row(
+    schemes.i2m2, "forward", "parity", "Madaan et al., NeurIPS 2024", "madaan2024jointly",
+    tasks=CLASSES, family="fusion"),
+  "intra": _row(
+    schemes.intra, "forward", "parity", "as in Madaan et al., NeurIPS 2024", "madaan2024jointly",
+    tasks=CLASSES, family="fusion"),
+  "inter": _row(
+    schemes.inter, "forward", "equations", "as in Madaan et al., NeurIPS 2024", "madaan2024jointly",
+    tasks=CLASSES, family="fusion"),
   # Data: other rows, or rows without some of their modalities.
   "valuation_sample": _row(
     schemes.valuation_sample, "data", "equations", "Wei et al., CVPR 2024", "wei2024enhancing",

@@ -9,13 +9,13 @@ import jax.numpy as jnp
 
 from mmfuse.encoders._sequence import mean_over, unpack, valid_steps
 
-POOLS = ("last", "mean", "flatten")
+POOLS = ("last", "mean", "all")
 
 
 class _Recurrent(nn.Module):
   features: int = 64
   pool: str = "last"
-  projection: int | None = None
+  project: int = 0
 
   cell: ClassVar[Callable[..., nn.RNNCellBase]]
 
@@ -27,26 +27,26 @@ class _Recurrent(nn.Module):
     values, lengths = unpack(x)
     rnn = nn.RNN(self.cell(features=self.features, name="cell"), return_carry=True, name="rnn")
     carry, outputs = rnn(values, seq_lengths=lengths)
-    # An LSTM carries (cell, hidden), a GRU its hidden state.
-    states = jax.tree.leaves(carry)[-1] if self.pool == "last" else outputs
-    if self.projection is not None:
-      states = nn.Dense(self.projection, name="projection")(states)
-    if self.pool == "last":
-      return states
-    valid = valid_steps(values, lengths)
+    if self.project:
+      if self.pool != "all":
+        raise ValueError(f'project is for pool="all", got pool={self.pool!r}')
+      outputs = nn.Dense(self.project, name="project")(outputs)
+    if self.pool == "all":
+      kept = jnp.where(valid_steps(values, lengths)[..., None], outputs, 0.0)
+      return kept.reshape(kept.shape[0], -1)
     if self.pool == "mean":
-      return mean_over(states, valid)
-    return jnp.where(valid[..., None], states, 0).reshape(len(states), -1)
+      return mean_over(outputs, valid_steps(values, lengths))
+    return jax.tree.leaves(carry)[-1]  # an LSTM carries (cell, hidden), a GRU its hidden state
 
 
 class GRU(_Recurrent):
   """x [B, T, C] -> [B, features]: the hidden state of a gated recurrent unit.
 
-  x may be {"values": [B, T, C], "length": int [B]}. features defaults to 64. pool: "last" (default),
-  the state after the last valid step; "mean" over the valid steps; or "flatten": all of them side by
-  side, [B, T * features], zero beyond the length. projection: width of a linear layer on every state
-  before that, none by default (I2M2 on MIMIC: features 30, projection 15, flatten). Cho et al.,
-  Learning Phrase Representations using RNN Encoder-Decoder, EMNLP 2014.
+  x may be {"values": [B, T, C], "length": int [B]}. pool: "last" (default), the state after the
+  last valid step, "mean" over the valid steps, or "all": every step flattened, [B, T * features],
+  invalid ones zero. project: with "all", the width of a linear layer on each step (default 0, none;
+  features 30 and project 15 are the series encoder of MIMIC in MultiBench and I2M2). features
+  defaults to 64. Cho et al., Learning Phrase Representations using RNN Encoder-Decoder, EMNLP 2014.
   """
 
   cell = nn.GRUCell

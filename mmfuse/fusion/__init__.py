@@ -11,13 +11,14 @@ from mmfuse.fusion._confidence import Confidence
 from mmfuse.fusion._cosine import Cosine, cosine_logits
 from mmfuse.fusion._deep_set import DeepSet
 from mmfuse.fusion._early import Early
-from mmfuse.fusion._experts import ProductOfExperts, product_logits
+from mmfuse.fusion._expert_head import ExpertHead
+from mmfuse.fusion._experts import ProductOfExperts, combine_experts, mix_experts
 from mmfuse.fusion._gated import FiLM, Gated
 from mmfuse.fusion._gaussian import GaussianProduct, gaussian_product
 from mmfuse.fusion._late import LateFusion
 from mmfuse.fusion._linen import from_linen
 from mmfuse.fusion._low_rank import LowRank
-from mmfuse.fusion._mixture import MixtureOfExperts, mixture_logits
+from mmfuse.fusion._mixture import MixtureOfExperts
 from mmfuse.fusion._mmtm import Mmtm
 from mmfuse.fusion._mult import MulT
 from mmfuse.fusion._multiplicative import Multiplicative
@@ -36,6 +37,7 @@ __all__ = [
   "Cosine",
   "DeepSet",
   "Early",
+  "ExpertHead",
   "FiLM",
   "Gated",
   "GaussianProduct",
@@ -52,10 +54,10 @@ __all__ = [
   "Sum",
   "Tensor",
   "by_name",
+  "combine_experts",
   "cosine_logits",
   "from_linen",
   "gaussian_product",
-  "mixture_logits",
-  "product_logits",
+  "mix_experts",
   "split_concat",
 ]

@@ -12,24 +12,45 @@ import jax.numpy as jnp
 from mmfuse.fusion._features import vectors
 
 
-def votes(
-  logits: Mapping[str, jax.Array], mask: Mapping[str, jax.Array]
-) -> dict[str, jax.Array]:
-  """{e: log softmax(z_e)} [B, C] of experts {e: [B, C]}; 0, no vote, where `mask` [B] is False."""
-  return {
-    e: jnp.where(mask[e][:, None], jax.nn.log_softmax(logits[e]), 0.0) for e in sorted(logits)
-  }
+def combine_experts(
+    logits: Mapping[str, jax.Array], mask: Mapping[str, jax.Array] | None = None) -> jax.Array:
+  r"""log p(c) = log softmax(\sum_e log softmax(z_e)) [B, C] over the experts that a row has.
 
-
-def product_logits(logits: Mapping[str, jax.Array], mask: Mapping[str, jax.Array]) -> jax.Array:
-  r"""log p(c) = log softmax(\sum_e log softmax(z_e)) [B, C], the product over the present experts.
-
-  logits {e: [B, C]}, uni-modal and joint experts alike; mask {e: bool [B]}, True = present: a missing
-  modality takes its own expert and the joint one away, and what remains is a distribution again;
-  uniform where nobody is present. Equal to log softmax(\sum_e z_e), so that the cross-entropy has the
-  same gradient, p - onehot(y), with respect to every present expert. Madaan et al., I2M2, NeurIPS 2024.
+  logits {e: z_e [B, C]} of any number of experts, uni-modal or joint; mask {e: bool [B]}, default
+  all present. A row without any is uniform. The gradient of -mean log p(y) is the same for all of
+  them: (softmax(sum of z) - onehot(y)) / B. Raises ValueError for no expert. Madaan et al., I2M2,
+  NeurIPS 2024.
   """
-  return jax.nn.log_softmax(sum(votes(logits, mask).values()))
+  _check(logits)
+  votes = [_masked(jax.nn.log_softmax(z), mask, e, 0.0) for e, z in sorted(logits.items())]
+  return jax.nn.log_softmax(sum(votes))
+
+
+def mix_experts(
+    logits: Mapping[str, jax.Array], mask: Mapping[str, jax.Array] | None = None) -> jax.Array:
+  r"""log p(c) = log of the mean of softmax(z_e) [B, C] over the experts that a row has.
+
+  Shapes and errors as in `combine_experts`; a row without any expert is 0 everywhere. What the I2M2
+  code tests its "intra" baseline with, though it is trained as a product.
+  """
+  _check(logits)
+  chances = [_masked(jax.nn.log_softmax(z), mask, e, -jnp.inf) for e, z in sorted(logits.items())]
+  # Counted by the mask: an expert that diverged is present, and its NaN must show.
+  present = (
+    len(chances) if mask is None else jnp.stack([mask[e] for e in logits]).sum(0)[:, None]
+  )
+  mean = jax.nn.logsumexp(jnp.stack(chances), axis=0) - jnp.log(jnp.maximum(present, 1))
+  return jnp.where(present > 0, mean, 0.0)
+
+
+def _check(logits):
+  if not logits:
+    raise ValueError("a combination of experts needs at least one, got none")
+
+
+def _masked(log_chances, mask, name, absent):
+  """[B, C], with rows that lack the expert replaced."""
+  return log_chances if mask is None else jnp.where(mask[name][:, None], log_chances, absent)
 
 
 class ProductOfExperts(nn.Module):
@@ -47,6 +68,8 @@ class ProductOfExperts(nn.Module):
   @nn.compact
   def __call__(self, features, mask, *, num_classes: int, train: bool):
     del train
-    flat = vectors(features, mask)
-    split = votes({m: nn.Dense(num_classes, name=f"expert_{m}")(h) for m, h in flat.items()}, mask)
+    split = {}
+    for m, h in vectors(features, mask).items():
+      expert = jax.nn.log_softmax(nn.Dense(num_classes, name=f"expert_{m}")(h))
+      split[m] = jnp.where(mask[m][:, None], expert, 0.0)
     return sum(split.values()), split

@@ -12,6 +12,9 @@ from mmfuse.schemes._common import Unavailable
 from mmfuse.schemes._common import mean_logits
 from mmfuse.schemes._gblending import gblending
 from mmfuse.schemes._greedy import greedy
+from mmfuse.schemes._i2m2 import i2m2
+from mmfuse.schemes._i2m2 import inter
+from mmfuse.schemes._i2m2 import intra
 from mmfuse.schemes._lfm import lfm
 from mmfuse.schemes._linear_probe import linear_probe
 from mmfuse.schemes._mla import mla
@@ -33,6 +36,9 @@ __all__ = [
     "amco",
     "gblending",
     "greedy",
+    "i2m2",
+    "inter",
+    "intra",
     "lfm",
     "linear_probe",
     "mean_logits",

@@ -18,7 +18,7 @@ from mmfuse.train._evaluate import to_batch
 from mmfuse.train._fit import fit
 from mmfuse.train._optimizer import SCHEDULES
 from mmfuse.train._optimizer import adam
-from mmfuse.train._optimizer import clip_norm
+from mmfuse.train._optimizer import clip_global_norm
 from mmfuse.train._optimizer import has_learning_rate
 from mmfuse.train._optimizer import scale_by_progress
 from mmfuse.train._optimizer import set_learning_rate
@@ -41,7 +41,7 @@ __all__ = [
     "RunLog",
     "adam",
     "cache_dir",
-    "clip_norm",
+    "clip_global_norm",
     "cost_of",
     "enable_compilation_cache",
     "evaluate",

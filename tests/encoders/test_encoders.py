@@ -175,7 +175,6 @@ def test_frames_average_the_encoder_over_time():
 
 @pytest.mark.parametrize("module", [
     encoders.GRU(4), encoders.GRU(4, "mean"), encoders.LSTM(4), encoders.LSTM(4, "mean"),
-    encoders.GRU(4, "flatten", 2),
     encoders.Transformer(4, 1, 2), encoders.Transformer(4, 1, 2, pool="mean")],
     ids=lambda module: f"{type(module).__name__}-{module.pool}")
 def test_steps_beyond_the_length_are_not_seen(module):
@@ -278,7 +277,7 @@ def test_by_name_refuses_with_a_sentence():
 @pytest.mark.parametrize("module,x,sentence", [
     (encoders.GRU(), jnp.ones((2, 3)), r"takes \[B, T, C\], got shape \[2, 3\]"),
     (encoders.GRU(), {"values": jnp.ones((2, 3, 1)), "len": 1}, "an array or {'values', 'length'}"),
-    (encoders.GRU(pool="max"), jnp.ones((2, 3, 1)), "pool is one of last, mean, flatten, got 'max'"),
+    (encoders.GRU(pool="max"), jnp.ones((2, 3, 1)), "pool is one of last, mean, all, got 'max'"),
     (encoders.Transformer(6), jnp.ones((2, 3, 1)), r"features \(6\) must be a multiple of heads"),
     (encoders.Transformer(pool="max"), jnp.ones((2, 3, 1)), "'token' or 'mean', got 'max'"),
     (encoders.LeNet(), jnp.ones((2, 3)), r"\[B, H, W\] or \[B, H, W, C\], got shape \[2, 3\]"),

@@ -126,14 +126,14 @@ KERNELS = [
   Kernel("fusion_heads", r"gradient_blend_released", _fusion.blend_released),
   Kernel("fusion_heads", r"tmm_attention", _fusion.attention),
   Kernel("fusion_heads", r"tmm_deepset", _fusion.deep_set),
-  Kernel("balance_family", r"shapley", _metrics.shapley),
-  # The recorded float32 gradients are 1.3e-5 from the float64 ones (ours 1e-7), and of experts
-  # whose gradients are equal by the equation, they differ by as much.
-  Kernel("i2m2", r"poe", _i2m2.product, loose=_i2m2.RECORDED_FLOAT32),
-  Kernel("i2m2", r"intra", _i2m2.intra, loose=_i2m2.RECORDED_FLOAT32),
+  Kernel("i2m2", r"poe\d_(?!m\d)|intra", _i2m2.product),
+  Kernel("i2m2", r"poe\d_m\d", _i2m2.stacked_product),
+  Kernel("i2m2", r"vqa_head", _i2m2.vqa_head),
+  Kernel("i2m2", r"train_", _i2m2.epochs),
   Kernel("i2m2_encoders", r"lenet", _i2m2.lenet),
-  Kernel("i2m2_encoders", r"auprc", _i2m2.auprc),
   Kernel("i2m2_encoders", r"gru", _i2m2.gru),
+  Kernel("i2m2_encoders", r"auprc", _i2m2.auprc),
+  Kernel("balance_family", r"shapley", _metrics.shapley),
 ]
 
 

@@ -5,8 +5,6 @@ PENDING = (
   "dibs",
   "diverse_representations",
   "dmrnet",
-  "i2m2/train",
-  "i2m2/vqa",
   "missing_prediction",
   "missing_protocol",
   "mmanet",

@@ -81,18 +81,3 @@ def test_set_learning_rate_writes_every_one_and_nothing_else():
 def test_a_state_without_a_rate_is_refused():
   with pytest.raises(ValueError, match="keeps no learning rate in its state"):
     train.set_learning_rate(optax.sgd(0.1).init(PARAMS), 0.5)
-
-
-def test_clipping_by_hand():
-  """|g| = 5: to length 1 (but for 1e-6 / 5), and not at all below the limit; zeros stay zeros."""
-  grads = {"a": jnp.asarray([3.0]), "b": jnp.asarray([0.0, 4.0])}
-  tx = train.clip_norm(1.0)
-  found, _ = tx.update(grads, tx.init(grads))
-  np.testing.assert_allclose(found["a"], [0.6], rtol=1e-6)
-  np.testing.assert_allclose(found["b"], [0.0, 0.8], rtol=1e-6)
-  free = train.clip_norm(6.0)
-  np.testing.assert_array_equal(free.update(grads, free.init(grads))[0]["b"], grads["b"])
-  none = jax.tree.map(jnp.zeros_like, grads)
-  np.testing.assert_array_equal(tx.update(none, tx.init(none))[0]["b"], none["b"])
-  with pytest.raises(ValueError, match="must be positive, got 0"):
-    train.clip_norm(0)
