@@ -1,12 +1,15 @@
 """What every experiment shares: how a result file is headed, and how its tables are written."""
 
 import datetime
+import json
 import pathlib
 import platform
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import jax
 
+from mmfuse import train
 from mmfuse.protocol._config import cores
 
 RESULTS = pathlib.Path(__file__).parent / "results"
@@ -39,6 +42,14 @@ def heading(claim: str, command: str, seeds: object) -> str:
       "",
     ]
   )
+
+
+def print_json(measure: Callable[[Any], dict], cfg: Any) -> dict:
+  """What a benchmark measured, printed and returned."""
+  train.enable_compilation_cache()
+  result = measure(cfg)
+  print(json.dumps(result, indent=1))
+  return result
 
 
 def write(name: str, text: str, smoke: bool) -> None:

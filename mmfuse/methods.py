@@ -309,8 +309,8 @@ METHODS: dict[str, Entry] = {
     schemes.intra, "forward", "parity", "as in Madaan et al., NeurIPS 2024", "madaan2024jointly",
     tasks=CLASSES, family="fusion"),
   "inter": _row(
-    schemes.inter, "forward", "equations", "as in Madaan et al., NeurIPS 2024", "madaan2024jointly",
-    tasks=CLASSES, family="fusion"),
+    joint, "forward", "equations", "as in Madaan et al., NeurIPS 2024", "madaan2024jointly",
+    of=schemes.i2m2, tasks=CLASSES, family="fusion"),  # the joint expert alone is `joint`
   # Data: other rows, or rows without some of their modalities.
   "valuation_sample": _row(
     schemes.valuation_sample, "data", "equations", "Wei et al., CVPR 2024", "wei2024enhancing",

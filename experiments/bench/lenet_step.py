@@ -9,20 +9,16 @@ without PyTorch its figure and the ratio are "n/a". Goal: at most .9 x.
 
 import dataclasses
 import importlib.util
-import json
 import os
 import statistics
 import time
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 import tyro
 
-from experiments.bench.method_overhead import MODELS, Racer
-from mmfuse import fusion, train
-from mmfuse.core import Batch
+from experiments import _common
+from experiments.bench import method_overhead
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,21 +34,8 @@ class Config:
 
 def ours(cfg: Config) -> Callable[[int], float]:
   """lap(steps) -> seconds per step."""
-  rng = np.random.default_rng(0)
-  kinds = MODELS["lenet"]
-  batch = Batch(
-    {
-      m: jnp.asarray(rng.normal(size=(cfg.batch_size, *s)), jnp.float32)
-      for m, (s, _) in kinds.items()
-    },
-    jnp.asarray(rng.integers(0, 10, cfg.batch_size), jnp.int32),
-    {m: jnp.ones(cfg.batch_size, bool) for m in kinds},
-    jnp.ones(cfg.batch_size),
-    jnp.arange(cfg.batch_size, dtype=jnp.int32),
-    {},
-  )
-  model = fusion.LateFusion({m: make() for m, (_, make) in kinds.items()}, 10)
-  return Racer("joint", model, batch).lap
+  setting = method_overhead.Config(model="lenet", batch_size=cfg.batch_size, classes=10)
+  return method_overhead.Racer("joint", *method_overhead.build(setting)).lap
 
 
 def eager(cfg: Config) -> Callable[[int], float] | None:
@@ -122,10 +105,7 @@ def measure(cfg: Config) -> dict:
 
 def main(argv=None) -> dict:
   """Prints JSON."""
-  train.enable_compilation_cache()
-  result = measure(tyro.cli(Config, args=argv))
-  print(json.dumps(result, indent=1))
-  return result
+  return _common.print_json(measure, tyro.cli(Config, args=argv))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ cost (docs/performance.md); a test asserts the FLOPs on encoder-dominated models
 """
 
 import dataclasses
-import json
 import os
 import statistics
 import time
@@ -23,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
+from experiments import _common
 from mmfuse import encoders, fusion, methods, train
 from mmfuse.core import Batch, Clock
 
@@ -165,10 +165,7 @@ def measure(cfg: Config) -> dict:
 
 def main(argv=None) -> dict:
   """Prints JSON."""
-  train.enable_compilation_cache()
-  result = measure(tyro.cli(Config, args=argv))
-  print(json.dumps(result, indent=1))
-  return result
+  return _common.print_json(measure, tyro.cli(Config, args=argv))
 
 
 if __name__ == "__main__":

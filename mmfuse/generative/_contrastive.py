@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from mmfuse import objectives
 from mmfuse.generative import _mrbm
 from mmfuse.generative._mrbm import HIDDEN, PLAIN, Factors, Params
-from mmfuse.generative._multi_prediction import weighted_mean
 
 # (name of the layer, number of the step, shape) -> uniform numbers
 Uniform = Callable[[str, Any, tuple[int, ...]], jax.Array]
@@ -53,9 +53,9 @@ def statistics(visible: Mapping[str, jax.Array], hidden: jax.Array, weight: jax.
   """{m: {"kernel": mean x_m h^T, "bias": mean x_m}, "hidden": {"bias": mean h}} of weighted rows."""
   total = jnp.where(weight.sum() > 0, weight.sum(), 1.0)
   scaled = hidden * (weight / total)[:, None]
-  found = {m: {"kernel": x.T @ scaled, "bias": weighted_mean(x, weight)}
+  found = {m: {"kernel": x.T @ scaled, "bias": objectives.mean_rows(x, weight)}
            for m, x in sorted(visible.items())}  # fmt: skip
-  return {**found, HIDDEN: {"bias": weighted_mean(hidden, weight)}}
+  return {**found, HIDDEN: {"bias": objectives.mean_rows(hidden, weight)}}
 
 
 def init_chains(params: Params, count: int, uniform: Uniform) -> Chains:

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from mmfuse import objectives
 from mmfuse.core import Batch, Clock, Method, Outputs, Phase, State
 from mmfuse.generative import _contrastive, _mrbm, _multi_prediction
 from mmfuse.generative._mrbm import HIDDEN
@@ -50,16 +51,27 @@ def _complete(batch: Batch):
 
 
 def _init(key, batch, num_hidden, negchain=0):
-  inputs, weight = _complete(batch)
-  means = {m: _multi_prediction.weighted_mean(x, weight) for m, x in inputs.items()}
-  keys = jax.random.split(key)
-  params = _mrbm.init_mrbm(keys[0], means, num_hidden)
-  memory = {}
-  if negchain:
-    uniform = _contrastive.uniform_from(keys[1], tuple(inputs))
-    chains = _contrastive.init_chains(params, negchain, uniform).hidden
-    memory = {"chains": chains, "running": jnp.zeros(num_hidden)}
-  return State(params, {}, {NAME: jax.tree.map(jnp.zeros_like, params)}, memory)
+  inputs, _ = _complete(batch)
+  params = _mrbm.init_mrbm(key, {m: jnp.full(x.shape[1], 0.5) for m, x in inputs.items()}, num_hidden)
+  chains = {"chains": jnp.zeros((negchain, num_hidden)), "running": jnp.zeros(num_hidden)}
+  velocity = jax.tree.map(jnp.zeros_like, params)
+  return State(params, {}, {NAME: velocity}, chains if negchain else {})
+
+
+def _begin(state: State, splits, key: jax.Array) -> State:
+  """Visible biases from the means of all complete training rows; chains from the biases."""
+  split = splits["train"]
+  rows = next(iter(split.mask.values())).shape[0]
+  inputs, weight = _complete(Batch(split.inputs, None, split.mask, jnp.ones(rows), jnp.arange(rows)))
+  params = dict(state.params)
+  for m, x in inputs.items():
+    bias = _mrbm.visible_bias(objectives.mean_rows(x, weight))
+    params[m] = {**params[m], "bias": bias}
+  if "chains" not in state.memory:
+    return state._replace(params=params)
+  uniform = _contrastive.uniform_from(key, tuple(inputs))
+  chains = _contrastive.init_chains(params, len(state.memory["chains"]), uniform).hidden
+  return state._replace(params=params, memory={**state.memory, "chains": chains})
 
 
 def _predict(state, inputs, mask, steps):
@@ -73,9 +85,9 @@ def mdrnn(num_hidden: int = 1000, learning_rate: float = 0.01, *, decay: float =
   """An MRBM that maximises `multi_prediction`; defaults are the authors' for MNIST.
 
   Inputs {m: [B, D_m]} in [0, 1]; labels are not read and incomplete rows not trained on. Outputs have
-  no logits (the method is unsupervised, so `fit` cannot select by a score); features["hidden"]
-  [B, H] is h given what is present, for a classifier of the caller. Visible biases start from the
-  means of the batch that `init` is given.
+  no logits: the method is unsupervised, and `fit` trains it on data whose validation split is None,
+  to its last epoch. features["hidden"] [B, H] is h given what is present, for a classifier of the
+  caller. Visible biases start from the means of the training rows.
 
   Reference: Sohn et al., NIPS 2014, and their code.
   """
@@ -93,7 +105,7 @@ def mdrnn(num_hidden: int = 1000, learning_rate: float = 0.01, *, decay: float =
     return ascend(state, gradient, nothing, clock, learning_rate, decay), {"loss": -value}
 
   init = functools.partial(_init, num_hidden=num_hidden)
-  return Method(init, functools.partial(_predict, steps=infer_steps), (Phase(NAME, step),))
+  return Method(init, functools.partial(_predict, steps=infer_steps), (Phase(NAME, step, _begin),))
 
 
 def mdrnn_pcd(num_hidden: int = 1000, learning_rate: float = 0.01, *, decay: float = 0.005,
@@ -117,8 +129,8 @@ def mdrnn_pcd(num_hidden: int = 1000, learning_rate: float = 0.01, *, decay: flo
     state = ascend(state, positive, jax.tree.map(jnp.negative, negative), clock, learning_rate,
                    decay)  # fmt: skip
     memory = {"chains": chains, "running": running}
-    loss = _multi_prediction.weighted_mean(energy, weight)
+    loss = objectives.weighted_mean(energy, weight)
     return state._replace(memory=memory), {"free_energy": loss}
 
   init = functools.partial(_init, num_hidden=num_hidden, negchain=negchain)
-  return Method(init, functools.partial(_predict, steps=infer_steps), (Phase(NAME, step),))
+  return Method(init, functools.partial(_predict, steps=infer_steps), (Phase(NAME, step, _begin),))

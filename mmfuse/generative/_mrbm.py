@@ -36,6 +36,12 @@ def modalities_of(params: Params) -> tuple[str, ...]:
   return tuple(sorted(m for m in params if m != HIDDEN))
 
 
+def visible_bias(mean: jax.Array) -> jax.Array:
+  """b_m = logit(clip(mean, .01, .99)) [D_m]: what a unit without weights needs."""
+  kept = jnp.clip(mean, 0.01, 0.99)
+  return jnp.log(kept) - jnp.log1p(-kept)
+
+
 def init_mrbm(key: jax.Array, means: Mapping[str, jax.Array], num_hidden: int) -> dict[str, Any]:
   r"""W_m = .01 N(0, 1), b_m = logit(clip(mean, .01, .99)), c = 0 (the authors').
 
@@ -45,9 +51,8 @@ def init_mrbm(key: jax.Array, means: Mapping[str, jax.Array], num_hidden: int) -
     raise ValueError(f"a modality of an MRBM cannot be called {HIDDEN!r}")
   params: dict[str, Any] = {}
   for k, (m, mean) in zip(jax.random.split(key, len(means)), sorted(means.items())):
-    kept = jnp.clip(jnp.asarray(mean, jnp.float32), 0.01, 0.99)
-    kernel = 0.01 * jax.random.normal(k, (kept.shape[0], num_hidden))
-    params[m] = {"kernel": kernel, "bias": jnp.log(kept) - jnp.log1p(-kept)}
+    bias = visible_bias(jnp.asarray(mean, jnp.float32))
+    params[m] = {"kernel": 0.01 * jax.random.normal(k, (len(bias), num_hidden)), "bias": bias}
   return {**params, HIDDEN: {"bias": jnp.zeros(num_hidden)}}
 
 

@@ -10,16 +10,11 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 
+from mmfuse import objectives
 from mmfuse.generative import _mrbm
 from mmfuse.generative._mrbm import HIDDEN, PLAIN, Factors, Params
 
 CLIP = 1e-6  # of mean activations, before their logarithm
-
-
-def weighted_mean(x: jax.Array, weight: jax.Array) -> jax.Array:
-  """sum_i w_i x_i / sum_i w_i over the first axis; 0 where no row has weight."""
-  total = weight.sum()
-  return weight @ x / jnp.where(total > 0, total, 1.0)
 
 
 def predict_one(
@@ -70,7 +65,7 @@ def log_likelihood(x: jax.Array, logits: jax.Array) -> jax.Array:
 
 def sparsity(hidden: jax.Array, weight: jax.Array, target: float) -> jax.Array:
   r"""\sum_j t log q_j + (1 - t) log(1 - q_j), q_j = mean of h_j, clipped to [1e-6, 1 - 1e-6]."""
-  q = jnp.clip(weighted_mean(hidden, weight), CLIP, 1 - CLIP)
+  q = jnp.clip(objectives.mean_rows(hidden, weight), CLIP, 1 - CLIP)
   return (target * jnp.log(q) + (1 - target) * jnp.log1p(-q)).sum()
 
 
@@ -106,7 +101,7 @@ def multi_prediction(
     logits, h = predict_one(params, visible, t, revealed[t], share=share[t], steps=steps,
                             nstop=nstop, factors=factors)  # fmt: skip
     found = (log_likelihood(visible[t], logits) * (1 - revealed[t])).sum(-1)
-    total += weighted_mean(found, weight)
+    total += objectives.weighted_mean(found, weight)
     total += sparsity_weight * sparsity(h, weight, sparsity_target)
     total -= l2 / 2 * jnp.square(params[t]["kernel"]).sum()
   return total

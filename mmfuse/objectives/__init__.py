@@ -4,6 +4,7 @@ from mmfuse.objectives._amco import amco_ratio
 from mmfuse.objectives._cca import cca_loss
 from mmfuse.objectives._classification import fused
 from mmfuse.objectives._classification import fused_and_unimodal
+from mmfuse.objectives._classification import mean_rows
 from mmfuse.objectives._classification import row_losses
 from mmfuse.objectives._classification import supervised_losses
 from mmfuse.objectives._classification import task_of
@@ -29,6 +30,7 @@ __all__ = [
     "fused_and_unimodal",
     "lfm",
     "mbsd",
+    "mean_rows",
     "mutual_distillation",
     "opm_drop_rates",
     "pmr_coefficients",

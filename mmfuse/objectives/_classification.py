@@ -53,6 +53,13 @@ def weighted_mean(values: jax.Array, weight: jax.Array) -> jax.Array:
   return jnp.sum(jnp.where(used, values, 0.0) * weight) / jnp.where(total > 0, total, 1.0)
 
 
+def mean_rows(values: jax.Array, weight: jax.Array) -> jax.Array:
+  """sum_i w_i v_i / sum_i w_i [D] of rows v [B, D] with w > 0, the only ones read; 0 without any."""
+  total = weight.sum()
+  rows = jnp.where(weight[:, None] > 0, values.astype(jnp.float32), 0.0)
+  return weight @ rows / jnp.where(total > 0, total, 1.0)
+
+
 def supervised_losses(
     *,
     fused: bool = True,

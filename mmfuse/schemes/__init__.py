@@ -13,7 +13,6 @@ from mmfuse.schemes._common import mean_logits
 from mmfuse.schemes._gblending import gblending
 from mmfuse.schemes._greedy import greedy
 from mmfuse.schemes._i2m2 import i2m2
-from mmfuse.schemes._i2m2 import inter
 from mmfuse.schemes._i2m2 import intra
 from mmfuse.schemes._lfm import lfm
 from mmfuse.schemes._linear_probe import linear_probe
@@ -37,7 +36,6 @@ __all__ = [
     "gblending",
     "greedy",
     "i2m2",
-    "inter",
     "intra",
     "lfm",
     "linear_probe",

@@ -256,7 +256,7 @@ class _AlternatingStep:
     # The other encoders' statistics come back as they were; by name, so that XLA drops their pass.
     stats = {k: v if k in self.turns and k != m else found[k] for k, v in stats.items()}
     if self.projection != "off":
-      memory, grads = self._project(memory, grads, mean_feature(h, weight), clock)
+      memory, grads = self._project(memory, grads, objectives.mean_rows(h, weight), clock)
     context = {
       "value": value, "losses": value[None], "present": jnp.any(batch.mask[m])[None],
       "unimodal_logits": {m: z}, "features": {m: h}, "label": batch.label, "weight": weight,
@@ -287,13 +287,6 @@ class _AlternatingStep:
     updates, opt[group] = self.tx.update(
       grads, opt[group], parts[group], labels=labels, **context)  # fmt: skip
     parts[group] = optax.apply_updates(parts[group], updates)
-
-
-def mean_feature(features: jax.Array, weight: jax.Array) -> jax.Array:
-  """sum_i w_i h_i / sum_i w_i [D] of features [B, D]; 0 where no row has weight."""
-  total = weight.sum()
-  rows = jnp.where(weight[:, None] > 0, features.astype(jnp.float32), 0.0)
-  return weight @ rows / jnp.where(total > 0, total, 1.0)
 
 
 def _keys(parts):

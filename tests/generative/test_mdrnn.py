@@ -1,11 +1,14 @@
 """The builders: what a step moves, the schedules, and that training predicts better."""
 
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmfuse import generative
+from mmfuse import data, generative
+from mmfuse import train as train_lib
 from mmfuse.core import Batch, Clock
 from mmfuse.generative import _mdrnn
 
@@ -18,11 +21,12 @@ def batch(rows=32):
 
 
 def train(method, steps):
-  data = batch()
-  state, step = method.init(jax.random.key(0), data), jax.jit(method.phases[0].step)
+  rows, phase = batch(), method.phases[0]
+  state = phase.begin(method.init(jax.random.key(0), rows), {"train": rows}, jax.random.key(1))
+  step = jax.jit(phase.step)
   for i in range(steps):
     clock = Clock(*(jnp.int32(n) for n in (i, i, 0, 1, steps)))
-    state, _ = step(state, data, jax.random.key(i), clock)
+    state, _ = step(state, rows, jax.random.key(i), clock)
   assert step._cache_size() == 1  # the schedules are traced
   return state
 
@@ -33,11 +37,11 @@ def train(method, steps):
   (generative.mdrnn_pcd(16, 0.2, decay=0.0, negchain=20, kcd=2, sparsity_weight=0.0), 2000)],
   ids=["mp", "pcd"])  # fmt: skip
 def test_the_other_modality_is_predicted(method, steps):
-  state, data = train(method, steps), batch()
-  mask = {"a": data.mask["a"], "b": jnp.zeros_like(data.mask["b"])}
-  outputs = method.predict(state, data.inputs, mask)
+  state, rows = train(method, steps), batch()
+  mask = {"a": rows.mask["a"], "b": jnp.zeros_like(rows.mask["b"])}
+  outputs = method.predict(state, rows.inputs, mask)
   guess = outputs.aux["reconstructions"]["b"] > 0.5
-  assert float(jnp.mean(guess == (data.inputs["b"] > 0.5))) > 0.9  # chance: .5
+  assert float(jnp.mean(guess == (rows.inputs["b"] > 0.5))) > 0.9  # chance: .5
   assert outputs.features["hidden"].shape == (32, 16)
 
 
@@ -50,11 +54,29 @@ def test_schedules():
 
 
 def test_a_step_that_would_give_nan_is_skipped():
-  method, data = generative.mdrnn(4), batch()
-  state = method.init(jax.random.key(0), data)
+  state = generative.mdrnn(4).init(jax.random.key(0), batch())
   wrong = jax.tree.map(lambda g: jnp.full_like(g, jnp.nan), state.params)
   nothing, clock = jax.tree.map(jnp.zeros_like, wrong), Clock(*(jnp.int32(n) for n in (0, 0, 0, 1, 1)))
   found = _mdrnn.ascend(state, wrong, nothing, clock, 0.1, 0.0)
   for tree in (found.params, found.opt):
     assert all(jnp.isfinite(x).all() for x in jax.tree.leaves(tree))
   np.testing.assert_array_equal(found.params["a"]["kernel"], state.params["a"]["kernel"])
+
+
+@pytest.mark.parametrize("build", [generative.mdrnn, generative.mdrnn_pcd])
+def test_fit_trains_it_without_validation(build):
+  """To the last epoch, from visible biases of all training rows and not of the first batch."""
+  rows = batch(40)
+  split = data.Split(
+    {m: np.asarray(x) for m, x in rows.inputs.items()}, np.zeros(40, np.int32),
+    {m: np.ones(40, bool) for m in "ab"}, np.arange(40, dtype=np.int32), None)  # fmt: skip
+  splits = types.SimpleNamespace(
+    train=split, validation=None, task="classification", num_outputs=2, fingerprint="")  # fmt: skip
+  method = build(4)
+  found = train_lib.fit(method, splits, epochs=2, batch_size=20)
+  assert found.logs[0].selected_epoch == 1 and found.logs[0].diverged_at is None
+  first = method.phases[0].begin(
+    method.init(jax.random.key(0), rows), {"train": split}, jax.random.key(0))
+  mean = np.clip(split.inputs["a"].mean(0), 0.01, 0.99)
+  np.testing.assert_allclose(first.params["a"]["bias"], np.log(mean / (1 - mean)), atol=1e-5)
+  assert set(first.memory) == set(found.state().memory)

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmfuse import encoders, fusion, schemes, train
-from mmfuse.schemes import _i2m2
+from mmfuse import encoders, fusion, methods, schemes, train
+from mmfuse.schemes import _experts
 
 from . import _small
 
@@ -58,7 +58,7 @@ def test_phases_and_shares(num):
   for build in (schemes.i2m2, schemes.intra):
     phase, = build(_small.model(num), pretrained=False).phases
     assert (phase.name, phase.share) == ("train", 1.0)
-  assert [p.name for p in schemes.inter(_small.model(num)).phases] == ["train"]
+  assert [p.name for p in methods.METHODS["inter"](_small.model(num)).phases] == ["train"]
 
 
 def moved(before, after):
@@ -68,7 +68,7 @@ def moved(before, after):
 @pytest.mark.parametrize("num", [1, 3])
 def test_a_phase_moves_its_expert_alone(num):
   model = _small.model(num, norm="batch")
-  experts = _i2m2.experts_of(model, model)
+  experts = _experts.experts_of(model, model)
   method = schemes.i2m2(model, 0.1)
   first = _small.start(method, num)
   everyone = [*experts.modalities, "joint"]
@@ -91,8 +91,8 @@ def test_experts_share_no_weights_and_leaves_are_labelled():
   assert set(state.params) == {"a", "b", "heads"} and set(state.params["a"]) == {"alone", "joint"}
   alone = state.params["a"]["alone"]["a"]["dense0"]["kernel"]
   assert moved(alone, state.params["a"]["joint"]["dense0"]["kernel"]) > 0
-  experts = _i2m2.experts_of(model, model)
-  start = _small.start(schemes.inter(model))
+  experts = _experts.experts_of(model, model)
+  start = _small.start(methods.METHODS["inter"](model))
   jax.tree.map(np.testing.assert_array_equal, experts.take(state.params, "joint"), start.params)
   put = experts.put(state.params, "joint", experts.take(state.params, "joint"))
   assert moved(put, state.params) == 0
