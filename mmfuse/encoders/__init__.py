@@ -12,13 +12,13 @@ from mmfuse.encoders._embedding import Embedding, vocabulary_size
 from mmfuse.encoders._lenet import LeNet
 from mmfuse.encoders._mlp import MLP
 from mmfuse.encoders._norm import Norm
-from mmfuse.encoders._pool import max_pool
+from mmfuse.encoders._pool import max_first, max_pool
 from mmfuse.encoders._recurrent import GRU, LSTM
 from mmfuse.encoders._resnet import ResNet18, ResNet34
 from mmfuse.encoders._transformer import Transformer
 
 __all__ = [
     "GRU", "LSTM", "MLP", "Conv", "Conv1D", "Conv2D", "Embedding", "Frames", "LeNet", "Norm",
-    "ResNet18", "ResNet34", "Transformer", "by_name", "default_encoder", "max_pool",
+    "ResNet18", "ResNet34", "Transformer", "by_name", "default_encoder", "max_first", "max_pool",
     "vocabulary_size",
 ]

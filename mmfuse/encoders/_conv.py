@@ -47,12 +47,33 @@ def conv_lax(x, kernel, strides, padding, batch_last=False):
       x, kernel, strides, padding, dimension_numbers=(layout, f"{spatial}IO", layout))
 
 
+def _product(matrix, patches, *lead):
+  """matrix^T patches, [*lead, -1, *size, B]; of matrices, or XLA copies the patches to differentiate."""
+  y = jnp.tensordot(matrix, patches.reshape(patches.shape[0], -1), ((0,), (0,)))
+  return y.reshape(*lead, -1, *patches.shape[1:])
+
+
 def conv_patches(x, kernel, strides, padding, batch_last=False):
   """The same by slices and one matrix product; differentiates without convolution or scatter."""
-  x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+  x = jax.lax.optimization_barrier(jnp.pad(x, ((0, 0), *padding, (0, 0))))
   patches = jnp.concatenate(windows(x, kernel.shape[:-2], strides), 0 if batch_last else -1)
   matrix = kernel.reshape(-1, kernel.shape[-1])
-  return jnp.tensordot(matrix, patches, ((0,), (0,))) if batch_last else patches @ matrix
+  return _product(matrix, patches) if batch_last else patches @ matrix
+
+
+def conv_cells(x, kernel):
+  """The positions of each 2 x 2 cell of a "SAME" convolution: [4, F, H / 2, W / 2, B], row-major.
+
+  x [C, H, W, B] with even H and W; kernel [k, k, C, F], k odd, stride 1. A cell sees (k + 1)^2
+  positions, so one product with four shifted kernels makes it, of patches that are 9 (k = 3: 4) and
+  not 25 (9) times the input; a 2 x 2 pooling is then over the first axis.
+  """
+  size, pad = kernel.shape[0] + 1, kernel.shape[0] // 2
+  x = jax.lax.optimization_barrier(jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0))))
+  patches = jnp.concatenate(windows(x, (size, size), (2, 2)), 0)
+  shifted = [jnp.pad(kernel, ((i, 1 - i), (j, 1 - j), (0, 0), (0, 0))) for i in (0, 1) for j in (0, 1)]
+  matrix = jnp.stack(shifted, 3).reshape(patches.shape[0], -1)
+  return _product(matrix, patches, 4)
 
 
 def use_patches(x, kernel, strides, padding, formulation) -> bool:
@@ -86,7 +107,8 @@ class Conv(nn.Module):
   strides default to 1 and padding to "SAME" (as in XLA). formulation: "lax", "patches", or "auto"
   (default): patches on CPU for 1-D and small 2-D inputs, where `lax.conv` inside `lax.scan` is
   several times slower, and `lax` elsewhere. Values and gradients agree to 1e-5. batch_last: x and
-  the result are [C, *size, B] (default False).
+  the result are [C, *size, B] (default False). cells: x is [C, H, W, B] with even H and W, and the
+  result [4, F, H / 2, W / 2, B], for `max_first` (default False; see `conv_cells`).
   """
 
   features: int
@@ -97,6 +119,7 @@ class Conv(nn.Module):
   formulation: str = "auto"
   kernel_init: Callable[..., jax.Array] = nn.initializers.lecun_normal()
   batch_last: bool = False
+  cells: bool = False
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
@@ -107,10 +130,23 @@ class Conv(nn.Module):
     channel = 0 if self.batch_last else x.ndim - 1
     shape = (*self.kernel, x.shape[channel], self.features)
     kernel = self.param("kernel", self.kernel_init, shape).astype(x.dtype)
-    padding = pads(self.padding, x.shape[1:-1], self.kernel, strides)
-    patches = use_patches(x, shape, strides, padding, self.formulation)
-    y = (conv_patches if patches else conv_lax)(x, kernel, strides, padding, self.batch_last)
+    if self.cells:
+      self._check_cells(x, strides)
+      y, channel = conv_cells(x, kernel), 1
+    else:
+      padding = pads(self.padding, x.shape[1:-1], self.kernel, strides)
+      patches = use_patches(x, shape, strides, padding, self.formulation)
+      y = (conv_patches if patches else conv_lax)(x, kernel, strides, padding, self.batch_last)
     if self.use_bias:
       bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(x.dtype)
       y = y + jnp.expand_dims(bias, [a for a in range(y.ndim) if a != channel])
     return y
+
+  def _check_cells(self, x, strides):
+    square = len(set(self.kernel)) == 1 and self.kernel[0] % 2 == 1 and len(self.kernel) == 2
+    even = all(n % 2 == 0 for n in x.shape[1:-1])
+    if not (self.batch_last and square and even and self.padding == "SAME" and set(strides) == {1}):
+      raise ValueError(
+          "cells needs batch_last, an odd square kernel, stride 1, padding 'SAME' and even sizes, got "
+          f"kernel {tuple(self.kernel)}, strides {strides}, padding {self.padding!r}, "
+          f"batch_last {self.batch_last}, shape {list(x.shape)}")

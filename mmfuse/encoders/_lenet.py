@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from mmfuse.encoders._conv import Conv, prefer_batch_last
 from mmfuse.encoders._conv2d import as_image
 from mmfuse.encoders._norm import Norm
-from mmfuse.encoders._pool import max_pool
+from mmfuse.encoders._pool import max_first, max_pool
 
 # torch's kaiming_uniform_ with a = 0: bound sqrt(6 / fan_in), which is what the authors call.
 kaiming_uniform = nn.initializers.variance_scaling(2.0, "fan_in", "uniform")
@@ -49,9 +49,11 @@ class LeNet(nn.Module):
     last = prefer_batch_last(x, (5, 5), self.formulation)
     x = jnp.swapaxes(x, 0, -1) if last else x
     for i in range(self.layers + 1):
-      conv = Conv(self.channels * 2**i, (3, 3) if i else (5, 5), use_bias=False, batch_last=last,
+      cells = last and all(n % 2 == 0 for n in x.shape[1:-1])
+      conv = Conv(self.channels * 2**i, (3, 3) if i else (5, 5), use_bias=False, batch_last=last, cells=cells,
                   formulation=self.formulation, kernel_init=kaiming_uniform, name=f"conv{i}")
-      x = nn.relu(Norm(self.norm, last, name=f"norm{i}")(conv(x), mask, train=train))
-      x = max_pool(x, (2, 2))
+      channel = 1 if cells else 0 if last else -1
+      x = nn.relu(Norm(self.norm, channel, name=f"norm{i}")(conv(x), mask, train=train))
+      x = max_first(x) if cells else max_pool(x, (2, 2))
     x = jnp.mean(x, (1, 2))
     return x.T if last else x

@@ -23,14 +23,18 @@ def batch_moments(x: jax.Array, mask: jax.Array, row: int = 0, channel: int = -1
   all rows count, so that nothing divides by zero. Sums run over the whole array, hence over the
   whole device mesh under `jit`.
   """
-  rows = along(mask | ~jnp.any(mask), row, x.ndim)
-  axes = tuple(a for a in range(x.ndim) if a != channel % x.ndim)
-  positions = x.size // (x.shape[row] * x.shape[channel])
-  count = jnp.sum(rows, dtype=jnp.float32) * positions
+  row, channel = row % x.ndim, channel % x.ndim
+  rows = mask | ~jnp.any(mask)
+  positions = tuple(a for a in range(x.ndim) if a not in (row, channel))
+  count = jnp.sum(rows, dtype=jnp.float32) * (x.size // (x.shape[row] * x.shape[channel]))
+  first = int(row > channel)  # the axis of the rows once the positions are summed
+
+  def total(y):  # the positions first, so that the choice of rows costs [B, C]
+    return jnp.sum(jnp.where(along(rows, first, 2), jnp.sum(y, positions), 0.0), first)
+
   x = x.astype(jnp.float32)
-  mean = jnp.sum(jnp.where(rows, x, 0.0), axes) / count
-  centred = x - along(mean, channel, x.ndim)
-  return mean, jnp.sum(jnp.where(rows, jnp.square(centred), 0.0), axes) / count
+  mean = total(x) / count
+  return mean, total(jnp.square(x - along(mean, channel, x.ndim))) / count
 
 
 def group_norm(x: jax.Array, groups: int) -> jax.Array:
@@ -67,12 +71,12 @@ class Norm(nn.Module):
   "batch" over the present rows and all positions in training (`mask` [B], True = present) and from
   running averages (momentum 0.9, biased variance) otherwise (Ioffe and Szegedy, Batch
   Normalization, ICML 2015); "none" returns x. A batch without any present row leaves the running
-  averages as they were. batch_last: x is [C, ..., B] (default False). Raises ValueError for another
-  kind.
+  averages as they were. channel: the axis of the channels; -1 (default) has the rows first, any other
+  has them last: 0 in [C, ..., B], 1 in [4, C, ..., B]. Raises ValueError for another kind.
   """
 
   kind: str = "layer"
-  batch_last: bool = False
+  channel: int = -1
 
   @nn.compact
   def __call__(self, x: jax.Array, mask: jax.Array, *, train: bool) -> jax.Array:
@@ -80,22 +84,22 @@ class Norm(nn.Module):
       raise ValueError(f"norm is one of {', '.join(KINDS)}, got {self.kind!r}")
     if self.kind == "none":
       return x
-    channel = 0 if self.batch_last else x.ndim - 1
+    channel = self.channel % x.ndim
     shape = (x.shape[channel],)
     scale = along(self.param("scale", nn.initializers.ones, shape), channel, x.ndim)
     bias = along(self.param("bias", nn.initializers.zeros, shape), channel, x.ndim)
-    return (self._normalised(x, mask, train, channel) * scale + bias).astype(x.dtype)
+    if self.kind == "batch":  # one factor per channel: one product less per position
+      mean, var = (along(a, channel, x.ndim) for a in self._moments(x, mask, train, channel))
+      return ((x - mean) * (jax.lax.rsqrt(var + EPSILON) * scale) + bias).astype(x.dtype)
+    return (self._normalised(x, channel) * scale + bias).astype(x.dtype)
 
-  def _normalised(self, x, mask, train, channel):
+  def _normalised(self, x, channel):
     if self.kind == "layer":
       return layer_norm(x, channel)
-    if self.kind == "batch":
-      mean, var = (along(a, channel, x.ndim) for a in self._moments(x, mask, train, channel))
-      return (x - mean) * jax.lax.rsqrt(var + EPSILON)
     groups = math.gcd(32, x.shape[channel])
-    if self.batch_last:
-      return jnp.swapaxes(group_norm(jnp.swapaxes(x, 0, -1), groups), 0, -1)
-    return group_norm(x, groups)
+    if channel == x.ndim - 1:
+      return group_norm(x, groups)
+    return jnp.moveaxis(group_norm(jnp.moveaxis(x, (-1, channel), (0, -1)), groups), (0, -1), (-1, channel))
 
   def _moments(self, x, mask, train, channel):
     shape = (x.shape[channel],)
@@ -103,7 +107,7 @@ class Norm(nn.Module):
     var = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)
     if not train:
       return mean.value, var.value
-    moments = batch_moments(x, mask, x.ndim - 1 - channel, channel)
+    moments = batch_moments(x, mask, 0 if channel == x.ndim - 1 else -1, channel)
     if not self.is_initializing():
       seen = jnp.any(mask)
       for running, new in zip((mean, var), moments):

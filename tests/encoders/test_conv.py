@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmfuse.encoders import Conv, max_pool
+from mmfuse.encoders import Conv, max_first, max_pool
 
 
 def _oracle(x, kernel, strides, padding):
@@ -64,6 +64,46 @@ def test_gradients_of_the_formulations_agree(shape, kernel, strides):
 
   for a, b in zip(jax.tree.leaves(gradients("lax")), jax.tree.leaves(gradients("patches"))):
     np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [3, 5])
+def test_cells_are_the_convolution_with_the_positions_of_each_pooling_window_first(size):
+  x = jnp.round(jax.random.normal(jax.random.key(0), (2, 4, 6, 3)))
+  conv = Conv(5, (size, size), kernel_init=lambda *a: jnp.round(jax.random.normal(*a)))
+  variables = conv.init(jax.random.key(1), x)
+
+  def pooled(cells):
+    def run(variables, x):
+      if not cells:
+        return max_pool(conv.apply(variables, x), (2, 2))
+      y = conv.clone(batch_last=True, cells=True).apply(variables, jnp.swapaxes(x, 0, -1))
+      assert y.shape == (4, 5, 2, 3, 2)
+      return jnp.swapaxes(max_first(y), 0, -1)
+
+    loss = lambda v, x: jnp.sum(jnp.sin(run(v, x)))
+    return jax.jit(lambda v, x: (run(v, x), jax.grad(loss, (0, 1))(v, x)))(variables, x)
+
+  # Small whole numbers tie often: the first in row-major order has the gradient in both.
+  for a, b in zip(jax.tree.leaves(pooled(False)), jax.tree.leaves(pooled(True))):
+    np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+@pytest.mark.parametrize("conv,shape", [
+    (Conv(1, (3, 3), batch_last=True, cells=True), (1, 3, 4, 2)),
+    (Conv(1, (3, 3), cells=True), (2, 4, 4, 1)),
+    (Conv(1, (2, 2), batch_last=True, cells=True), (1, 4, 4, 2)),
+    (Conv(1, (3, 3), (2, 2), batch_last=True, cells=True), (1, 4, 4, 2)),
+])
+def test_cells_say_what_they_need(conv, shape):
+  with pytest.raises(ValueError, match="cells needs batch_last, an odd square kernel, stride 1"):
+    conv.init(jax.random.key(0), jnp.ones(shape))
+
+
+def test_max_first_takes_nan_and_the_first_of_ties_and_differentiates_forward():
+  x = jnp.array([[1.0, 2.0, 0.0], [1.0, jnp.nan, 5.0], [0.0, 3.0, 5.0]])
+  best, tangent = jax.jvp(max_first, (x,), (jnp.arange(9.0).reshape(3, 3),))
+  np.testing.assert_array_equal(best, [1.0, np.nan, 5.0])
+  np.testing.assert_array_equal(tangent, [0.0, 4.0, 5.0])
 
 
 def test_patches_differentiate_without_convolution_or_scatter():

@@ -74,16 +74,18 @@ def test_none_has_no_parameters_and_unknown_is_refused():
 
 
 @pytest.mark.parametrize("kind", ["layer", "batch", "group"])
-def test_batch_last_is_the_same_norm_in_another_layout(kind):
+@pytest.mark.parametrize("channel", [0, 1, 2])
+def test_channel_is_the_same_norm_in_another_layout(kind, channel):
   x = jax.random.normal(jax.random.key(2), (3, 4, 5, 6))
+  turn = lambda x: jnp.moveaxis(x, (0, -1), (-1, channel))
+  back = lambda x: jnp.moveaxis(x, (-1, channel), (0, -1))
   variables = jax.jit(lambda x: _init(kind, x, MASK)[1])(x)
 
   @jax.jit
   def run(x):
     y, new = Norm(kind).apply(variables, x, MASK, train=True, mutable=["batch_stats"])
-    z, other = Norm(kind, batch_last=True).apply(
-        variables, jnp.swapaxes(x, 0, -1), MASK, train=True, mutable=["batch_stats"])
-    return y, jnp.swapaxes(z, 0, -1), new, other
+    z, other = Norm(kind, channel).apply(variables, turn(x), MASK, train=True, mutable=["batch_stats"])
+    return y, back(z), new, other
 
   y, z, new, other = run(x)
   np.testing.assert_allclose(y, z, atol=1e-5)
