@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from mmfuse import train
+from mmfuse import report, train
 from mmfuse.protocol._config import cores
 
 RESULTS = pathlib.Path(__file__).parent / "results"
@@ -19,6 +19,17 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
   """A markdown table; numbers are right-aligned."""
   lines = ["| " + " | ".join(header) + " |", "|---" + "|---:" * (len(header) - 1) + "|"]
   return "\n".join([*lines, *("| " + " | ".join(str(c) for c in row) + " |" for row in rows)])
+
+
+def interval(values) -> str:
+  """Mean and half-width of the 95 % t interval over seeds."""
+  found = report.estimate(list(values))
+  return f"{found.mean:.1f}" + ("" if found.half is None else f" ± {found.half:.1f}")
+
+
+def less(a, b) -> list[float]:
+  """The differences of paired values."""
+  return [x - y for x, y in zip(a, b, strict=True)]
 
 
 def heading(claim: str, command: str, seeds: object) -> str:

@@ -13,7 +13,7 @@ TABLES = ("balance_benchmark", "compare", "mimo", "bogc", "mla")
 def test_every_module_is_covered():
   found = {p.stem for p in (ROOT / "experiments").glob("*.py") if not p.stem.startswith("_")}
   # The first has no table of methods, the second is tested with the rules.
-  assert found == {*TABLES, "mdrnn", "provable_mml", "rule_properties"}
+  assert found == {*TABLES, "i2m2", "mdrnn", "provable_mml", "rule_properties"}
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -44,6 +44,16 @@ def test_mdrnn_smoke(capsys):
 
   mdrnn.main(["--smoke"])
   assert "| mdrnn_pcd |" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("more", [[], ["--recipe", "--rows", "inter_lf"]])
+def test_i2m2_smoke(more, capsys):
+  from experiments import i2m2
+
+  i2m2.main(["--smoke", *more, *(["--part", "av_mnist"] if more else [])])
+  printed = capsys.readouterr().out
+  assert ("| inter_only |" in printed) == (not more)
+  assert "| inter_lf | n/a |" in printed
 
 
 def test_overhead_bench(capsys):

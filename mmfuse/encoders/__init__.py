@@ -4,6 +4,7 @@ A Linen module called as `(x [B, ...], mask bool [B], *, train)`, mask True = pr
 and statistics never depend on what absent rows contain.
 """
 
+from mmfuse.encoders._chain import Chain
 from mmfuse.encoders._conv import Conv
 from mmfuse.encoders._conv1d import Conv1D
 from mmfuse.encoders._conv2d import Conv2D, Frames
@@ -18,7 +19,7 @@ from mmfuse.encoders._resnet import ResNet18, ResNet34
 from mmfuse.encoders._transformer import Transformer
 
 __all__ = [
-    "GRU", "LSTM", "MLP", "Conv", "Conv1D", "Conv2D", "Embedding", "Frames", "LeNet", "Norm",
+    "GRU", "LSTM", "MLP", "Chain", "Conv", "Conv1D", "Conv2D", "Embedding", "Frames", "LeNet", "Norm",
     "ResNet18", "ResNet34", "Transformer", "by_name", "default_encoder", "max_first", "max_pool",
     "vocabulary_size",
 ]

@@ -12,20 +12,23 @@ class MLP(nn.Module):
   """x [B, ...] -> [B, features]: flattens, then (dense, norm, ReLU, dropout) per width.
 
   The widths are `hidden` (default one layer of 64) followed by `features`. norm: see `Norm`
-  (default "layer"). dropout: the rate (default 0), after every layer but the last.
+  (default "layer"). dropout: the rate (default 0), after every layer but the last. linear: the last
+  layer is dense alone, without norm and ReLU (default False).
   """
 
   features: int = 64
   hidden: Sequence[int] = (64,)
   norm: str = "layer"
   dropout: float = 0.0
+  linear: bool = False
 
   @nn.compact
   def __call__(self, x: jax.Array, mask: jax.Array, *, train: bool) -> jax.Array:
     x = x.reshape(x.shape[0], -1)
     for i, width in enumerate((*self.hidden, self.features)):
+      last = self.linear and i == len(self.hidden)
       if i:
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
-      x = nn.Dense(width, use_bias=self.norm != "batch", name=f"dense{i}")(x)
-      x = nn.relu(Norm(self.norm, name=f"norm{i}")(x, mask, train=train))
+      x = nn.Dense(width, use_bias=last or self.norm != "batch", name=f"dense{i}")(x)
+      x = x if last else nn.relu(Norm(self.norm, name=f"norm{i}")(x, mask, train=train))
     return x

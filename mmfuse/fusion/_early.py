@@ -1,6 +1,6 @@
 """Early fusion: one network on the concatenated features."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import flax.linen as nn
 import jax
@@ -13,6 +13,19 @@ def concat_vectors(features: Mapping[str, jax.Array]) -> jax.Array:
   """[h_1; ...; h_M], each [B, ...] flattened row by row, in order sorted(m): [B, sum_m D_m]."""
   flat = [features[m].reshape(features[m].shape[0], -1) for m in sorted(features)]
   return jnp.concatenate(flat, -1)
+
+
+def mlp(x: jax.Array, hidden: Sequence[int], num_classes: int) -> jax.Array:
+  """W_L relu(... relu(W_1 x + b_1)) + b_L, layers "dense0", ..., "out" of the module that calls it."""
+  for i, width in enumerate(hidden):
+    x = nn.relu(nn.Dense(width, name=f"dense{i}")(x))
+  return nn.Dense(num_classes, name="out")(x)
+
+
+def check_widths(hidden: Sequence[int]) -> None:
+  """Refuses a hidden layer without a unit."""
+  if any(width < 1 for width in hidden):
+    raise ValueError(f"hidden widths must be at least 1, got {tuple(hidden)}")
 
 
 class Early(nn.Module):
@@ -32,14 +45,10 @@ class Early(nn.Module):
   hidden: tuple[int, ...] = (100,)
 
   def __post_init__(self):
-    if any(width < 1 for width in self.hidden):
-      raise ValueError(f"hidden widths must be at least 1, got {tuple(self.hidden)}")
+    check_widths(self.hidden)
     super().__post_init__()
 
   @nn.compact
   def __call__(self, features, mask, *, num_classes: int, train: bool):
     del train
-    x = concat_vectors(vectors(features, mask))
-    for i, width in enumerate(self.hidden):
-      x = nn.relu(nn.Dense(width, name=f"dense{i}")(x))
-    return nn.Dense(num_classes, name="out")(x), None
+    return mlp(concat_vectors(vectors(features, mask)), self.hidden, num_classes), None

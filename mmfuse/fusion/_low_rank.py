@@ -11,6 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mmfuse.fusion._early import check_widths, mlp
 from mmfuse.fusion._features import vectors
 from mmfuse.fusion._tensor import with_one
 
@@ -41,31 +42,39 @@ class LowRank(nn.Module):
   rank R: default 40 (MultiBench on AV-MNIST). frozen: False; True keeps the factors as drawn, which
   is what MultiBench does, whose factors never reach the optimiser; the paper trains them. Factors
   and weights are drawn with the Xavier normal scale, b = 0. An absent modality multiplies by its
-  bias row F_m[:, 0] alone. Any M >= 1. Raises ValueError for a rank below 1. Liu et al., ACL 2018.
+  bias row F_m[:, 0] alone. width: None (default), or the width of the sum, on which an MLP with the
+  layers `hidden` (default (100,)) gives the logits: width 120 is the LRTF of MultiBench and I2M2 on
+  AV-MNIST. Any M >= 1. Raises ValueError for a rank or a width below 1. Liu et al., ACL 2018.
   """
 
   rank: int = 40
   frozen: bool = False
+  width: int | None = None
+  hidden: tuple[int, ...] = (100,)
 
   def __post_init__(self):
     if self.rank < 1:
       raise ValueError(f"rank must be at least 1, got {self.rank}")
+    if self.width is not None and self.width < 1:
+      raise ValueError(f"width must be at least 1 or None, got {self.width}")
+    check_widths(self.hidden)
     super().__post_init__()
 
   @nn.compact
   def __call__(self, features, mask, *, num_classes: int, train: bool):
     del train
     flat = vectors(features, mask)
-    factors = {}
+    factors, out = {}, num_classes if self.width is None else self.width
     for m, h in flat.items():
       rows = 1 + h.shape[-1]
       # Fans as the source counts them: the first axis is the output, the second the input.
-      std = (2 / ((rows + self.rank) * num_classes)) ** 0.5
-      shape = (self.rank, rows, num_classes)
+      std = (2 / ((rows + self.rank) * out)) ** 0.5
+      shape = (self.rank, rows, out)
       factors[m] = self.param(f"factor_{m}", nn.initializers.normal(std), shape)
     if self.frozen:
       factors = jax.lax.stop_gradient(factors)
     std = (2 / (1 + self.rank)) ** 0.5
     weights = self.param("weights", nn.initializers.normal(std), (self.rank,))
-    bias = self.param("bias", nn.initializers.zeros, (num_classes,))
-    return low_rank_product(flat, factors, weights, bias), None
+    bias = self.param("bias", nn.initializers.zeros, (out,))
+    y = low_rank_product(flat, factors, weights, bias)
+    return (y if self.width is None else mlp(y, self.hidden, num_classes)), None

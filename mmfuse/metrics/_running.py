@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+BINS = 15  # of the calibration error, as in `ece`
+
 
 class Metric(NamedTuple):
   """A running metric as three pure functions."""
@@ -26,6 +28,7 @@ class ClassificationSums(NamedTuple):
 
   confusion: jax.Array  # [C, C] weight of rows of class i said to be j; exact to 2^24
   nll: jax.Array  # weighted sum of -log softmax[label], in nats
+  gap: jax.Array  # [BINS] weighted sum of (right - confidence) of the rows in each bin of confidence
 
 
 class MultilabelSums(NamedTuple):
@@ -69,7 +72,7 @@ def _positive(name: str, value: int) -> None:
 
 
 def classification(num_classes: int) -> Metric:
-  r"""Accuracy, balanced accuracy, macro-F1 and negative log likelihood from one confusion matrix.
+  r"""Accuracy, balanced accuracy, macro-F1, negative log likelihood and calibration error.
 
   With N the confusion matrix [C, C] (row: label, column: prediction, ties to the lower class):
   accuracy = tr N / sum N;
@@ -77,7 +80,8 @@ def classification(num_classes: int) -> Metric:
   macro_f1 = mean_c 2 N_cc / (sum_j N_cj + sum_i N_ic) over classes that occur in labels or
   predictions (a class without a prediction counts 0, one that occurs nowhere is left out, as in
   scikit-learn);
-  nll = mean of -log softmax(logits)[label], in nats.
+  nll = mean of -log softmax(logits)[label], in nats;
+  ece = sum_b |sum of (right - confidence) in bin b| / sum N, 15 bins: see `ece`.
 
   `update` takes logits [B, C], label int [B] in 0..C-1 and weight [B].
   Raises ValueError for a num_classes below 1 and for logits of another width.
@@ -86,14 +90,20 @@ def classification(num_classes: int) -> Metric:
 
   def init():
     zeros = lambda *shape: jnp.zeros(shape, jnp.float32)
-    return ClassificationSums(zeros(num_classes, num_classes), zeros())
+    return ClassificationSums(zeros(num_classes, num_classes), zeros(), zeros(BINS))
 
   def update(acc, logits, label, weight):
     logits = _columns(logits, num_classes, "one column per class")
     weight, logits, label = _used(weight, logits, label)
-    confusion = acc.confusion.at[label, jnp.argmax(logits, -1)].add(weight)
-    own = jnp.take_along_axis(jax.nn.log_softmax(logits), label[:, None], axis=-1)[:, 0]
-    return ClassificationSums(confusion, acc.nll - jnp.sum(weight * own))
+    said = jnp.argmax(logits, -1)
+    log_p = jax.nn.log_softmax(logits)
+    own = jnp.take_along_axis(log_p, label[:, None], axis=-1)[:, 0]
+    confidence = jnp.exp(jnp.max(log_p, -1))
+    index = jnp.clip(jnp.ceil(confidence * BINS).astype(jnp.int32) - 1, 0, BINS - 1)
+    return ClassificationSums(
+        acc.confusion.at[label, said].add(weight),
+        acc.nll - jnp.sum(weight * own),
+        acc.gap.at[index].add(weight * ((said == label) - confidence)))
 
   def compute(acc):
     right, total = jnp.diagonal(acc.confusion), jnp.sum(acc.confusion)
@@ -104,6 +114,7 @@ def classification(num_classes: int) -> Metric:
         "balanced_accuracy": _ratio(jnp.sum(recall), jnp.sum(labels > 0), jnp.nan),
         "macro_f1": _ratio(jnp.sum(f1), jnp.sum(labels + predictions > 0), jnp.nan),
         "nll": _ratio(acc.nll, total, jnp.nan),
+        "ece": _ratio(jnp.sum(jnp.abs(acc.gap)), total, jnp.nan),
     }
 
   return Metric(init, update, compute)

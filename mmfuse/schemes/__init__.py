@@ -14,6 +14,9 @@ from mmfuse.schemes._gblending import gblending
 from mmfuse.schemes._greedy import greedy
 from mmfuse.schemes._i2m2 import i2m2
 from mmfuse.schemes._i2m2 import intra
+from mmfuse.schemes._i2m2_recipes import Recipe
+from mmfuse.schemes._i2m2_recipes import i2m2_av_mnist
+from mmfuse.schemes._i2m2_recipes import i2m2_mimic
 from mmfuse.schemes._lfm import lfm
 from mmfuse.schemes._linear_probe import linear_probe
 from mmfuse.schemes._mla import mla
@@ -29,6 +32,7 @@ from mmfuse.schemes._valuation import valuation_modality
 from mmfuse.schemes._valuation import valuation_sample
 
 __all__ = [
+    "Recipe",
     "Unavailable",
     "agm",
     "agm_light",
@@ -36,6 +40,8 @@ __all__ = [
     "gblending",
     "greedy",
     "i2m2",
+    "i2m2_av_mnist",
+    "i2m2_mimic",
     "intra",
     "lfm",
     "linear_probe",

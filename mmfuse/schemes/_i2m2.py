@@ -6,6 +6,7 @@ the method `joint`.
 """
 
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -80,12 +81,26 @@ def _mixture(outputs, mask):
   return outputs._replace(logits=mix_experts(outputs.unimodal_logits, mask))
 
 
-def _build(experts: Experts, tx, pretrained: bool, predict=None) -> Method:
+def _check(experts: Experts, expert_tx, tune_share, pretrained: bool) -> None:
+  names = [name for name, _ in experts.each()]
+  unknown = sorted(set(expert_tx or {}) - set(names))
+  if unknown:
+    raise ValueError(f"no expert {unknown[0]!r} for its optimiser; expected: {', '.join(names)}")
+  if not pretrained and (expert_tx or tune_share is not None):
+    raise ValueError("expert_tx and tune_share are for pretrained experts, got pretrained=False")
+  if tune_share is not None and not 0 < tune_share < 1:
+    raise ValueError(f"tune_share must lie in (0, 1), got {tune_share}")
+
+
+def _build(experts: Experts, tx, pretrained: bool, expert_tx, tune_share, predict=None) -> Method:
+  _check(experts, expert_tx, tune_share, pretrained)
   tuned = train.supervised(experts, product_loss, tx, predict=predict)
   if not pretrained:
     return tuned
-  share = 1.0 / (len(experts.each()) + 1)
-  parts = {name: _expert_phase(experts, name, model, tx, share)
+  count = len(experts.each())
+  last = 1.0 / (count + 1) if tune_share is None else tune_share
+  txs = {name: (expert_tx or {}).get(name, tx) for name, _ in experts.each()}
+  parts = {name: _expert_phase(experts, name, model, txs[name], (1.0 - last) / count)
            for name, model in experts.each()}
 
   def init(key, batch):
@@ -93,12 +108,12 @@ def _build(experts: Experts, tx, pretrained: bool, predict=None) -> Method:
     # Shapes of the optimiser and the objective; the weights are those of `state`.
     for name, (_, own) in parts.items():
       empty = own.init(key, batch)
-      opt = {k: {"tx": tx.init(experts.take(state.params, name))} for k in empty.opt}
+      opt = {k: {"tx": txs[name].init(experts.take(state.params, name))} for k in empty.opt}
       state = state._replace(opt={**state.opt, **opt}, memory={**state.memory, **empty.memory})
     return state
 
-  last = _common.only_phase(tuned)._replace(share=share)
-  return tuned._replace(init=init, phases=(*(phase for phase, _ in parts.values()), last))
+  end = _common.only_phase(tuned)._replace(share=last)
+  return tuned._replace(init=init, phases=(*(phase for phase, _ in parts.values()), end))
 
 
 def i2m2(
@@ -108,6 +123,8 @@ def i2m2(
     tx: optax.GradientTransformation | None = None,
     joint: Any | None = None,
     pretrained: bool = True,
+    expert_tx: Mapping[str, optax.GradientTransformation] | None = None,
+    tune_share: float | None = None,
 ) -> Method:
   r"""Phases "expert_<m>" and "expert_joint", then "train": all of them, end to end, with
 
@@ -122,13 +139,17 @@ def i2m2(
   Args:
     joint: the model of the joint expert, default `model` itself (its own copy of the weights).
     pretrained: False trains the product from scratch in one phase, as the MIMIC script does.
+    expert_tx: {expert: optimiser of its own phase}, for "joint" or a modality; default `tx`.
+    tune_share: share of the epochs of the last phase, default 1 / (M + 2); the experts' phases have
+      equal parts of the rest.
 
   Raises:
-    ValueError: a joint expert with other modalities. Unavailable: a model that cannot be
+    ValueError: a joint expert with other modalities, an unknown expert. Unavailable: a model that cannot be
     restricted to a modality, or a modality called "joint".
   """
   tx = _common.optimiser(tx, learning_rate)
-  return _build(experts_of(model, model if joint is None else joint), tx, pretrained)
+  experts = experts_of(model, model if joint is None else joint)
+  return _build(experts, tx, pretrained, expert_tx, tune_share)
 
 
 def intra(
@@ -138,10 +159,12 @@ def intra(
     tx: optax.GradientTransformation | None = None,
     pretrained: bool = True,
     test: str = "product",
+    expert_tx: Mapping[str, optax.GradientTransformation] | None = None,
+    tune_share: float | None = None,
 ) -> Method:
   r"""The product of the uni-modal experts alone: p(c) \propto \prod_m softmax(z_m)_c.
 
-  Phases, shares, rows and errors as in `i2m2`, without its joint expert.
+  Phases, shares, rows, options and errors as in `i2m2`, without its joint expert.
 
   Args:
     test: "product" (default) predicts what was trained; "mixture" the mean of the experts'
@@ -153,4 +176,5 @@ def intra(
   if test not in TESTS:
     raise ValueError(f"unknown test {test!r}; expected one of: {', '.join(TESTS)}")
   tx = _common.optimiser(tx, learning_rate)
-  return _build(experts_of(model, None), tx, pretrained, _mixture if test == "mixture" else None)
+  predict = _mixture if test == "mixture" else None
+  return _build(experts_of(model, None), tx, pretrained, expert_tx, tune_share, predict)

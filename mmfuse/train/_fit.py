@@ -22,7 +22,7 @@ from mmfuse.train._optimizer import set_learning_rate
 from mmfuse.train._result import Result, RunLog
 from mmfuse.tree import FUSED
 
-LOWER_IS_BETTER = ("nll", "mae", "rmse")
+LOWER_IS_BETTER = ("nll", "ece", "mae", "rmse")
 
 
 class Plan(NamedTuple):

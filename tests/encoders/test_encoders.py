@@ -14,6 +14,8 @@ SMALL = {  # name: (module, shape of one example)
     "conv1d": (encoders.Conv1D(4, (3, 5), norm="batch"), (6, 2)),
     "conv2d": (encoders.Conv2D(4, (3, 4), norm="batch"), (5, 4, 2)),
     "lenet": (encoders.LeNet(2, 1), (6, 5)),
+    "lenet_cells": (encoders.LeNet(2, 1), (8, 4)),
+    "chain": (encoders.Chain((encoders.MLP(5), encoders.MLP(4, (3,), "batch", linear=True))), (3, 2)),
     "frames": (encoders.Frames(encoders.Conv2D(4, (4,), norm="batch")), (2, 4, 4, 1)),
     "gru": (encoders.GRU(4), (3, 2)),
     "lstm": (encoders.LSTM(4, "mean"), (3, 2)),
@@ -136,6 +138,24 @@ def test_no_bias_before_batch_norm(name):
   layers = [k for k in params if k.startswith(("dense", "conv"))]
   assert layers
   assert all(set(params[k]) == {"kernel"} for k in layers)
+
+
+def test_a_linear_last_layer_has_no_norm_and_no_relu_and_a_chain_is_its_stages():
+  x, mask = jax.random.normal(jax.random.key(0), (5, 3)), jnp.ones(5, bool)
+  first, second = encoders.MLP(4, (), "none"), encoders.MLP(2, (3,), "batch", linear=True)
+  chain = encoders.Chain((first, second))
+  params = _init(chain, x, mask)
+  stages = params["params"]
+  assert set(stages) == {"stages_0", "stages_1"}
+  assert set(stages["stages_1"]) == {"dense0", "norm0", "dense1"}
+  assert set(stages["stages_1"]["dense1"]) == {"kernel", "bias"}
+  h = first.apply({"params": stages["stages_0"]}, x, mask, train=False)
+  own = {k: v["stages_1"] for k, v in params.items()}
+  y = second.apply(own, h, mask, train=False)
+  np.testing.assert_allclose(chain.apply(params, x, mask, train=False), y, atol=1e-6)
+  assert (np.asarray(y) < 0).any()
+  with pytest.raises(ValueError, match="a chain needs at least one stage"):
+    encoders.Chain(())
 
 
 def test_mlp_by_hand():

@@ -36,6 +36,8 @@ def test_classification_by_hand():
   assert out["balanced_accuracy"] == pytest.approx((1 / 2 + 1 + 0) / 3)
   assert out["macro_f1"] == pytest.approx((2 / 3 + 2 / 4 + 0) / 3)
   norm = np.log(np.exp(10) + 3)
+  # All four are sure of themselves and two are right.
+  assert out["ece"] == pytest.approx(np.exp(10 - norm) - 0.5, rel=1e-5)
   assert out["nll"] == pytest.approx(((norm - 10) * 2 + norm * 2) / 4, rel=1e-6)
 
 
@@ -57,6 +59,8 @@ def test_classification_against_sklearn(seed):
     )
   )
   p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+  repeated = np.repeat(np.arange(len(label)), weight)  # a weight is so many rows
+  assert out["ece"] == pytest.approx(metrics.ece(p[repeated], label[repeated]), abs=1e-6)
   assert out["nll"] == pytest.approx(
     sk.log_loss(label, p, labels=range(5), sample_weight=weight), rel=1e-5
   )

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from mmfuse import encoders, fusion, methods, schemes, train
+from mmfuse.core import Batch
 from mmfuse.schemes import _experts
 
 from . import _small
@@ -195,6 +196,73 @@ def test_refusals():
   named = fusion.LateFusion({m: encoders.MLP(3) for m in ("joint", "other")}, 2)
   with pytest.raises(schemes.Unavailable, match="rename it"):
     schemes.i2m2(named)
+
+
+@pytest.mark.parametrize("trainable", [True, False])
+def test_av_mnist_recipe_has_the_networks_and_the_frozen_factors_of_the_page(trainable):
+  recipe = schemes.i2m2_av_mnist(head="lrtf", lmf_trainable=trainable, image_layers=1, audio_layers=2)
+  rng = np.random.default_rng(0)
+  image, audio = (jnp.asarray(rng.normal(size=(4, n, n, 1)), jnp.float32) for n in (4, 8))
+  mask = {m: jnp.ones(4, bool) for m in ("audio", "image")}
+  row = jnp.ones(4), jnp.arange(4, dtype=jnp.int32)
+  given = Batch({"audio": audio, "image": image}, jnp.arange(4), mask, *row, {})
+  method = recipe.i2m2()
+  state = method.init(jax.random.key(0), given)
+  shapes = jax.tree.map(lambda x: x.shape, state.params)
+  assert shapes["image"]["alone"]["image"]["stages_1"]["dense0"]["kernel"] == (6, 100)
+  assert shapes["image"]["alone"]["image"]["stages_0"]["conv0"]["kernel"] == (5, 5, 1, 3)
+  fused = shapes["heads"]["fused"]
+  assert fused["factor_image"] == (40, 13, 120) and fused["factor_audio"] == (40, 25, 120)
+  assert fused["dense0"]["kernel"] == (120, 100) and fused["out"]["kernel"] == (100, 10)
+  after, _ = jax.jit(method.phases[2].step)(state, given, jax.random.key(1), _small.clock())
+  distance = lambda k: moved(state.params["heads"]["fused"][k], after.params["heads"]["fused"][k])
+  assert distance("weights") > 0
+  # Weight decay is not the gradient: frozen factors shrink by rate x 1e-4 and do not turn.
+  before, now = (s.params["heads"]["fused"]["factor_image"] for s in (state, after))
+  turned = now - (1 - 1e-5) * before
+  assert (float(jnp.abs(turned).max()) > 1e-6) == trainable
+
+
+def test_mimic_recipe_trains_and_has_the_widths_of_the_page():
+  recipe = schemes.i2m2_mimic()
+  rng = np.random.default_rng(0)
+  inputs = {"static": rng.normal(size=(6, 5)), "series": rng.normal(size=(6, 24, 12))}
+  inputs = {m: jnp.asarray(x, jnp.float32) for m, x in inputs.items()}
+  mask = {m: jnp.ones(6, bool) for m in inputs}
+  given = Batch(inputs, jnp.arange(6), mask, jnp.ones(6), jnp.arange(6, dtype=jnp.int32), {})
+  for method, kernels in (
+    (recipe.i2m2(), {(360, 40), (730, 40), (40, 6), (5, 10), (10, 10), (10, 40), (30, 15)}),
+    (recipe.intra(), {(360, 40), (40, 6), (5, 10), (10, 10), (10, 40), (30, 15)}),
+    (recipe.inter(), {(730, 40), (40, 6), (5, 10), (10, 10)}),
+  ):
+    state = method.init(jax.random.key(0), given)
+    found = {x.shape for x in jax.tree.leaves(state.params)}
+    assert kernels <= found
+    after, log = jax.jit(method.phases[-1].step)(state, given, jax.random.key(1), _small.clock())
+    assert bool(log["finite"]) and moved(state.params, after.params) > 0
+
+
+def test_an_expert_has_its_own_optimiser_and_the_last_phase_its_share():
+  still = train.sgd(1e-12)
+  model = _small.model(2)
+  method = schemes.i2m2(model, 0.1, expert_tx={"a": still}, tune_share=0.1)
+  assert [round(p.share, 6) for p in method.phases] == [0.3, 0.3, 0.3, 0.1]
+  state = _small.start(method)
+  for phase, moves in zip(method.phases, (False, True, True, True)):
+    after, _ = jax.jit(phase.step)(state, _small.batch(2), jax.random.key(1), _small.clock())
+    assert (moved(state.params, after.params) > 1e-6) == moves
+  for build in (schemes.i2m2, schemes.intra):
+    with pytest.raises(ValueError, match="no expert 'c' for its optimiser; expected: a, b"):
+      build(model, expert_tx={"c": still})
+    with pytest.raises(ValueError, match="pretrained=False"):
+      build(model, tune_share=0.5, pretrained=False)
+    with pytest.raises(ValueError, match=r"tune_share must lie in \(0, 1\), got 1"):
+      build(model, tune_share=1)
+
+
+def test_unknown_head_of_the_recipe():
+  with pytest.raises(ValueError, match="unknown head 'tensor' of the joint expert; expected one of: lf, "):
+    schemes.i2m2_av_mnist(head="tensor")
 
 
 def test_recurrent_pool_all_is_flat_and_blind_to_padding():
