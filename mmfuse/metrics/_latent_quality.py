@@ -59,10 +59,10 @@ def latent_quality(
     offset = target.mean(0, keepdims=True)
     found = (seen - centre) @ least_squares(x - centre, target - offset, ridge) + offset
     return float(np.mean(np.square(found - judged.reshape(found.shape)))) - best
-  classes, target = np.unique(y, return_inverse=True)
+  classes, number = np.unique(y, return_inverse=True)
   if not np.isin(judged, classes).all():
     raise ValueError("the held-out rows have a class that no fitted row has")
-  kernel, bias = logistic_regression(x - centre, target, len(classes), ridge)
+  kernel, bias = logistic_regression(x - centre, number, len(classes), ridge)
   found = ((seen - centre) @ kernel + bias).argmax(-1)
   return float(np.mean(classes[found] != judged)) - best
 
