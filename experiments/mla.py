@@ -128,7 +128,8 @@ def main(argv=None) -> None:
     "## What the projection contributes\n\nPaired differences of the test accuracy over seeds, mean ± "
     "half-width of the 95 % t interval; audio and image: each encoder through the shared head. The last row "
     f"is not about the projection: entropy weights against the mean.\n\n{contrast_table(records)}\n\n"
-    f"## All rows\n\n{report.markdown(summary)}\n## Diagnostics of the test rows, percent\n\n{diagnostics(records)}\n"
+    f"## All rows\n\n{report.markdown(summary)}\n"
+    f"## Diagnostics of the test rows, percent\n\n{diagnostics(records)}\n"
   )
   _common.write("mla", text, cfg.smoke)
 
