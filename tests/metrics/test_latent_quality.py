@@ -7,7 +7,7 @@ import pytest
 
 from mmfuse import masks
 from mmfuse.data import _provable
-from mmfuse.metrics._latent_quality import latent_quality, least_squares
+from mmfuse.metrics._latent_quality import LBFGS, latent_quality, least_squares, logistic_regression
 
 RNG = np.random.default_rng(0)
 Z, Y = RNG.normal(size=(40, 3)), RNG.normal(size=40)
@@ -60,6 +60,66 @@ def test_classes_are_judged_by_their_share_of_errors():
   assert latent_quality(x, label) == pytest.approx(0.2)
   assert latent_quality(x[:, :0], label) == pytest.approx(0.4)  # the majority
   assert latent_quality(x, label, heldout=(x[:2], label[2:4])) == pytest.approx(1.0)
+
+
+def test_logistic_regression_by_hand():
+  """One column of 0 and 1 has the class frequencies: odds 1 / 3 at 0, 3 at 1, so slope log 9."""
+  x, label = np.repeat([[0.0], [1.0]], 4, 0), np.array([0, 0, 0, 1, 0, 1, 1, 1])
+  kernel, bias = logistic_regression(x - 0.5, label, 2)
+  assert kernel[0, 1] - kernel[0, 0] == pytest.approx(np.log(9), rel=1e-4)
+  assert bias[0, 1] - bias[0, 0] == pytest.approx(0.0, abs=1e-4)
+  assert latent_quality(x, label) == pytest.approx(0.25)
+
+
+def test_logistic_regression_has_no_gradient_left():
+  """(1/N) x' (p - onehot) + 2 lambda W = 0 and mean (p - onehot) = 0, with columns of any scale."""
+  x, label, ridge = Z * np.array([[1.0, 1e-3, 50.0]]), RNG.integers(0, 3, 40), 0.01
+  kernel, bias = logistic_regression(x, label, 3, ridge)
+  p = np.exp(x @ kernel + bias)
+  residual = p / p.sum(-1, keepdims=True) - np.eye(3)[label]
+  slope = x.T @ residual / 40 + 2 * ridge * kernel
+  np.testing.assert_allclose(slope / np.abs(x).max(0)[:, None], 0.0, atol=1e-5)
+  np.testing.assert_allclose(residual.mean(0), 0.0, atol=1e-5)
+  assert all(np.array_equal(a, b) for a, b in zip((kernel, bias), logistic_regression(x, label, 3, ridge)))
+
+
+def test_classes_that_least_squares_confuses_are_told_apart():
+  """Three clusters on a line: their one-hot labels are masked by least squares, not by logits."""
+  label = np.repeat([0, 1, 2], 20)
+  x = 4.0 * label[:, None] + RNG.uniform(-1, 1, (60, 1))
+  onehot = np.eye(3)[label] - 1 / 3
+  masked = (x - x.mean()) @ least_squares(x - x.mean(), onehot)
+  assert np.mean(masked.argmax(-1) != label) == pytest.approx(1 / 3, abs=0.05)
+  assert latent_quality(x, label) == 0.0
+
+
+def test_invertible_maps_change_no_class():
+  label = (Z[:, 0] + 0.8 * RNG.normal(size=40) > 0).astype(int)
+  a = np.diag([1.0, 0.1, 10.0]) @ (RNG.normal(size=(3, 3)) + 3 * np.eye(3))
+  new = RNG.normal(size=(500, 3))
+  eta = latent_quality(Z, label, heldout=(new, (new[:, 0] > 0).astype(int)))
+  moved = latent_quality(Z @ a + 1, label, heldout=(new @ a + 1, (new[:, 0] > 0).astype(int)))
+  assert 0 < eta < 0.5 and moved == pytest.approx(eta, abs=0.003)
+
+
+def test_more_columns_than_rows_separate_any_classes():
+  label = np.array([0, 1, 2, 1])
+  assert latent_quality(RNG.normal(size=(4, 9)), label) == 0.0
+
+
+def test_an_unfinished_fit_is_an_error(monkeypatch):
+  monkeypatch.setitem(LBFGS, "maxiter", 1)
+  with pytest.raises(RuntimeError, match="not converged"):
+    latent_quality(Z, (Z[:, 0] > 0).astype(int), ridge=1e-3)
+
+
+def test_features_of_an_encoder():
+  """What `train.predict_split` collects goes in as it is: {modality: float32 [N, D]}."""
+  label = np.array([0, 1] * 10)
+  parts = {"image": np.stack([label, 0 * label], 1).astype(np.float32),
+           "audio": RNG.normal(size=(20, 3, 2)).astype(np.float32)}  # fmt: skip
+  assert latent_quality({"image": parts["image"]}, label.astype(np.int32)) == 0.0
+  assert latent_quality(parts, label, heldout=(parts, 1 - label)) == 1.0
 
 
 @pytest.mark.parametrize("change, match", [
