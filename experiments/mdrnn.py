@@ -22,6 +22,7 @@ from experiments import _common
 from mmfuse import data, generative, report, train
 
 RECORDED = {"mdrnn_pcd": (6.84, 30.8, 24.8), "mdrnn": (6.64, 21.5, 16.9)}
+OBJECTIVE = {"mdrnn_pcd": "pcd", "mdrnn": "mp"}
 VIEWS = {"L+R": ("L", "R"), "L": ("L",), "R": ("R",)}
 TRAIN, ITERATIONS = 1300, (0, 1, 5, 10)
 
@@ -83,7 +84,7 @@ def percent(values) -> str:
 
 def measure(cfg: Config) -> dict[str, np.ndarray]:
   """{method: error % [seeds, iterations, views]}."""
-  methods = {name: getattr(generative, name)(cfg.hidden, cfg.rate) for name in RECORDED}
+  methods = {n: generative.mdrnn(cfg.hidden, cfg.rate, OBJECTIVE[n]) for n in RECORDED}
   found: dict[str, list] = {name: [] for name in methods}
   for seed in range(cfg.seeds):
     x, label = load(seed)

@@ -5,17 +5,22 @@ from mmfuse.generative._contrastive import contrastive
 from mmfuse.generative._contrastive import percloss
 from mmfuse.generative._enumerate import exact
 from mmfuse.generative._mdrnn import mdrnn
-from mmfuse.generative._mdrnn import mdrnn_pcd
 from mmfuse.generative._mrbm import Factors
 from mmfuse.generative._mrbm import energy
 from mmfuse.generative._mrbm import free_energy
 from mmfuse.generative._mrbm import infer
 from mmfuse.generative._mrbm import init_mrbm
 from mmfuse.generative._multi_prediction import multi_prediction
+from mmfuse.generative._recipes import RECIPES
+from mmfuse.generative._recipes import Recipe
+from mmfuse.generative._units import to_units
+from mmfuse.generative._units import unit_ranges
 
 __all__ = [
+  "RECIPES",
   "Chains",
   "Factors",
+  "Recipe",
   "contrastive",
   "energy",
   "exact",
@@ -23,7 +28,8 @@ __all__ = [
   "infer",
   "init_mrbm",
   "mdrnn",
-  "mdrnn_pcd",
   "multi_prediction",
   "percloss",
+  "to_units",
+  "unit_ranges",
 ]

@@ -16,6 +16,8 @@ from mmfuse.schemes._i2m2 import i2m2
 from mmfuse.schemes._i2m2 import intra
 from mmfuse.schemes._lfm import lfm
 from mmfuse.schemes._linear_probe import linear_probe
+from mmfuse.schemes._mdrnn import mdrnn
+from mmfuse.schemes._mdrnn import mdrnn_pcd
 from mmfuse.schemes._mla import mla
 from mmfuse.schemes._mmcosine import mmcosine
 from mmfuse.schemes._mses import mses
@@ -39,6 +41,8 @@ __all__ = [
     "intra",
     "lfm",
     "linear_probe",
+    "mdrnn",
+    "mdrnn_pcd",
     "mean_logits",
     "mla",
     "mmcosine",

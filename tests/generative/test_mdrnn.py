@@ -10,7 +10,7 @@ import pytest
 from mmfuse import data, generative
 from mmfuse import train as train_lib
 from mmfuse.core import Batch, Clock
-from mmfuse.generative import _mdrnn
+from mmfuse.generative import _ascent
 
 
 def batch(rows=32):
@@ -34,7 +34,7 @@ def train(method, steps):
 @pytest.mark.parametrize(("method", "steps"), [
   (generative.mdrnn(16, 0.5, decay=0.0, sparsity_weight=0.0), 300),
   # Likelihood is a longer way to the same conditional.
-  (generative.mdrnn_pcd(16, 0.2, decay=0.0, negchain=20, kcd=2, sparsity_weight=0.0), 2000)],
+  (generative.mdrnn(16, 0.2, "pcd", decay=0.0, chains=20, kcd=2, sparsity_weight=0.0), 2000)],
   ids=["mp", "pcd"])  # fmt: skip
 def test_the_other_modality_is_predicted(method, steps):
   state, rows = train(method, steps), batch()
@@ -46,25 +46,25 @@ def test_the_other_modality_is_predicted(method, steps):
 
 
 def test_schedules():
-  found = [int(_mdrnn.growing(jnp.int32(e), 5, 20)) for e in (0, 19, 20, 200)]
+  found = [int(_ascent.growing(jnp.int32(e), 5, 20)) for e in (0, 19, 20, 200)]
   assert found == [1, 1, 2, 5]
-  assert float(_mdrnn.momentum_of(jnp.int32(4))) == pytest.approx(0.33)
-  assert float(_mdrnn.momentum_of(jnp.int32(5))) == pytest.approx(0.47)
-  assert float(_mdrnn.rate_of(jnp.int32(0), 0.01, 0.005)) == pytest.approx(0.01 / 1.005)
+  assert float(_ascent.momentum_of(jnp.int32(4))) == pytest.approx(0.33)
+  assert float(_ascent.momentum_of(jnp.int32(5))) == pytest.approx(0.47)
+  assert float(_ascent.rate_of(jnp.int32(0), 0.01, 0.005)) == pytest.approx(0.01 / 1.005)
 
 
 def test_a_step_that_would_give_nan_is_skipped():
   state = generative.mdrnn(4).init(jax.random.key(0), batch())
   wrong = jax.tree.map(lambda g: jnp.full_like(g, jnp.nan), state.params)
   nothing, clock = jax.tree.map(jnp.zeros_like, wrong), Clock(*(jnp.int32(n) for n in (0, 0, 0, 1, 1)))
-  found = _mdrnn.ascend(state, wrong, nothing, clock, 0.1, 0.0)
-  for tree in (found.params, found.opt):
-    assert all(jnp.isfinite(x).all() for x in jax.tree.leaves(tree))
-  np.testing.assert_array_equal(found.params["a"]["kernel"], state.params["a"]["kernel"])
+  opt = state.opt["train"]
+  params, opt = _ascent.ascend(state.params, opt, wrong, nothing, clock, 0.0)
+  assert all(jnp.isfinite(x).all() for x in jax.tree.leaves((params, opt)))
+  np.testing.assert_array_equal(params["a"]["kernel"], state.params["a"]["kernel"])
 
 
-@pytest.mark.parametrize("build", [generative.mdrnn, generative.mdrnn_pcd])
-def test_fit_trains_it_without_validation(build):
+@pytest.mark.parametrize("objective", generative.RECIPES)
+def test_fit_trains_it_without_validation(objective):
   """To the last epoch, from visible biases of all training rows and not of the first batch."""
   rows = batch(40)
   split = data.Split(
@@ -72,7 +72,7 @@ def test_fit_trains_it_without_validation(build):
     {m: np.ones(40, bool) for m in "ab"}, np.arange(40, dtype=np.int32), None)  # fmt: skip
   splits = types.SimpleNamespace(
     train=split, validation=None, task="classification", num_outputs=2, fingerprint="")  # fmt: skip
-  method = build(4)
+  method = generative.mdrnn(4, objective=objective, chains=6)
   found = train_lib.fit(method, splits, epochs=2, batch_size=20)
   assert found.logs[0].selected_epoch == 1 and found.logs[0].diverged_at is None
   first = method.phases[0].begin(
