@@ -91,9 +91,10 @@ def mdrnn(num_hidden: int = 1000, learning_rate: float = 0.01, objective: str = 
     params, opt = _ascent.ascend(
       state.params, state.opt[NAME], found.gradient, found.immediate, clock, recipe.decay
     )
-    memory = {**state.memory, **found.memory}
-    log = {"loss" if objective in ("mp", "hybrid") else "free_energy": found.loss}
-    return State(params, state.stats, {**state.opt, NAME: opt}, memory), log
+    new = State(params, state.stats, {**state.opt, NAME: opt}, {**state.memory, **found.memory})
+    # Without a complete row there is nothing to learn from, and chains alone would push weights away.
+    new = jax.tree.map(lambda n, o: jnp.where(weight.sum() > 0, n, o), new, state)
+    return new, {"loss" if objective in ("mp", "hybrid") else "free_energy": found.loss}
 
   def predict(state: State, inputs, mask) -> Outputs:
     units = _units.to_units(inputs, mask, state.stats["range"])
