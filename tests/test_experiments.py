@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 import pathlib
 
 import pytest
@@ -44,6 +45,21 @@ def test_mdrnn_smoke(capsys):
 
   mdrnn.main(["--smoke"])
   assert "| mdrnn_pcd |" in capsys.readouterr().out
+
+
+@pytest.mark.needs_data
+def test_mdrnn_mnist_smoke(capsys, tmp_path, monkeypatch):
+  from experiments import _common, mdrnn
+
+  if not os.environ.get("MMFUSE_DATA_DIR"):
+    pytest.skip("MMFUSE_DATA_DIR is not set: no MNIST to read")
+  monkeypatch.setattr(_common, "RESULTS", tmp_path)
+  mdrnn.main(["--mnist", "--smoke", "--seeds", "1"])
+  printed = capsys.readouterr().out
+  for name in ("pcd", "cdpl", "mp"):
+    assert f"| {name} | ~" in printed and f"| {name}, 10 |" in printed
+  assert "| hybrid | n/a |" in printed and "versions: mmfuse" in printed
+  assert not list(tmp_path.iterdir())  # a smoke run commits nothing
 
 
 def test_overhead_bench(capsys):
