@@ -92,7 +92,9 @@ def page(size: Size, seeds: int, command: str) -> str:
   what = "the full recipe" if size == FULL else "not the paper's recipe, so its columns are no target"
   text += (
     f"\n{what[0].upper()}{what[1:]}: {size.train} training rows, {size.validation} for C, {size.test} test; "
-    f"H = {size.hidden}, {size.epochs} epochs of batches of 100, rate {size.rate}.\n"
+    f"H = {size.hidden}, {size.epochs} epochs of batches of 100, rate {size.rate}. Gibbs steps and gradient "
+    f"iterations, which grow every 10 and 20 epochs, end at {min(10, 1 + (size.epochs - 1) // 10)} and "
+    f"{min(5, 1 + (size.epochs - 1) // 20)} (recipe: 10 and 5).\n"
     "Test error %, mean ± half-width of the 95 % t interval over seeds (rows, initialisation, batches); "
     f"{_halves.ITERATIONS[-1]} mean-field steps.\nPaper: from memory, full recipe.\n\n"
     + _common.table(
