@@ -90,17 +90,19 @@ def _without_heads(params):
 
 def _beside_head(phase: Phase, share: float) -> Phase:
   """The phase of an unsupervised method, on a state that holds a head too."""
-  def beside(run):
-    def wrapped(state, *args):
-      found = run(state._replace(params=_without_heads(state.params)), *args)
-      new, *log = found if isinstance(found, tuple) and not isinstance(found, State) else (found,)
-      new = new._replace(params={**new.params, HEADS: state.params[HEADS]})
-      return (new, *log) if log else new
+  headless = lambda state: state._replace(params=_without_heads(state.params))
+  with_its = lambda new, old: new._replace(params={**new.params, HEADS: old.params[HEADS]})
 
-    return wrapped
+  def step(state, batch, key, clock):
+    after, log = phase.step(headless(state), batch, key, clock)
+    return with_its(after, state), log
 
-  begin = None if phase.begin is None else beside(phase.begin)
-  return phase._replace(step=beside(phase.step), begin=begin, share=share)
+  def begin(state, splits, key):
+    if phase.begin is None:
+      return state
+    return with_its(phase.begin(headless(state), splits, key), state)
+
+  return phase._replace(step=step, begin=begin, share=share)
 
 
 def with_head(

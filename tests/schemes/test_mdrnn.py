@@ -8,6 +8,7 @@ import pytest
 from mmfuse import data, generative, schemes, train
 from mmfuse.encoders import MLP
 from mmfuse.fusion import LateFusion
+from mmfuse.schemes import _mdrnn
 
 from . import _small
 
@@ -91,6 +92,24 @@ def test_labels_are_learnt_and_read_from_one_modality():
   scores = result.validation[0]
   assert scores["fused"] > 0.9
   assert min(scores["a"], scores["b"]) > 0.6
+
+
+def test_a_head_on_a_method_of_several_phases():
+  """The deep network's phases share what the head leaves; its statistics are kept beside the head's."""
+  deep = generative.mdrnn_deep(5, (4,), steps=1, nstop=1)
+  method = _mdrnn.with_head(_small.model(), deep, train.sgd(0.1), 0.6)
+  assert [p.name for p in method.phases] == ["layer1", "top", "joint", "finetune", "head"]
+  np.testing.assert_allclose([p.share for p in method.phases], [0.15] * 4 + [0.4])
+  state = _small.start(method)
+  begun = method.phases[0].begin(state, _small.hooks(), jax.random.key(0))
+  after, _ = jax.jit(method.phases[0].step)(begun, _small.batch(), jax.random.key(1), _small.clock())
+  same(after.params["heads"], state.params["heads"])
+  assert float(jnp.abs(after.params["a"]["layer1"]["kernel"]
+                       - begun.params["a"]["layer1"]["kernel"]).max()) > 0  # fmt: skip
+  assert set(after.stats) == {"range", "heads"}
+  batch = _small.batch()
+  found = method.predict(after, batch.inputs, batch.mask)
+  assert found.logits.shape == (_small.BATCH, _small.CLASSES) and np.isfinite(found.logits).all()
 
 
 @pytest.mark.parametrize("task", ["multilabel", "regression"])
