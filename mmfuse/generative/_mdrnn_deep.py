@@ -7,7 +7,7 @@ mean-field loop runs through the missing modality's whole pathway, down to its u
 import functools
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,91 +15,22 @@ import jax.numpy as jnp
 from mmfuse import objectives
 from mmfuse.core import LAST, Batch, Clock, Method, Outputs, Phase, State, Unavailable
 from mmfuse.generative import _ascent, _layers, _mrbm, _multi_prediction, _units
+from mmfuse.generative._deep_net import (
+  STAGES,
+  TOP,
+  Net,
+  Stage,
+  layer_factors,
+  prediction,
+  put,
+  take,
+  top_of,
+)
 from mmfuse.generative._mdrnn import complete_rows
 from mmfuse.generative._mrbm import HIDDEN, Factors
-from mmfuse.generative._pathway import Path, pathway
-
-TOP = "top"
 
 
-class Stage(NamedTuple):
-  """Numbers of a phase; the authors' for MIR-Flickr, where image and text differ the image's."""
-
-  rate: float
-  decay: float = 0.01
-  sparsity_weight: float = 0.01
-  sparsity_target: float = 0.2
-  l2: float = 1e-5
-
-
-STAGES = {
-  "layer": Stage(0.1, decay=0.0, sparsity_weight=1.0),  # of binary units
-  "top": Stage(0.01),
-  "joint": Stage(0.01),
-  "finetune": Stage(0.03),
-}
-
-
-def layer_names(depth: int) -> tuple[str, ...]:
-  """("layer1", "layer2", ...), lowest first."""
-  return tuple(f"layer{i + 1}" for i in range(depth))
-
-
-def layer_factors(depth: int, up: float, down: float) -> dict[str, tuple[float, float]]:
-  """{name: (u, d)}: a layer gets half its input from above, or below, once it stands in a stack."""
-  return {n: (up, down if i else 1.0) for i, n in enumerate(layer_names(depth))}
-
-
-def top_of(params: Mapping[str, Any], names: Sequence[str] | None = None) -> dict[str, Any]:
-  """The joint layer as an MRBM of the modalities `names`, all by default."""
-  found = {m: params[m][TOP] for m in params if m != HIDDEN and (names is None or m in names)}
-  return {**found, HIDDEN: params[HIDDEN]}
-
-
-def take(params: Mapping[str, Any], parts: Sequence[str]) -> dict[str, Any]:
-  """Of every modality only `parts` ("layer1", ..., "top"); the joint bias goes with "top"."""
-  found = {m: {k: p[k] for k in parts} for m, p in params.items() if m != HIDDEN}
-  return {**found, HIDDEN: params[HIDDEN]} if TOP in parts else found
-
-
-def put(params: Mapping[str, Any], part: Mapping[str, Any]) -> dict[str, Any]:
-  """`params` with what `take` took replaced."""
-  return {m: {**p, **part.get(m, {})} for m, p in params.items()}
-
-
-class _Net(NamedTuple):
-  """What the phases of one network share."""
-
-  widths: tuple[int, ...]  # of the layers
-  factors: Mapping[str, tuple[float, float]]
-  top: float  # d of the joint layer
-  stages: Mapping[str, Stage]
-  steps: int
-  nstop: int
-
-  @property
-  def names(self) -> tuple[str, ...]:
-    return layer_names(len(self.widths))
-
-  def path(self, params, first: int = 0, last: int | None = None) -> Path:
-    return pathway(params, self.names[first:last], self.factors)
-
-
-def prediction(net: _Net, params, data, revealed, weight, stage: Stage, depth: int, *, share,
-               targets=None, nstop: Any = None) -> jax.Array:  # fmt: skip
-  """`multi_prediction` from the units of layer `depth` up, to be maximised; l2 on every kernel there."""
-  names = tuple(data)
-  above = net.names[depth:]
-  value = _multi_prediction.multi_prediction(
-    top_of(params, names), data, revealed, weight, share=share, steps=net.steps,
-    nstop=net.nstop if nstop is None else nstop, sparsity_weight=stage.sparsity_weight,
-    sparsity_target=stage.sparsity_target, l2=stage.l2, factors=Factors(down=net.top),
-    path=net.path(params, depth), targets=targets)  # fmt: skip
-  squares = [jnp.square(params[m][n]["kernel"]).sum() for m in names for n in above]
-  return value - stage.l2 / 2 * sum(squares)
-
-
-def _layer_step(net: _Net, number: int):
+def _layer_step(net: Net, number: int):
   """RBM updates of one layer of every modality, each on the rows that have the modality."""
   name, stage = net.names[number], net.stages["layer"]
 
@@ -124,7 +55,7 @@ def _layer_step(net: _Net, number: int):
   return step
 
 
-def _prediction_step(net: _Net, phase: str, depth: int, direction, reveal: float):
+def _prediction_step(net: Net, phase: str, depth: int, direction, reveal: float):
   """Multi-prediction of the units of layer `depth`, which moves the layers above them and the top."""
   stage, parts = net.stages[phase], (*net.names[depth:], TOP)
 
@@ -149,7 +80,7 @@ def _prediction_step(net: _Net, phase: str, depth: int, direction, reveal: float
   return step
 
 
-def _begin(net: _Net, number: int, state: State, splits, key: jax.Array) -> State:
+def _begin(net: Net, number: int, state: State, splits, key: jax.Array) -> State:
   """The biases of what layer `number` (or, after the last, the top) sees: those of the mean row.
 
   The first phase also finds the range of the inputs. Chains of PCD start from sigma(c).
@@ -218,7 +149,7 @@ def mdrnn_deep(
   """
   if not widths:
     raise ValueError("a deep network needs layers; generative.mdrnn has none")
-  net = _Net(tuple(widths), layer_factors(len(widths), up, down), down, stages, steps, nstop)
+  net = Net(tuple(widths), layer_factors(len(widths), up, down), down, stages, steps, nstop)
   depth = len(net.names)
 
   def init(key: jax.Array, batch: Batch) -> State:

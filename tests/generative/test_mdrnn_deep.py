@@ -9,11 +9,11 @@ import pytest
 
 from mmfuse import data, generative, train
 from mmfuse.core import Batch, Clock, Unavailable
-from mmfuse.generative import _layers, _mdrnn_deep, _mrbm, _multi_prediction
+from mmfuse.generative import _deep_net, _layers, _mrbm, _multi_prediction
 
 ROWS = 8
 WIDTHS = {"a": 3, "b": 4}
-FACTORS = _mdrnn_deep.layer_factors(2, 2.0, 2.0)
+FACTORS = _deep_net.layer_factors(2, 2.0, 2.0)
 sigma = jax.nn.sigmoid
 
 
@@ -128,7 +128,7 @@ def test_truncated_gradients_are_those_of_the_unrolled_loop(nstop):
   def objective(params, nstop):
     path = generative.pathway(params, ("layer1", "layer2"), FACTORS)
     return _multi_prediction.multi_prediction(
-      _mdrnn_deep.top_of(params), rows.inputs, revealed, jnp.ones(ROWS), share={"a": 0.3, "b": 0.3},
+      _deep_net.top_of(params), rows.inputs, revealed, jnp.ones(ROWS), share={"a": 0.3, "b": 0.3},
       steps=3, nstop=nstop, sparsity_weight=0.0, l2=0.0, factors=_mrbm.Factors(down=2.0), path=path,
       targets=("b",))  # fmt: skip
 
@@ -179,7 +179,7 @@ def test_a_direction_predicts_its_target_alone():
   loss = -unrolled(state.params, rows.inputs, nothing, 2, 2, 0.0)
   squares = sum(jnp.square(state.params[m][n]["kernel"]).sum()
                 for m in "ab" for n in ("layer1", "layer2", "top"))  # fmt: skip
-  top = _mdrnn_deep.top_of(state.params, ("a", "b"))
+  top = _deep_net.top_of(state.params, ("a", "b"))
   path = generative.pathway(state.params, ("layer1", "layer2"), FACTORS)
   _, h = _multi_prediction.predict_one(
     top, rows.inputs, "b", nothing, share=0.0, steps=2, nstop=2, factors=_mrbm.Factors(down=2.0),
