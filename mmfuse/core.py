@@ -16,6 +16,9 @@ Key = jax.Array
 Metrics = dict[str, jax.Array]
 
 
+LAST = "last"  # `Phase.select` of a phase that is not validated: it hands its last state on
+
+
 class Unavailable(ValueError):
   """A method is undefined for this model or data; its row in a table reads "n/a: <reason>"."""
 
@@ -71,7 +74,8 @@ class Phase(NamedTuple):
   # (state, key) -> (index [n], keep {m: [n]} or None) of the next epoch
   rows: Callable[..., tuple[Any, Any]] | None = None
   predict: Callable[..., Outputs] | None = None  # what it is validated with; None = the method's
-  select: str | None = None  # metric; the best params are put back on leaving; None = fit's
+  # Metric; the best params are put back on leaving. None = fit's; LAST = no validation, the last ones.
+  select: str | None = None
   share: float = 1.0  # of the epoch budget
 
 

@@ -334,6 +334,13 @@ METHODS: dict[str, Entry] = {
   "linear_probe": _row(
     schemes.linear_probe, "schedule", "equations", "Alain and Bengio, arXiv 1610.01644, 2016",
     "alain2016understanding", {"share": (0.5, 0.7, 0.9)}),
+  # Generative: a representation learnt without labels, then a head.
+  "mdrnn": _row(
+    schemes.mdrnn, "schedule", "parity", "Sohn et al., NIPS 2014", "sohn2014improved",
+    {"reveal": (0.0, 0.25, 0.5)}, family="generative", rates=(0.03, 0.1, 0.3)),
+  "mdrnn_pcd": _row(
+    schemes.mdrnn_pcd, "schedule", "parity", "as in Sohn et al., NIPS 2014", "sohn2014improved",
+    {"kcd": (1, 5, 10)}, family="generative", rates=(0.03, 0.1, 0.3)),
 }
 # fmt: on
 

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 import pathlib
 
 import numpy as np
@@ -133,6 +134,21 @@ def test_i2m2_smoke(more, capsys):
   printed = capsys.readouterr().out
   assert ("| inter_only |" in printed) == (not more)
   assert "| inter_lf | n/a |" in printed
+
+
+@pytest.mark.needs_data
+def test_mdrnn_mnist_smoke(capsys, tmp_path, monkeypatch):
+  from experiments import _common, mdrnn
+
+  if not os.environ.get("MMFUSE_DATA_DIR"):
+    pytest.skip("MMFUSE_DATA_DIR is not set: no MNIST to read")
+  monkeypatch.setattr(_common, "RESULTS", tmp_path)
+  mdrnn.main(["--mnist", "--smoke", "--seeds", "1"])
+  printed = capsys.readouterr().out
+  for name in ("pcd", "cdpl", "mp"):
+    assert f"| {name} | ~" in printed and f"| {name}, 10 |" in printed
+  assert "| hybrid | n/a |" in printed and "versions: mmfuse" in printed
+  assert not list(tmp_path.iterdir())  # a smoke run commits nothing
 
 
 def test_overhead_bench(capsys):

@@ -131,15 +131,22 @@ def _find(folder: Path, patterns: tuple[str, ...]) -> Path:
   raise DataError(f"the data folder {folder} has no {patterns[0]}, which av_mnist is built from")
 
 
+def read_mnist(data_dir: str | Path | None = None) -> dict[str, np.ndarray]:
+  """{name of the file: uint8 array} of MNIST, images [N, 28, 28] and labels [N], each checked.
+
+  Raises DataError where the folder or a file is missing, or a file is another one.
+  """
+  root = folder(data_dir)
+  return {n: read_idx(_find(root, (f"mnist/{n}.gz", f"{n}.gz")), *f) for n, f in MNIST.items()}
+
+
 def real_sources(data_dir: str | Path | None = None) -> Sources:
   """MNIST and the spoken digits from `data_dir` or $MMFUSE_DATA_DIR, each checked by its sha256.
 
   Raises DataError where the folder or a file is missing, or a file is another one.
   """
-  root = folder(data_dir)
-  paths = {name: _find(root, (f"mnist/{name}.gz", f"{name}.gz")) for name in MNIST}
-  spoken = _find(root, (f"{SPOKEN}*.tar.gz",))
-  arrays = {name: read_idx(paths[name], *facts) for name, facts in MNIST.items()}
+  spoken = _find(folder(data_dir), (f"{SPOKEN}*.tar.gz",))
+  arrays = read_mnist(data_dir)
   clips = read_clips(spoken, SPOKEN_SHA256)
   train, test = (
     recipe.Source(i, arrays[f"{name}-images-idx3-ubyte"], arrays[f"{name}-labels-idx1-ubyte"], clip)

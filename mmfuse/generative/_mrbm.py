@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from mmfuse.generative._pathway import STRAIGHT, Path
+
 HIDDEN = "hidden"  # the parameters of no modality
 TOLERANCE = 1e-5  # of the authors' early stop
 Params = Mapping[str, Mapping[str, jax.Array]]
@@ -126,11 +128,13 @@ def infer(
   *,
   factors: Factors = PLAIN,
   tolerance: float = 0.0,
+  path: Path = STRAIGHT,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
   """Mean-field inference with modalities missing: (h [B, H], {m: P(x_m | h) [B, D_m]}).
 
   From `first_guess`, `steps` times: x_m = P(x_m | h) where m is absent, then h = P(h | x). Rows with
-  everything present are exact and stay.
+  everything present are exact and stay. With layers between (`path`) `params` are those of the top,
+  and a missing modality is run through all of its own layers, down and up again.
 
   Args:
     visible: {m: [B, D_m]} in [0, 1]; not read where absent.
@@ -141,11 +145,14 @@ def infer(
   """
   names = modalities_of(params)
   known = {m: mask[m][:, None] for m in names}
+  seen = {m: path.up(m, visible[m]) for m in names}
+
+  def guess(h, m):
+    return jax.nn.sigmoid(path.down(m, visible_logits(params, h, m, factors)))
 
   def body(carried):
     i, h, _ = carried
-    filled = {m: jnp.where(known[m], visible[m], visible_given(params, h, m, factors))
-              for m in names}  # fmt: skip
+    filled = {m: jnp.where(known[m], seen[m], path.up(m, guess(h, m))) for m in names}
     new = hidden_given(params, filled, factors)
     return i + 1, new, jnp.abs(new - h).mean()
 
@@ -153,6 +160,6 @@ def infer(
     i, _, change = carried
     return (i < steps) & (change >= tolerance)
 
-  start = first_guess(params, visible, mask, factors)
+  start = first_guess(params, seen, mask, factors)
   _, h, _ = jax.lax.while_loop(goes_on, body, (jnp.int32(0), start, jnp.float32(jnp.inf)))
-  return h, {m: visible_given(params, h, m, factors) for m in names}
+  return h, {m: guess(h, m) for m in names}

@@ -5,7 +5,7 @@ MDRNN): Sohn, Shang, Lee, NIPS 2014. Minimises -E \sum_t log P(x_t | the others)
 information, with mean-field conditionals.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from mmfuse import objectives
 from mmfuse.generative import _mrbm
 from mmfuse.generative._mrbm import HIDDEN, PLAIN, Factors, Params
+from mmfuse.generative._pathway import STRAIGHT, Path
 
 CLIP = 1e-6  # of mean activations, before their logarithm
 
@@ -27,12 +28,17 @@ def predict_one(
   steps: int,
   nstop: int | jax.Array,
   factors: Factors = PLAIN,
+  path: Path = STRAIGHT,
 ) -> tuple[jax.Array, jax.Array]:
   r"""(logits of the target [B, D_t], h^{n+1} [B, H]) from the other modalities.
 
   a = \sum_{m != t} u_m W_m^T x_m; h^1 = sigma(s a + u_t W_t^T (x_t r) + c) with
   s = (\sum_m u_m - u_t p) / \sum_{m != t} u_m; for i = 1..n: v^i = P(x_t | h^i) where not revealed,
   else x_t; h^{i+1} = sigma(a + u_t W_t^T v^i + c).
+
+  With layers between, `params` are those of the top, x_m above is f_m = path.up(m, x_m), and v^i goes
+  down to the units, where the revealed ones are put in, and up again. The hint of h^1 is then
+  f_t(x_t r) - f_t(0), ours: nothing revealed says nothing, and without layers it is x_t r.
 
   Args:
     revealed: r [B, D_t], 1 = the unit is given as input too.
@@ -41,21 +47,25 @@ def predict_one(
       constant for i <= n - nstop. 0: the last pass only; n: all of them.
   """
   names = _mrbm.modalities_of(params)
-  others = {m: visible[m] for m in names if m != target}
+  others = {m: path.up(m, visible[m]) for m in names if m != target}
   up, kernel, bias = factors.of(target), params[target]["kernel"], params[HIDDEN]["bias"]
   a = _mrbm.evidence(params, others, factors)
   given = sum(factors.of(m) for m in others)
   scale = (given + up - up * share) / given
   hint = visible[target] * revealed
-  h = jax.nn.sigmoid(_mrbm.add_bias(scale * a + up * (hint @ kernel), bias))
+  known = hint if path is STRAIGHT else path.up(target, hint) - path.up(target, 0 * hint)
+  h = jax.nn.sigmoid(_mrbm.add_bias(scale * a + up * (known @ kernel), bias))
+
+  def logits(h):
+    return path.down(target, _mrbm.visible_logits(params, h, target, factors))
 
   def step(h, i):
-    v = _mrbm.visible_given(params, h, target, factors) * (1 - revealed) + hint
+    v = jax.nn.sigmoid(logits(h)) * (1 - revealed) + hint
     v = jnp.where(i <= steps - nstop, jax.lax.stop_gradient(v), v)
-    return jax.nn.sigmoid(_mrbm.add_bias(a + up * (v @ kernel), bias)), None
+    return jax.nn.sigmoid(_mrbm.add_bias(a + up * (path.up(target, v) @ kernel), bias)), None
 
   h, _ = jax.lax.scan(step, h, jnp.arange(1, steps + 1))
-  return _mrbm.visible_logits(params, h, target, factors), h
+  return logits(h), h
 
 
 def log_likelihood(x: jax.Array, logits: jax.Array) -> jax.Array:
@@ -82,6 +92,8 @@ def multi_prediction(
   sparsity_target: float = 0.1,
   l2: float = 1e-4,
   factors: Factors = PLAIN,
+  path: Path = STRAIGHT,
+  targets: Sequence[str] | None = None,
 ) -> jax.Array:
   r"""The objective, to be maximised: a scalar.
 
@@ -93,17 +105,20 @@ def multi_prediction(
     weight: [B] of rows; those without all modalities must have 0 (and finite contents).
     share: {m: p_m} that `revealed` was drawn with.
     steps, nstop, sparsity_weight, sparsity_target, l2: the authors' for MNIST.
+    path: layers between `visible` and `params`. targets: the t of the sum, all by default.
 
   All ones in `revealed` leaves no data gradient. Reference: Sohn et al., NIPS 2014, and their code.
   """
   total = jnp.zeros(())
   for t in _mrbm.modalities_of(params):
+    total -= l2 / 2 * jnp.square(params[t]["kernel"]).sum()
+    if targets is not None and t not in targets:
+      continue
     logits, h = predict_one(params, visible, t, revealed[t], share=share[t], steps=steps,
-                            nstop=nstop, factors=factors)  # fmt: skip
+                            nstop=nstop, factors=factors, path=path)  # fmt: skip
     found = (log_likelihood(visible[t], logits) * (1 - revealed[t])).sum(-1)
     total += objectives.weighted_mean(found, weight)
     total += sparsity_weight * sparsity(h, weight, sparsity_target)
-    total -= l2 / 2 * jnp.square(params[t]["kernel"]).sum()
   return total
 
 

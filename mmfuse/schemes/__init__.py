@@ -19,6 +19,8 @@ from mmfuse.schemes._i2m2_recipes import i2m2_av_mnist
 from mmfuse.schemes._i2m2_recipes import i2m2_mimic
 from mmfuse.schemes._lfm import lfm
 from mmfuse.schemes._linear_probe import linear_probe
+from mmfuse.schemes._mdrnn import mdrnn
+from mmfuse.schemes._mdrnn import mdrnn_pcd
 from mmfuse.schemes._mla import mla
 from mmfuse.schemes._mmcosine import mmcosine
 from mmfuse.schemes._mses import mses
@@ -45,6 +47,8 @@ __all__ = [
     "intra",
     "lfm",
     "linear_probe",
+    "mdrnn",
+    "mdrnn_pcd",
     "mean_logits",
     "mla",
     "mmcosine",

@@ -85,6 +85,21 @@ def outputs_of(model: Any, kept: Mapping[str, Any], inputs: Mapping, mask: Mappi
   return model.heads({**variables, "batch_stats": stats}, features, mask, train=False, rngs=None)[0]
 
 
+def num_outputs(model: Any, inputs: Mapping, mask: Mapping) -> int:
+  """The width of a model's logits, from shapes alone. Raises Unavailable for one without heads."""
+  def run(key):
+    variables = model.init(key, inputs, mask)
+    kept = {"params": variables["params"], "stats": variables.get("batch_stats", {})}
+    return outputs_of(model, kept, inputs, mask)
+
+  outputs = jax.eval_shape(run, jax.random.key(0))
+  found = [z for z in (outputs.logits, *outputs.unimodal_logits.values()) if z is not None]
+  if not found:
+    raise Unavailable("the number of outputs is read off the model's heads, and it has none")
+  width: int = found[0].shape[-1]
+  return width
+
+
 def rows_of(split: Any) -> int:
   """How many rows a split has."""
   return len(next(iter(split.mask.values())))

@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mmfuse import metrics as metrics_lib
-from mmfuse.core import Batch, Clock, Method, Phase, State
+from mmfuse.core import LAST, Batch, Clock, Method, Phase, State
 from mmfuse.train import _evaluate
 from mmfuse.train._cache import enable_compilation_cache, release_programs
 from mmfuse.train._checkpoint import Checkpointer
@@ -150,7 +150,8 @@ def fit(
       the same for every method.
     learning_rate: overrides the rate kept in the optimiser's state; one, or one per seed. Compiles
       nothing.
-    select: validation metric; None = `metrics.primary(data.task)`.
+    select: validation metric; None = `metrics.primary(data.task)`; "last" = none, the last epoch's
+      parameters are kept. A phase's own `select` goes before it.
     patience: stop a run after so many epochs without improvement.
     mesh: a mesh with a `data` axis; the batch is split over it, everything else replicated.
     checkpoint_dir: where to keep checkpoints; a run found there is continued.
@@ -367,7 +368,8 @@ class Group:
         began = time.perf_counter()
         state = self._own(phase.epoch_end(state, splits, jax.random.fold_in(key, epoch + 1)))
         hooked = (time.perf_counter() - began) / rows.shape[0]
-      entries = self._entries(number, phase, predict, state, metrics, rows, keep, key, clock)
+      validate = None if select == LAST else predict
+      entries = self._entries(number, phase, validate, state, metrics, rows, keep, key, clock)
       better = self._log(phase, epoch, select, entries, finite, (spent, hooked), rows)
       which = jnp.asarray(better if plan.stacked else better[0])
       best = _pick(which, (state.params, state.stats), best)
@@ -418,11 +420,11 @@ class Group:
     return state, jax.tree.map(lambda *x: jnp.stack(x), *collected)
 
   def _entries(self, number, phase, predict, state, metrics, rows, keep, key, clock):
-    """Everything logged of this epoch, on the host: leaves [] or [S]."""
+    """Everything logged of this epoch, on the host: leaves [] or [S]. `predict` None: not validated."""
     plan = self.plan
     seen = _evaluate.seen(state)
     entry = {k: v.mean(0) for k, v in metrics.items() if k != "finite"}
-    if self.validation is not None:
+    if self.validation is not None and predict is not None:
       run = functools.partial(_evaluate.scan_batches, stacked=plan.stacked)
       if self.loop == "python" and not plan.stacked:
         run = _evaluate.loop_batches

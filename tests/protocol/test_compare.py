@@ -198,7 +198,7 @@ def test_a_row_that_cannot_be_evaluated_is_a_reason_too(place, monkeypatch):
 MANY = (
   "unimodal", "late_average", "joint", "uniform", "ogm", "famo", "gblending", "mmpareto", "modo",
   "upgrad", "bogc_laplace", "agm", "pmr", "opm", "greedy", "valuation_sample", "umt",
-  "linear_probe")  # fmt: skip
+  "linear_probe", "mdrnn_pcd")  # fmt: skip
 
 
 def test_every_kind_runs_on_one_modality_and_regression(place, monkeypatch, cheap_programs):

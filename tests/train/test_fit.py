@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mmfuse import balancing, train
-from mmfuse.core import Phase
+from mmfuse.core import LAST, Phase
 from mmfuse.train import _fit
 
 from ._problems import (
@@ -224,6 +224,24 @@ def test_phases_begin_from_the_best_parameters_and_call_their_hooks():
   assert log.selected_epoch == 1 and log.selected["phase"] == "student"
   assert float(result.state(0).params["w"]) == 6.0
   assert log.examples == 4 * 8 + 2 * 3
+
+
+def test_a_phase_that_is_not_selected_hands_its_last_state_on():
+  """Its prediction is never called, its best epoch (the second) is not put back, patience is not its."""
+  def refuse(state, inputs, mask):
+    raise AssertionError("validated")
+
+  problem = Known((0.2, 0.8, 0.5), phases=(
+    Phase("teacher", known_step, predict=refuse, select=LAST), Phase("student", known_step)))  # fmt: skip
+  result = train.fit(problem.method(), problem.splits(), epochs={"teacher": 3, "student": 1},
+                     batch_size=4, patience=1)  # fmt: skip
+  log = result.logs[0]
+  assert [e["validation"] is None for e in log.history] == [True, True, True, False]
+  assert float(result.state(0).params["w"]) == 8.0  # two steps an epoch, all four of them
+  whole = train.fit(Known((0.2, 0.8, 0.5)).method(), problem.splits(), epochs=3, batch_size=4,
+                    select=LAST)  # fmt: skip
+  assert float(whole.state(0).params["w"]) == 6.0 and whole.logs[0].selected_epoch == 2
+  assert whole.logs[0].best is None and whole.validation[0]["fused"] is None
 
 
 def test_epochs_and_batch_sizes_can_be_given_per_phase():
