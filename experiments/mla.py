@@ -5,7 +5,7 @@ Claims (paper): (1) the under-trained modality's own accuracy rises far above jo
   projection, so (2) was not measured by it: here is the ablation.
 Paper: Zhang et al., "Multimodal Representation Learning by Alternating Unimodal Adaptation", CVPR 2024, on
   CREMA-D, Kinetics-Sounds, Food-101, MVSA and IEMOCAP. No figure on AV-MNIST exists: paper n/a.
-Command: python -m experiments.mla                 (8 minutes on 2 cores)
+Command: python -m experiments.mla                 (10 minutes on 2 cores)
          python -m experiments.mla --train-size 55000 --epochs 30   (an accelerator)
          python -m experiments.mla --smoke         (seconds)
 Expected: (1) the audio encoder above `joint`, near `uniform`; fused no better than that; (2) within noise.
