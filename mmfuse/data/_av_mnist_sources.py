@@ -145,9 +145,8 @@ def real_sources(data_dir: str | Path | None = None) -> Sources:
 
   Raises DataError where the folder or a file is missing, or a file is another one.
   """
-  spoken = _find(folder(data_dir), (f"{SPOKEN}*.tar.gz",))
   arrays = read_mnist(data_dir)
-  clips = read_clips(spoken, SPOKEN_SHA256)
+  clips = read_clips(_find(folder(data_dir), (f"{SPOKEN}*.tar.gz",)), SPOKEN_SHA256)
   train, test = (
     recipe.Source(i, arrays[f"{name}-images-idx3-ubyte"], arrays[f"{name}-labels-idx1-ubyte"], clip)
     for i, (name, clip) in enumerate(zip(("train", "t10k"), clips))
