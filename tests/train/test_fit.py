@@ -338,7 +338,7 @@ def test_a_modality_that_is_never_present_does_not_move_and_has_no_score(splits)
     ({"loop": "while"}, "unknown loop 'while'; expected auto, scan or python"),
     (
       {"select": "auc"},
-      "cannot select by 'auc'; this task has: accuracy, balanced_accuracy, macro_f1, nll",
+      "cannot select by 'auc'; this task has: accuracy, balanced_accuracy, ece, macro_f1, nll",
     ),
   ],
 )
