@@ -21,10 +21,17 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
   return "\n".join([*lines, *("| " + " | ".join(str(c) for c in row) + " |" for row in rows)])
 
 
+def figure(found: report.Estimate | report.Difference | None, sign: str = "", scale: float = 1) -> str:
+  """mean ± half-width of the 95 % t interval, times `scale`; n/a of nothing. sign "+": of differences."""
+  if found is None:
+    return "n/a"
+  half = "" if found.half is None else f" ± {scale * found.half:.1f}"
+  return f"{scale * found.mean:{sign}.1f}{half}"
+
+
 def interval(values) -> str:
-  """Mean and half-width of the 95 % t interval over seeds."""
-  found = report.estimate(list(values))
-  return f"{found.mean:.1f}" + ("" if found.half is None else f" ± {found.half:.1f}")
+  """`figure` of values, one per seed."""
+  return figure(report.estimate(list(values)))
 
 
 def less(a, b) -> list[float]:

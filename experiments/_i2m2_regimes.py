@@ -105,7 +105,7 @@ def regimes(cfg) -> str:
 def widths(cfg) -> str:
   """Where the joint expert is weak enough for the others to help."""
   rows = []
-  for width in cfg.widths[:2] if cfg.smoke else cfg.widths:
+  for width in cfg.widths[:1] if cfg.smoke else cfg.widths:
     every = regime_methods(width)
     found = regime_scores(cfg, "mixed", {name: every[name] for name in ("inter", "i2m2")})
     gap = _common.less(found["i2m2"], found["inter"])

@@ -96,13 +96,6 @@ def cells(cfg: Setting, splits: data.Splits) -> dict[float, dict[str, list[Run]]
   return found
 
 
-def figure(found: report.Estimate | report.Difference | None, sign: str = "") -> str:
-  """mean ± half-width of the 95 % t interval."""
-  if found is None:
-    return "n/a"
-  return f"{found.mean:{sign}.1f}" + ("" if found.half is None else f" ± {found.half:.1f}")
-
-
 def tables(found: dict[float, dict[str, list[Run]]], rows: int) -> tuple[str, str]:
   """(refitted heads and gamma, heads as trained)."""
   refit, trained = [], []
@@ -110,11 +103,11 @@ def tables(found: dict[float, dict[str, list[Run]]], rows: int) -> tuple[str, st
     lead = [f"{fraction:g}", round(fraction * rows), "n/a"]
     value = {name: [r.refitted for r in runs[name]] for name in SUBSETS}
     gamma = [report.paired(value["both"], value[name]) for name in ("image", "audio")]
-    refit.append([*lead, *(figure(report.estimate(v)) for v in value.values()),
-                  *(figure(g, "+") for g in gamma)])  # fmt: skip
+    refit.append([*lead, *(_common.interval(v) for v in value.values()),
+                  *(_common.figure(g, "+") for g in gamma)])  # fmt: skip
     own = {name: [r.trained for r in runs[name]] for name in SUBSETS}
-    trained.append([*lead[:2], *(figure(report.estimate(v)) for v in own.values()),
-                    figure(report.paired(own["both"], own["image"]), "+")])  # fmt: skip
+    trained.append([*lead[:2], *(_common.interval(v) for v in own.values()),
+                    _common.figure(report.paired(own["both"], own["image"]), "+")])  # fmt: skip
   return (
     _common.table(["fraction", "rows", "paper", *SUBSETS, "gamma(both, image)", "gamma(both, audio)"],
                   refit),

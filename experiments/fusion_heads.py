@@ -108,26 +108,21 @@ def synthetic(cfg: Config, heads, sizes=SIZES) -> dict[str, report.Summary]:
   return {label: report.summarise(r, baselines=("concat",)) for label, r in records.items()}
 
 
-def percent(found: report.Estimate | None) -> str:
-  """Mean ± half-width of the interval."""
-  if found is None:
-    return "n/a"
-  return f"{100 * found.mean:.1f}" + ("" if found.half is None else f" ± {100 * found.half:.1f}")
-
-
 def points(found: report.Difference | None) -> str:
   """Paired difference with its interval; * = beyond noise."""
   if found is None:
     return "baseline"
-  half = "" if found.half is None else f" ± {100 * found.half:.1f}"
-  return f"{100 * found.mean:+.1f}{half}{'*' * found.significant}"
+  return _common.figure(found, "+", 100) + "*" * found.significant
 
 
 def synthetic_table(found: dict[str, report.Summary]) -> str:
   """A row per head: both labels, each with its difference to concat and the chosen rate."""
   rows = []
   for both in zip(*(found[label].rows for label in LABELS)):
-    cells = [[percent(r.test), points(r.differences["concat"]), r.learning_rates[0]] for r in both]
+    cells = [
+      [_common.figure(r.test, scale=100), points(r.differences["concat"]), r.learning_rates[0]]
+      for r in both
+    ]
     rows.append([both[0].method, "n/a", *cells[0], *cells[1]])
   header = [f"{label}{what}" for label in LABELS for what in ("", ", vs concat", ", rate")]
   return _common.table(["head", "paper", *header], rows)

@@ -4,12 +4,12 @@ Claims (paper): (1) intra fails where only the interaction tells the class, inte
   from it, I2M2 in neither; (2) on AV-MNIST I2M2 beats image, audio, intra and inter, with both joint heads.
 Paper: Madaan, Makino, Chopra, Cho, NeurIPS 2024. One figure of AV-MNIST was seen, accuracy 72.38 of I2M2
   (its full set, another build of it); all others are n/a.
-Command: python -m experiments.i2m2                  (all parts: a quarter of an hour on 2 cores)
+Command: python -m experiments.i2m2                  (all parts)
          python -m experiments.i2m2 --part regimes   (two minutes; likewise widths)
          python -m experiments.i2m2 --part av_mnist  (11 rows; --rows takes some of them)
          python -m experiments.i2m2 --part av_mnist --recipe --train-size 55000 --audio-size 112
                                                      (the authors' optimisers and epochs; an accelerator)
-         python -m experiments.i2m2 --smoke          (a minute)
+         python -m experiments.i2m2 --smoke          (four minutes of CPU time, most of it compilation)
 Expected (on record for the regimes): I2M2 within two points of the best everywhere, never above a joint
   expert that can do what the uni-modal ones do; above it only where the joint expert is weak.
 Found: so on the regimes; in `mixed` it is above a joint expert of 1 or 2 hidden units, even with 4 to 16 and

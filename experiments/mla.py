@@ -80,19 +80,11 @@ def runs(records: list[dict], method: str, head: str) -> list[float]:
   return [100 * r["test"][head] for r in mine]
 
 
-def figure(found: report.Estimate | report.Difference | None, sign: str = "") -> str:
-  """mean ± half-width of the 95 % t interval."""
-  if found is None:
-    return "n/a"
-  return f"{found.mean:{sign}.1f}" + ("" if found.half is None else f" ± {found.half:.1f}")
-
-
 def paper_table(records: list[dict]) -> str:
   """paper | ours | difference, fused accuracy: no figure of the paper is for this set."""
   rows = []
   for method in dict.fromkeys(r["method"] for r in records):
-    ours = report.estimate(runs(records, method, "fused"))
-    rows.append([method, "n/a", figure(ours), "n/a"])
+    rows.append([method, "n/a", _common.interval(runs(records, method, "fused")), "n/a"])
   return _common.table(["method", "paper", "ours", "difference"], rows)
 
 
@@ -103,7 +95,7 @@ def contrast_table(records: list[dict]) -> str:
   found = {h: [report.paired(*(runs(records, m, h) for m in pair)) for pair in pairs] for h in HEADS}
   p = report.holm({str(i): d.p for i, d in enumerate(found["fused"]) if d and d.p is not None})
   rows = [
-    [f"{pair[0]} less {pair[1]}", "n/a", *(figure(found[h][i], "+") for h in HEADS),
+    [f"{pair[0]} less {pair[1]}", "n/a", *(_common.figure(found[h][i], "+") for h in HEADS),
      f"{p[str(i)]:.2f}" if str(i) in p else "n/a"]
     for i, pair in enumerate(pairs)
   ]  # fmt: skip

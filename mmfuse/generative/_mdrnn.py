@@ -67,8 +67,8 @@ def mdrnn(num_hidden: int = 1000, learning_rate: float = 0.01, objective: str = 
 
   def init(key: jax.Array, batch: Batch) -> State:
     _units.check_real(batch.inputs)
-    if objective != "pcd" and len(batch.inputs) < 2:
-      raise Unavailable("it predicts each modality from the others: needs two modalities or more")
+    if objective != "pcd":
+      _units.check_others(batch.inputs)
     halves = {m: jnp.full(math.prod(x.shape[1:]), 0.5) for m, x in batch.inputs.items()}
     params = _mrbm.init_mrbm(key, halves, num_hidden)
     memory = _directions.init_memory(objective, recipe.chains, num_hidden)

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from mmfuse import objectives
-from mmfuse.core import LAST, Batch, Clock, Method, Outputs, Phase, State, Unavailable
+from mmfuse.core import LAST, Batch, Clock, Method, Outputs, Phase, State
 from mmfuse.generative import _ascent, _layers, _mrbm, _multi_prediction, _units
 from mmfuse.generative._deep_net import (
   STAGES,
@@ -190,8 +190,7 @@ def mdrnn_deep(
 
 
 def _check(inputs: Mapping[str, Any], direction: tuple[str, str] | None) -> None:
-  if len(inputs) < 2:
-    raise Unavailable("it predicts each modality from the others: needs two modalities or more")
+  _units.check_others(inputs)
   if direction is not None and not (len(set(direction)) == 2 and set(direction) <= set(inputs)):
     raise ValueError(f"direction must be two modalities, (source, target), got {direction}; "
                      f"available: {', '.join(sorted(inputs))}")  # fmt: skip

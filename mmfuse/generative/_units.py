@@ -4,7 +4,7 @@ Values of a set that lie in [0, 1] stay as they are. Others are mapped by mean a
 training rows, and clipped: mapped by the extremes, a long-tailed signal would stay near 1/2.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import jax
@@ -25,6 +25,12 @@ def check_real(inputs: Mapping[str, Any]) -> None:
       raise Unavailable(f"its units need one array per modality; {m!r} is a {type(x).__name__}")
     if not jnp.issubdtype(x.dtype, jnp.floating):
       raise Unavailable(f"its units need real values, and {m!r} holds {x.dtype} (tokens or classes)")
+
+
+def check_others(modalities: Collection[str]) -> None:
+  """Raises Unavailable for a single modality: there is no other to predict it from."""
+  if len(modalities) < 2:
+    raise Unavailable("it predicts each modality from the others: needs two modalities or more")
 
 
 def whole_range(inputs: Mapping[str, jax.Array]) -> dict[str, dict[str, jax.Array]]:

@@ -15,10 +15,13 @@ import optax
 from mmfuse import generative, objectives, train
 from mmfuse.core import Batch, Method, Outputs, Phase, State
 from mmfuse.fusion._late import named_key
+from mmfuse.generative._recipes import RECIPES
+from mmfuse.generative._units import check_others
 from mmfuse.schemes import _common
 from mmfuse.schemes._linear_probe import heads_only
 from mmfuse.tree import FUSED, HEADS
 
+MP, PCD = RECIPES["mp"], RECIPES["pcd"]
 HIDDEN = "hidden"  # h of all that is present, among the features by modality
 LEAST = 0.01  # standard deviation of h by which a unit is divided: a dead unit is not blown up
 
@@ -138,12 +141,12 @@ def mdrnn(
   share: float = 0.7,
   num_hidden: int = 256,
   infer_steps: int = 10,
-  reveal: float = 0.25,
-  steps: int = 5,
-  nstop: int = 5,
-  sparsity_weight: float = 0.1,
-  sparsity_target: float = 0.1,
-  l2: float = 1e-4,
+  reveal: float = MP.reveal,
+  steps: int = MP.steps,
+  nstop: int = MP.nstop,
+  sparsity_weight: float = MP.sparsity_weight,
+  sparsity_target: float = MP.sparsity_target,
+  l2: float = MP.l2,
 ) -> Method:
   r"""Phase "train": an MRBM by multi-prediction, without labels. Phase "head": a linear head on h.
 
@@ -168,9 +171,7 @@ def mdrnn(
 
   Reference: Sohn et al., NIPS 2014, and their code; they use a linear SVM where the head is.
   """
-  if len(model.modalities) < 2:
-    raise _common.Unavailable(
-      "it predicts each modality from the others: needs two modalities or more")
+  check_others(model.modalities)
   unsupervised = generative.mdrnn(
     num_hidden, learning_rate, "mp", infer_steps=infer_steps, reveal=reveal, steps=steps, nstop=nstop,
     sparsity_weight=sparsity_weight, sparsity_target=sparsity_target, l2=l2)  # fmt: skip
@@ -185,11 +186,11 @@ def mdrnn_pcd(
   share: float = 0.7,
   num_hidden: int = 256,
   infer_steps: int = 10,
-  kcd: int = 10,
-  chains: int = 500,
-  sparsity_weight: float = 0.3,
-  sparsity_target: float = 0.05,
-  l2: float = 1e-4,
+  kcd: int = PCD.kcd,
+  chains: int = PCD.chains,
+  sparsity_weight: float = PCD.sparsity_weight,
+  sparsity_target: float = PCD.sparsity_target,
+  l2: float = PCD.l2,
 ) -> Method:
   """As `mdrnn`, with maximum likelihood by persistent chains in the first phase: its baseline.
 
