@@ -68,8 +68,9 @@ def _compare(cfg: Compare, command: str) -> int:
   cfg.check()
   if cfg.threads is not None:
     _limit_threads(cfg.threads)
-  from mmfuse import protocol, report
+  from mmfuse import protocol, report, train
 
+  train.keep_freed_memory()
   summary = protocol.run(cfg, command)
   _console().print(report.terminal(summary))
   print(report.caption(summary))
@@ -203,7 +204,6 @@ def main(argv: Sequence[str] | None = None) -> int:
       print(f"mmfuse: {_sentence(said.getvalue())}", file=sys.stderr)
     return int(stop.code or 0)
   from mmfuse.data import DataError
-
   try:
     if isinstance(args, Compare):
       return _compare(args, " ".join(["mmfuse", *argv]))

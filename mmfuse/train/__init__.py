@@ -16,6 +16,7 @@ from mmfuse.train._evaluate import modality_values
 from mmfuse.train._evaluate import predict_split
 from mmfuse.train._evaluate import to_batch
 from mmfuse.train._fit import fit
+from mmfuse.train._memory import keep_freed_memory
 from mmfuse.train._optimizer import SCHEDULES
 from mmfuse.train._optimizer import adam
 from mmfuse.train._optimizer import clip_global_norm
@@ -50,6 +51,7 @@ __all__ = [
     "has_learning_rate",
     "interleaved_step_times",
     "jsonl_writer",
+    "keep_freed_memory",
     "linear_probe",
     "load_weights",
     "modality_values",
