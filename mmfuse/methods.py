@@ -25,7 +25,7 @@ class Entry(NamedTuple):
   """A row of the index."""
 
   build: Callable[..., Method]
-  kind: str  # baseline | modulator | weighting | aggregator | objective | forward | data | schedule
+  kind: str  # baseline | modulator | weighting | aggregator | objective | forward | data | schedule | head
   family: str
   fidelity: str  # parity | equations | reconstructed | baseline: what it was checked against
   paper: str
@@ -341,6 +341,41 @@ METHODS: dict[str, Entry] = {
   "mdrnn_pcd": _row(
     schemes.mdrnn_pcd, "schedule", "parity", "as in Sohn et al., NIPS 2014", "sohn2014improved",
     {"kcd": (1, 5, 10)}, family="generative", rates=(0.03, 0.1, 0.3)),
+}
+
+# Fusion heads, each trained as `joint` is; `--fusion` gives any of them to all rows.
+_HEADS = {
+  "concat": ("parity", "one linear map", ""),
+  "early": ("equations", "as in Liang et al., NeurIPS 2021", "liang2021multibench"),
+  "sum": ("parity", "one linear map per modality", ""),
+  "stack": ("parity", "as in Liang et al., NeurIPS 2021", "liang2021multibench"),
+  "gated": ("parity", "as in Peng et al., CVPR 2022", "peng2022balanced"),
+  "film": ("parity", "Perez et al., AAAI 2018", "perez2018film"),
+  "multiplicative": ("parity", "Jayakumar et al., ICLR 2020", "jayakumar2020multiplicative"),
+  "low_rank": ("parity", "Liu et al., ACL 2018", "liu2018efficient"),
+  "tensor": ("parity", "Zadeh et al., EMNLP 2017", "zadeh2017tensor"),
+  "nl_gate": ("parity", "Wang et al., CVPR 2018", "wang2018nonlocal"),
+  "mult": ("parity", "Tsai et al., ACL 2019", "tsai2019multimodal"),
+  "bottleneck": ("equations", "Nagrani et al., NeurIPS 2021", "nagrani2021attention"),
+  "perceiver": ("equations", "Jaegle et al., ICML 2021", "jaegle2021perceiver"),
+  "product_of_experts": ("equations", "Hinton, Neural Computation 2002", "hinton2002training"),
+  "gaussian_product": ("parity", "Wu and Goodman, NeurIPS 2018", "wu2018multimodal"),
+  "mixture_of_experts": (
+    "equations", "Jacobs et al., Neural Computation 1991", "jacobs1991adaptive"),
+  "confidence": ("equations", "Zhang et al., ICML 2023", "zhang2023provable"),
+  "attention": ("parity", "TorchMultimodal (facebookresearch/multimodal)", ""),
+  "deep_set": ("parity", "Zaheer et al., NeurIPS 2017", "zaheer2017deep"),
+  "cosine": ("parity", "Xu et al., ICASSP 2023", "xu2023mmcosine"),
+  "mmtm": ("equations", "Joze et al., CVPR 2020", "joze2020mmtm"),
+}
+_HEAD_TASKS = {  # the others are defined for every label
+  "product_of_experts": CLASSES, "mixture_of_experts": CLASSES, "confidence": CLASSES,
+  "cosine": LABELLED}
+HEADS = tuple(fusion.NAMES)
+METHODS |= {
+  name: _row(schemes.head(name, fusion.NAMES[name]), "head", *_HEADS[name], of=fusion.NAMES[name],
+             tasks=_HEAD_TASKS.get(name, ALL_TASKS), family="fusion")
+  for name in HEADS
 }
 # fmt: on
 

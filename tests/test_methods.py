@@ -1,5 +1,7 @@
 """The index: every entry builds and takes a step, and says where it comes from."""
 
+import dataclasses
+import inspect
 import pathlib
 
 import jax
@@ -12,7 +14,8 @@ from mmfuse import encoders, fusion, methods, schemes, train
 from mmfuse.core import Batch, Clock, Outputs
 
 KINDS = (
-  "baseline", "modulator", "weighting", "aggregator", "objective", "forward", "data", "schedule")  # fmt: skip
+  "baseline", "modulator", "weighting", "aggregator", "objective", "forward", "data", "schedule",
+  "head")  # fmt: skip
 FIDELITY = ("baseline", "parity", "equations", "reconstructed")
 NAMES = ("unimodal", "late_average", "joint", "uniform", "ogm", "ogm_ge", "mimo", "stch",
          "mmpareto", "mgda", "pcgrad", "cagrad", "bogc")  # fmt: skip
@@ -60,15 +63,20 @@ def test_an_entry_has_every_field(name):
   assert entry.build.__doc__
   assert set(entry.tasks) <= set(methods.ALL_TASKS) and entry.tasks
   assert len(entry.grid) <= 1 and all(len(v) == 3 for v in entry.grid.values())
-  assert (entry.cite == "") == (entry.kind == "baseline")
+  without_paper = entry.kind == "baseline" or name in ("concat", "sum", "attention")
+  assert (entry.cite == "") == without_paper
   assert methods.citation(name) == entry.cite
   if entry.cite:
     assert entry.cite.startswith("@") and "title={" in entry.cite and "year={" in entry.cite
     assert entry.cite.count("{") == entry.cite.count("}")
 
 
+# A step of every head is in tests/fusion; a transformer takes a minute to compile.
+STEPPED = [name for name in methods.METHODS if name not in methods.HEADS or name in ("film", "tensor")]
+
+
 @pytest.mark.parametrize("number", [1, 3])
-@pytest.mark.parametrize("name", methods.METHODS)
+@pytest.mark.parametrize("name", STEPPED)
 def test_an_entry_builds_and_takes_one_step_with_finite_parameters(name, number):
   if name == "greedy":
     pytest.skip("two modalities and an MMTM fusion: tests/schemes/test_greedy.py")
@@ -83,6 +91,30 @@ def test_an_entry_builds_and_takes_one_step_with_finite_parameters(name, number)
     assert np.isfinite(leaf).all()
   assert _distance(new.params, state.params) > 0
   assert train.has_learning_rate(new.opt)
+
+
+@pytest.mark.parametrize("number", [1, 3])
+@pytest.mark.parametrize("name", methods.HEADS)
+def test_a_head_is_joint_with_that_fusion(name, number):
+  model = _model(number)
+  batch = _batch(sorted(model.modalities))
+  other = dataclasses.replace(model, fusion=fusion.by_name(name))
+  key = jax.random.key(0)
+  found, expected = (
+    jax.eval_shape(methods.METHODS[m](which, 0.1).init, key, batch)
+    for m, which in ((name, model), ("joint", other)))
+  assert jax.tree.structure(found) == jax.tree.structure(expected)
+  assert jax.tree.leaves(found.params) == jax.tree.leaves(expected.params)
+
+
+def test_a_head_takes_its_own_options_and_needs_a_fusion_to_replace():
+  model = _model(2)
+  shapes = lambda **options: {x.shape for x in jax.tree.leaves(jax.eval_shape(
+    methods.METHODS["low_rank"](model, **options).init, jax.random.key(0), _batch(["a", "b"])).params)}
+  assert (7, 4, 2) in shapes(rank=7) - shapes()
+  assert "rank" in inspect.signature(methods.METHODS["low_rank"].build).parameters
+  with pytest.raises(schemes.Unavailable, match="tensor replaces the fusion of a LateFusion"):
+    methods.METHODS["tensor"](object())
 
 
 def test_greedy_says_what_it_needs():

@@ -22,7 +22,7 @@ from mmfuse.fusion._mixture import MixtureOfExperts
 from mmfuse.fusion._mmtm import Mmtm
 from mmfuse.fusion._mult import MulT
 from mmfuse.fusion._multiplicative import Multiplicative
-from mmfuse.fusion._names import by_name
+from mmfuse.fusion._names import NAMES, by_name
 from mmfuse.fusion._nl_gate import NLGate
 from mmfuse.fusion._perceiver import Perceiver
 from mmfuse.fusion._stack import Stack
@@ -30,6 +30,7 @@ from mmfuse.fusion._sum import Sum
 from mmfuse.fusion._tensor import Tensor
 
 __all__ = [
+  "NAMES",
   "Attention",
   "Bottleneck",
   "Concat",

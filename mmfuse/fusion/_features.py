@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from mmfuse import masks
+from mmfuse.core import Unavailable
 
 
 def vectors(features: Mapping[str, jax.Array], mask: Mapping[str, jax.Array]) -> dict:
@@ -17,13 +18,13 @@ def vectors(features: Mapping[str, jax.Array], mask: Mapping[str, jax.Array]) ->
 def sequences(features: Mapping[str, jax.Array], mask: Mapping[str, jax.Array]) -> dict:
   """{m: [B, T_m, D_m]} in sorted order: [B, D] is a sequence of one step; absent rows are zero.
 
-  Raises ValueError for a feature that is neither [B, D] nor [B, T, D].
+  Raises Unavailable, a ValueError, for a feature that is neither [B, D] nor [B, T, D].
   """
   _check(features, mask)
   filled = _filled(features, mask)
   for m, x in filled.items():
     if x.ndim not in (2, 3):
-      raise ValueError(f"features of {m!r} must be [B, D] or [B, T, D], got shape {list(x.shape)}")
+      raise Unavailable(f"features of {m!r} must be [B, D] or [B, T, D], got shape {list(x.shape)}")
   return {m: x if x.ndim == 3 else x[:, None] for m, x in filled.items()}
 
 

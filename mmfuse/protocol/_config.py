@@ -27,7 +27,7 @@ class Compare:
   data: str = "watch_imu"
   """A built-in data set (see `mmfuse data`) or the path of an .npz file."""
   methods: tuple[str, ...] = ("default",)
-  """Names, commas or spaces: `all`, `default`, or `mine.py:builder` for one of your own."""
+  """Names, commas or spaces: `all`, `heads`, `default`, or `mine.py:builder` for one of your own."""
   set: tuple[str, ...] = ()
   """Hyper-parameters: `mimo.lam=2 ogm.alpha=.1`."""
   encoder: tuple[str, ...] = ()

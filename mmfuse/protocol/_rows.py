@@ -108,11 +108,13 @@ def _check_entry(spec: str, entry: methods.Entry) -> None:
 
 
 def method_words(cfg: Compare) -> list[str]:
-  """`--methods` with `all` and `default` spelt out, each word once."""
+  """`--methods` with `all`, `heads` and `default` spelt out, each word once."""
   words = []
   for word in split_words(cfg.methods):
-    if word == "all":
-      words += list(methods.METHODS)
+    if word == "all":  # under one fusion; `heads` are the fusions
+      words += [name for name in methods.METHODS if name not in methods.HEADS]
+    elif word == "heads":
+      words += methods.HEADS
     elif word == "default":
       words += list(methods.SMOKE if cfg.smoke else methods.DEFAULT)
     else:

@@ -12,6 +12,7 @@ from mmfuse.schemes._common import Unavailable
 from mmfuse.schemes._common import mean_logits
 from mmfuse.schemes._gblending import gblending
 from mmfuse.schemes._greedy import greedy
+from mmfuse.schemes._head import head
 from mmfuse.schemes._i2m2 import i2m2
 from mmfuse.schemes._i2m2 import intra
 from mmfuse.schemes._i2m2_recipes import Recipe
@@ -41,6 +42,7 @@ __all__ = [
     "amco",
     "gblending",
     "greedy",
+    "head",
     "i2m2",
     "i2m2_av_mnist",
     "i2m2_mimic",

@@ -1,5 +1,6 @@
 """What the builders of this package share: composing phases, split evaluations, refusals."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -11,6 +12,7 @@ import optax
 
 from mmfuse import masks, train
 from mmfuse.core import Batch, Method, Outputs, Phase, State, Unavailable
+from mmfuse.fusion import LateFusion
 
 
 def optimiser(tx: optax.GradientTransformation | None, learning_rate: float):
@@ -23,6 +25,14 @@ def validation_of(splits: Mapping[str, Any], method: str) -> Any:
   if splits.get("validation") is None:
     raise Unavailable(f"{method} needs a validation split, and the data have none")
   return splits["validation"]
+
+
+def with_fusion(model: Any, fusion: Any, method: str) -> LateFusion:
+  """`model` with another fusion. Raises `Unavailable` for a model that has none to replace."""
+  if not isinstance(model, LateFusion):
+    raise Unavailable(
+        f"{method} replaces the fusion of a LateFusion model, got a {type(model).__name__}")
+  return dataclasses.replace(model, fusion=fusion)
 
 
 def with_memory(method: Method, extend: Callable[[State], dict[str, Any]]) -> Method:

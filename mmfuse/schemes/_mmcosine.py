@@ -4,14 +4,12 @@ Xu, Feng, Zhang and Hu, MMCosine: Multi-Modal Cosine Loss Towards Balanced Audio
 Fine-Grained Learning, ICASSP 2023. The head is in `fusion/_cosine.py`.
 """
 
-import dataclasses
 from typing import Any
 
 import optax
 
 from mmfuse import objectives, train
 from mmfuse.core import Method
-from mmfuse.fusion import LateFusion
 from mmfuse.fusion._cosine import Cosine
 from mmfuse.schemes import _common
 
@@ -37,8 +35,5 @@ def mmcosine(
   """
   if scale <= 0:
     raise ValueError(f"scale must be positive, got {scale}")
-  if not isinstance(model, LateFusion):
-    raise _common.Unavailable(
-        f"mmcosine replaces the fusion of a LateFusion model, got a {type(model).__name__}")
-  model = dataclasses.replace(model, fusion=Cosine(scale))
+  model = _common.with_fusion(model, Cosine(scale), "mmcosine")
   return train.supervised(model, objectives.fused, _common.optimiser(tx, learning_rate))

@@ -80,7 +80,8 @@ def test_the_hash_of_a_row_sees_its_own_settings_only():
 def test_default_and_smoke():
   assert rows.method_words(Compare()) == list(methods.DEFAULT)
   assert rows.method_words(Compare(smoke=True)) == list(methods.SMOKE)
-  assert rows.method_words(Compare(methods=("all",))) == list(methods.METHODS)
+  every, heads = (rows.method_words(Compare(methods=(word,))) for word in ("all", "heads"))
+  assert every + heads == list(methods.METHODS) and heads == list(fusion.NAMES)
 
 
 def test_the_model_takes_an_encoder_by_rank_by_name_or_of_the_user(finished, tmp_path):
