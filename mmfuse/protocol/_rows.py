@@ -249,7 +249,10 @@ def available(
   kept = []
   for row in rows:
     try:
-      row.build(cfg, model, row.trials(cfg)[0])
+      phases = row.build(cfg, model, row.trials(cfg)[0]).phases
+      if len(phases) > cfg.epochs and not cfg.smoke:
+        raise schemes.Unavailable(
+          f"has {len(phases)} phases of at least one epoch; give --epochs {len(phases)} or more")
     except schemes.Unavailable as error:
       unavailable[row.name] = str(error)
       continue

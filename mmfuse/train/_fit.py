@@ -237,12 +237,14 @@ def _budget(
     epochs = -(-steps // max(1, rows // size))
   if isinstance(epochs, Mapping):
     return {p.name: _per_phase(epochs, p, "epochs") for p in method.phases}
+  total = _per_phase(epochs, method.phases[-1], "epochs")
   # Cumulative shares are rounded, so that the phases add up to the budget.
   out, before = {}, 0.0
   for p in method.phases:
-    total = _per_phase(epochs, p, "epochs")
     out[p.name] = max(1, round(total * (before + p.share)) - round(total * before))
     before += p.share
+  for _ in range(sum(out.values()) - max(len(out), round(total * before))):
+    out[max(out, key=out.__getitem__)] -= 1  # what a small share was raised to one epoch by
   return out
 
 

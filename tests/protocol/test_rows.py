@@ -107,3 +107,12 @@ def test_a_method_that_is_undefined_for_the_model_is_told_apart():
   assert [r.name for r in kept] == ["joint"]
   assert "concat or sum, got Gated" in unavailable["bogc_laplace"]
   assert len(rows.available(cfg, made, fusion.LateFusion(pair, 2), {})) == 2
+
+
+def test_a_method_with_more_phases_than_epochs_would_see_more_examples_than_the_others():
+  model = fusion.LateFusion({"a": encoders.MLP(3), "b": encoders.MLP(3)}, 2)
+  few, enough = (Compare(methods=("joint", "i2m2"), epochs=n) for n in (3, 4))
+  made, unavailable = _rows(methods=few.methods)
+  assert [r.name for r in rows.available(few, made, model, unavailable)] == ["joint"]
+  assert "--epochs 4 or more" in unavailable["i2m2"]
+  assert len(rows.available(enough, made, model, {})) == 2

@@ -226,6 +226,17 @@ def test_phases_begin_from_the_best_parameters_and_call_their_hooks():
   assert log.examples == 4 * 8 + 2 * 3
 
 
+@pytest.mark.parametrize(
+  "shares, epochs, expected",
+  [((0.05, 0.05, 0.9), 5, (1, 1, 3)), ((1 / 3,) * 3, 7, (2, 3, 2)), ((0.5, 0.5), 1, (1, 1))])  # fmt: skip
+def test_a_phase_has_at_least_one_epoch_and_all_have_the_budget(shares, epochs, expected):
+  phases = tuple(Phase(str(i), known_step, share=s) for i, s in enumerate(shares))
+  problem = Known((0.5,) * 7, phases=phases)
+  result = train.fit(problem.method(), problem.splits(), epochs=epochs, batch_size=4)
+  ran = [e["phase"] for e in result.logs[0].history]
+  assert tuple(ran.count(p.name) for p in phases) == expected
+
+
 def test_a_phase_that_is_not_selected_hands_its_last_state_on():
   """Its prediction is never called, its best epoch (the second) is not put back, patience is not its."""
   def refuse(state, inputs, mask):
