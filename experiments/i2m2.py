@@ -183,7 +183,7 @@ def av_mnist(cfg: Config) -> str:
     path = f"{scratch}/av_mnist.npz"
     np.savez(path, **{k: raw[k] for k in ("image", "audio", "label", "split")})
     found = (exact_recipe if cfg.recipe else shared_protocol)(cfg, path, scratch)
-  caveat = "The paper's figure is of all rows of another build of AV-MNIST: the difference is also one of data."
+  caveat = "The paper has all rows of another build of AV-MNIST: the difference is one of data, too."
   return f"{caveat}\n\n{score_table(found)}\n\n{pair_table(found)}"
 
 
