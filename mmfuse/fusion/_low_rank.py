@@ -40,11 +40,12 @@ class LowRank(nn.Module):
 
   `(features {m: [B, ...]}, mask {m: bool [B]}, *, num_classes, train) -> (logits [B, C], None)`.
   rank R: default 40 (MultiBench on AV-MNIST). frozen: False; True keeps the factors as drawn, which
-  is what MultiBench does, whose factors never reach the optimiser; the paper trains them. Factors
-  and weights are drawn with the Xavier normal scale, b = 0. An absent modality multiplies by its
-  bias row F_m[:, 0] alone. width: None (default), or the width of the sum, on which an MLP with the
-  layers `hidden` (default (100,)) gives the logits: width 120 is the LRTF of MultiBench and I2M2 on
-  AV-MNIST. Any M >= 1. Raises ValueError for a rank or a width below 1. Liu et al., ACL 2018.
+  is what MultiBench does, whose factors never reach the optimiser (they are `batch_stats` then, so
+  that weight decay does not reach them either); the paper trains them. Factors and weights are drawn
+  with the Xavier normal scale, b = 0. An absent modality multiplies by its bias row F_m[:, 0] alone.
+  width: None (default), or the width of the sum, on which an MLP with the layers `hidden` (default
+  (100,)) gives the logits: width 120 is the LRTF of MultiBench and I2M2 on AV-MNIST. Any M >= 1.
+  Raises ValueError for a rank or a width below 1. Liu et al., ACL 2018.
   """
 
   rank: int = 40
@@ -70,11 +71,15 @@ class LowRank(nn.Module):
       # Fans as the source counts them: the first axis is the output, the second the input.
       std = (2 / ((rows + self.rank) * out)) ** 0.5
       shape = (self.rank, rows, out)
-      factors[m] = self.param(f"factor_{m}", nn.initializers.normal(std), shape)
-    if self.frozen:
-      factors = jax.lax.stop_gradient(factors)
+      factors[m] = self._factor(f"factor_{m}", nn.initializers.normal(std), shape)
     std = (2 / (1 + self.rank)) ** 0.5
     weights = self.param("weights", nn.initializers.normal(std), (self.rank,))
     bias = self.param("bias", nn.initializers.zeros, (out,))
     y = low_rank_product(flat, factors, weights, bias)
     return (y if self.width is None else mlp(y, self.hidden, num_classes)), None
+
+  def _factor(self, name, draw, shape):
+    """A parameter, or where no optimiser sees it: weight decay would shrink a frozen one."""
+    if not self.frozen:
+      return self.param(name, draw, shape)
+    return self.variable("batch_stats", name, lambda: draw(self.make_rng("params"), shape)).value

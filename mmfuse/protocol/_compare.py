@@ -89,7 +89,7 @@ def run(cfg: Compare, command: str = "") -> report.Summary:
   rows, unavailable = make_rows(cfg, table.modalities, table.task)
   if cfg.select is not None:
     _check_select(cfg.select, table)
-  model = checked_model(splits[folds[0]], cfg.fusion)
+  model = checked_model(splits[folds[0]], cfg.fusion, table.task)
   try_settings(cfg, rows, model)
   rows = available(cfg, rows, model, unavailable)
   store = Store.open(cfg.out or f"results/{table.name}", cfg.resume)

@@ -8,6 +8,7 @@ import json
 import math
 import os
 import pathlib
+import re
 import sys
 import types
 from collections.abc import Iterable
@@ -29,7 +30,7 @@ class Compare:
   methods: tuple[str, ...] = ("default",)
   """Names, commas or spaces: `all`, `heads`, `default`, or `mine.py:builder` for one of your own."""
   set: tuple[str, ...] = ()
-  """Hyper-parameters: `mimo.lam=2 ogm.alpha=.1`."""
+  """Hyper-parameters: `mimo.lam=2 ogm.alpha=.1 early.hidden=[64,64]`."""
   encoder: tuple[str, ...] = ()
   """Encoders: `text=embedding gait=mine.py:MyEncoder`; others are chosen by rank and dtype."""
   fusion: str = "concat"
@@ -113,15 +114,19 @@ class Compare:
       raise UsageError(f"--checkpoint-seconds must not be negative, got {self.checkpoint_seconds}")
 
 
-def split_words(words: tuple[str, ...]) -> list[str]:
+_OUTSIDE_BRACKETS = r"[,\s]+(?![^\[]*\])"  # a list is one value
+
+
+def split_words(words: tuple[str, ...], at: str = r"[,\s]+") -> list[str]:
   """Commas or spaces: ("a,b", "c") -> [a, b, c]."""
-  return [w for word in words for w in word.replace(",", " ").split()]
+  return [w for word in words for w in re.split(at, word) if w]
 
 
 def parse_value(text: str) -> object:
-  """A number or boolean as JSON reads it, ".5" too; else the word itself."""
+  """A number, boolean or list (as a tuple) as JSON reads it, ".5" too; else the word itself."""
   try:
-    return json.loads(text)
+    found = json.loads(text)
+    return tuple(found) if isinstance(found, list) else found
   except json.JSONDecodeError:
     pass
   try:
@@ -133,7 +138,7 @@ def parse_value(text: str) -> object:
 def parse_settings(words: tuple[str, ...]) -> dict[str, dict[str, object]]:
   """("mimo.lam=2",) -> {"mimo": {"lam": 2}}."""
   out: dict[str, dict[str, object]] = {}
-  for word in split_words(words):
+  for word in split_words(words, _OUTSIDE_BRACKETS):
     target, equals, value = word.partition("=")
     method, dot, name = target.rpartition(".")
     if not (equals and dot and method and name):

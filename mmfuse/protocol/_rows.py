@@ -113,8 +113,8 @@ def method_words(cfg: Compare) -> list[str]:
   for word in split_words(cfg.methods):
     if word == "all":  # under one fusion; `heads` are the fusions
       words += [name for name in methods.METHODS if name not in methods.HEADS]
-    elif word == "heads":
-      words += methods.HEADS
+    elif word == "heads":  # `joint` is the one of --fusion
+      words += ["joint", *(name for name in methods.HEADS if name != cfg.fusion)]
     elif word == "default":
       words += list(methods.SMOKE if cfg.smoke else methods.DEFAULT)
     else:
@@ -139,6 +139,8 @@ def make_rows(
       raise UsageError(f"two methods are called {name!r}; rename yours")
     if task not in entry.tasks:
       unavailable[name] = f"needs {' or '.join(entry.tasks)} labels, these are {task}"
+    elif entry.rates is not None and cfg.optimizer == "adam" and not source:
+      unavailable[name] = "its own learning rates are those of plain gradients; needs --optimizer sgd"
     elif entry.per_modality:
       rows += [
         Row(f"{name}/{m}", entry, {**fixed, "modality": m}, source) for m in sorted(modalities)
@@ -223,12 +225,15 @@ def make_model(splits: Any, fusion_name: str = "concat") -> fusion.LateFusion:
   return fusion.LateFusion(chosen, splits.num_outputs, fusion.by_name(fusion_name))
 
 
-def checked_model(splits: Any, fusion_name: str) -> fusion.LateFusion:
-  """`make_model`, where an encoder or fusion that does not fit is bad input."""
+def checked_model(splits: Any, fusion_name: str, task: str) -> fusion.LateFusion:
+  """`make_model`, where an encoder or fusion that does not fit the data is bad input."""
   try:
-    return make_model(splits, fusion_name)
+    model = make_model(splits, fusion_name)
   except (TypeError, ValueError) as error:
     raise UsageError(str(error)) from error
+  if task not in (tasks := methods.METHODS[fusion_name].tasks):
+    raise UsageError(f"--fusion {fusion_name} needs {' or '.join(tasks)} labels, these are {task}")
+  return model
 
 
 def try_settings(cfg: Compare, rows: list[Row], model: Any) -> None:

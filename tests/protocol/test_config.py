@@ -24,6 +24,8 @@ def test_words_and_values():
   assert {k: config.parse_value(k) for k in values} == values
   assert config.parse_settings(("mimo.lam=2,ogm.alpha=.1", "mimo.x=y")) == {
     "mimo": {"lam": 2, "x": "y"}, "ogm": {"alpha": 0.1}}  # fmt: skip
+  assert config.parse_settings(("early.hidden=[64,32],multiplicative.clip=[-1, 1]", "joint.x=2")) == {
+    "early": {"hidden": (64, 32)}, "multiplicative": {"clip": (-1, 1)}, "joint": {"x": 2}}  # fmt: skip
   assert config.parse_pairs(("a=b", "c=d.py:E"), "--encoder") == {"a": "b", "c": "d.py:E"}
 
 

@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from mmfuse import encoders, fusion, methods
-from mmfuse.protocol import Compare
+from mmfuse import data, encoders, fusion, methods
+from mmfuse.protocol import Compare, UsageError
 from mmfuse.protocol import _rows as rows
 from mmfuse.protocol._rows import Trial
 
@@ -81,7 +81,8 @@ def test_default_and_smoke():
   assert rows.method_words(Compare()) == list(methods.DEFAULT)
   assert rows.method_words(Compare(smoke=True)) == list(methods.SMOKE)
   every, heads = (rows.method_words(Compare(methods=(word,))) for word in ("all", "heads"))
-  assert every + heads == list(methods.METHODS) and heads == list(fusion.NAMES)
+  assert every + list(fusion.NAMES) == list(methods.METHODS)
+  assert heads == ["joint", *(name for name in fusion.NAMES if name != "concat")]  # `joint` is concat
 
 
 def test_the_model_takes_an_encoder_by_rank_by_name_or_of_the_user(finished, tmp_path):
@@ -107,6 +108,21 @@ def test_a_method_that_is_undefined_for_the_model_is_told_apart():
   assert [r.name for r in kept] == ["joint"]
   assert "concat or sum, got Gated" in unavailable["bogc_laplace"]
   assert len(rows.available(cfg, made, fusion.LateFusion(pair, 2), {})) == 2
+
+
+def test_a_fusion_of_class_distributions_is_refused_for_other_labels():
+  splits = data.from_arrays(
+    {"a": np.zeros((12, 2)), "label": np.linspace(0, 1, 12), "split": np.repeat([0, 1, 2], 4)})  # fmt: skip
+  assert rows.checked_model(splits, "tensor", splits.task).num_classes == 1
+  with pytest.raises(UsageError, match="product_of_experts needs classification labels, these are regr"):
+    rows.checked_model(splits, "product_of_experts", splits.task)
+  _, unavailable = _rows("regression", methods=("heads",))
+  assert set(unavailable) == {"product_of_experts", "mixture_of_experts", "confidence", "cosine"}
+
+
+def test_rates_of_plain_gradients_are_not_given_to_adam():
+  made, unavailable = _rows(methods=("joint", "mdrnn"), optimizer="adam")
+  assert [r.name for r in made] == ["joint"] and "--optimizer sgd" in unavailable["mdrnn"]
 
 
 def test_a_method_with_more_phases_than_epochs_would_see_more_examples_than_the_others():
