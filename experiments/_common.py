@@ -1,9 +1,11 @@
 """What every experiment shares: how a result file is headed, and how its tables are written."""
 
+import dataclasses
 import datetime
 import json
 import pathlib
 import platform
+import shlex
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -37,6 +39,20 @@ def interval(values) -> str:
 def less(a, b) -> list[float]:
   """The differences of paired values."""
   return [x - y for x, y in zip(a, b, strict=True)]
+
+
+def command(name: str, cfg: Any) -> str:
+  """What makes this page again: the experiment and every flag that is not at its default."""
+  words = ["python", "-m", f"experiments.{name}"]
+  for field in dataclasses.fields(cfg):
+    value, flag = getattr(cfg, field.name), "--" + field.name.replace("_", "-")
+    if value == field.default:
+      continue
+    if isinstance(value, bool):
+      words.append(flag if value else flag.replace("--", "--no-", 1))
+    else:
+      words += [flag, *(map(str, value) if isinstance(value, tuple) else [str(value)])]
+  return shlex.join(words)
 
 
 def heading(claim: str, command: str, seeds: object) -> str:

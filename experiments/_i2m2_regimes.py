@@ -65,7 +65,18 @@ def regime_methods(width: int = 64) -> dict:
     "inter": (methods.joint(joint, tx=adam), 1),
     "i2m2_scratch": (build(tx=adam, pretrained=False), 1),
     "i2m2": (build(tx=train.adam(1e-3), expert_tx=own, tune_share=0.1), 10 / 3),
+    "inter_longer": (methods.joint(joint, tx=adam), 10 / 3),  # as many steps as all phases of i2m2
   }
+
+
+def budget(cfg) -> str:
+  """What every run of these tables gets."""
+  rows, held, test = ROWS
+  return (
+    f"{rows:,} training, {held:,} validation and {test:,} test rows; Adam, rate .003, batch 100, "
+    f"{cfg.steps} steps, the best epoch by validation. `i2m2` has {cfg.steps} for each of its three experts "
+    f"and {cfg.steps // 3} at rate .001 for all of them, `inter_longer` as many as that in all.\n\n"
+  )
 
 
 def accuracy(method, epochs: int, splits: data.Splits, seed: int) -> float:
@@ -89,14 +100,16 @@ def regime_scores(cfg, regime: str, chosen: dict) -> dict[str, list[float]]:
 
 def regimes(cfg) -> str:
   """Recorded / ours, and I2M2 against the two others, paired."""
-  chosen, rows, gaps = regime_methods(), [], []
+  every, rows, gaps = regime_methods(), [], []
+  chosen = {name: every[name] for name in COLUMNS}
   for regime, recorded in RECORDED.items():
     found = regime_scores(cfg, regime, chosen)
     rows.append([regime, *(f"{r} / {_common.interval(found[c])}" for c, r in zip(COLUMNS, recorded))])
     paired = [_common.less(found["i2m2"], found[c]) for c in ("intra", "inter", "i2m2_scratch")]
     gaps.append([regime, *(_common.interval(gap) for gap in paired)])
   return (
-    _common.table(["regime", *COLUMNS], rows)
+    budget(cfg)
+    + _common.table(["regime", *COLUMNS], rows)
     + "\n\n"
     + _common.table(["i2m2 less, paired", "intra", "inter", "i2m2_scratch"], gaps)
   )
@@ -107,7 +120,9 @@ def widths(cfg) -> str:
   rows = []
   for width in cfg.widths[:1] if cfg.smoke else cfg.widths:
     every = regime_methods(width)
-    found = regime_scores(cfg, "mixed", {name: every[name] for name in ("inter", "i2m2")})
-    gap = _common.less(found["i2m2"], found["inter"])
-    rows.append([width, *(_common.interval(v) for v in (found["inter"], found["i2m2"], gap))])
-  return _common.table(["hidden units of the joint expert", "inter", "i2m2", "difference, paired"], rows)
+    names = ("inter", "inter_longer", "i2m2")
+    found = regime_scores(cfg, "mixed", {name: every[name] for name in names})
+    gaps = [_common.less(found["i2m2"], found[name]) for name in names[:2]]
+    rows.append([width, *map(_common.interval, (*(found[name] for name in names), *gaps))])
+  less = [f"i2m2 less {name}, paired" for name in names[:2]]
+  return budget(cfg) + _common.table(["hidden units of the joint expert", *names, *less], rows)

@@ -141,7 +141,7 @@ def main(argv=None) -> None:
   parts = [
     _common.heading(
       "# bogc: direction error, then accuracy",
-      "python -m experiments.bogc",
+      _common.command("bogc", cfg),
       f"0..{cfg.seeds - 1} (accuracy); one state, {cfg.batches} mini-batches (direction)",
     )
   ]

@@ -63,8 +63,8 @@ class Linear(nn.Module):
 def make_data(label: str, sizes=SIZES) -> data.Splits:
   r"""x_1, x_2 ~ N(0, I_4); y = [x_1 . x_2 > 0], or y = [\sum_d x_1d + x_2d > 0].
 
-  Of the first, either modality alone says nothing, nor does any sum of functions of each: x_1 . x_2
-  changes its sign with that of x_1.
+  Of the first, either modality alone says nothing, and a sum of functions of each that is fitted by
+  cross-entropy is constant: x_1 . x_2 changes its sign with that of x_1.
   """
   x = np.random.default_rng(0).normal(size=(2, sum(sizes.values()), COLUMNS)).astype(np.float32)
   score = (x[0] * x[1]).sum(-1) if label == "multiplicative" else x.sum((0, 2))
@@ -84,8 +84,8 @@ def train_head(cfg: Config, method, head: str, splits: data.Splits) -> list[dict
   fit = functools.partial(train.fit, method, splits.without_test(), epochs=cfg.epochs,
                           batch_size=50, diagnose=False)  # fmt: skip
   tried = {rate: fit(seeds=[0], learning_rate=rate) for rate in RATES}
-  score = lambda result: result.validation[0]["fused"]
-  rate = max(tried, key=lambda r: score(tried[r]))
+  score = lambda found: -np.inf if found is None else found  # of a run that diverged
+  rate = max(tried, key=lambda r: score(tried[r].validation[0]["fused"]))
   results = [tried[rate], *(fit(seeds=[s], learning_rate=rate) for s in range(1, cfg.seeds))]
   metric = metrics.for_task(splits.task, splits.num_outputs)
   records = []
@@ -189,7 +189,7 @@ def main(argv=None) -> None:
   parts = [
     _common.heading(
       "# fusion_heads: what a head can express, and whether it matters on AV-MNIST",
-      "python -m experiments.fusion_heads",
+      _common.command("fusion_heads", cfg),
       f"0..{cfg.seeds - 1}",
     ),
     "Paper: n/a throughout; no published figure for these data was seen.\n",

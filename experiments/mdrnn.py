@@ -85,7 +85,7 @@ def digits_page(cfg: Config) -> str:
   rows.append(["mdrnn less mdrnn_pcd, paired", "-0.2 / -9.3 / -7.9", *_halves.cells(difference)])
   text = _common.heading(
     "# mdrnn: digits with one half missing",
-    "python -m experiments.mdrnn --digits",
+    _common.command("mdrnn", cfg),
     f"0..{(cfg.seeds or 5) - 1}",
   )
   return text + (
@@ -101,10 +101,8 @@ def digits_page(cfg: Config) -> str:
 def mnist_page(cfg: Config) -> str:
   """All objectives."""
   size = _mdrnn_mnist.FULL if cfg.full else _mdrnn_mnist.SHORT
-  command = "python -m experiments.mdrnn --mnist" + (" --full" if cfg.full else "")
   seeds = cfg.seeds or (1 if cfg.full else 3)
-  command += f" --seeds {seeds}" if cfg.seeds else ""
-  return _mdrnn_mnist.page(_mdrnn_mnist.SMOKE if cfg.smoke else size, seeds, command)
+  return _mdrnn_mnist.page(_mdrnn_mnist.SMOKE if cfg.smoke else size, seeds, _common.command("mdrnn", cfg))
 
 
 def main(argv=None) -> None:

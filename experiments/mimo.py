@@ -102,7 +102,7 @@ def main(argv=None) -> None:
   parts = [
     _common.heading(
       "# mimo: two synthetic sets, watch_imu, and what the rule costs",
-      "python -m experiments.mimo",
+      _common.command("mimo", cfg),
       f"0..{cfg.seeds - 1}",
     )
   ]

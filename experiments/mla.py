@@ -109,7 +109,7 @@ def main(argv=None) -> None:
   summary, records = accuracy(cfg)
   text = _common.heading(
     f"# mla: alternation and its projection on AV-MNIST, {cfg.train_size:,} training rows",
-    "python -m experiments.mla",
+    _common.command("mla", cfg),
     f"0..{cfg.seeds - 1}",
   )
   text += (

@@ -9,7 +9,7 @@ SETTINGS = {"M_MMAP_MAX": (-4, 0), "M_TRIM_THRESHOLD": (-1, 2**31 - 1), "M_ARENA
 
 
 def keep_freed_memory() -> bool:
-  """Keeps up to 2 GiB of freed memory in this process, for XLA on CPU: LeNet's step takes 2/3 of its time.
+  """Keeps up to 2 GiB of freed memory in this process, for XLA on CPU: LeNet's step takes .57 of its time.
 
   XLA allocates the temporary memory of a program at each call. glibc maps a block above 32 MiB freshly
   and gives it back when it is freed, and each of its pages then costs a page fault, at every step. The
