@@ -19,6 +19,7 @@ from mmfuse.encoders._transformer import Transformer
 NAMES: dict[str, tuple[tuple[int, ...], Callable[[tuple[int, ...]], nn.Module]]] = {
     "mlp": ((1, 2, 3, 4, 5), lambda shape: MLP()),
     "conv1d": ((3,), lambda shape: Conv1D()),
+    "conv1d_steps": ((3,), lambda shape: Conv1D(pool="none")),
     "conv2d": ((3, 4), lambda shape: Conv2D()),
     "lenet": ((3, 4), lambda shape: LeNet(layers=lenet_layers(shape[1:3]))),
     "resnet18": ((3, 4), lambda shape: ResNet18(small_stem=max(shape[1:3]) <= 64)),
@@ -26,6 +27,7 @@ NAMES: dict[str, tuple[tuple[int, ...], Callable[[tuple[int, ...]], nn.Module]]]
     "gru": ((3,), lambda shape: GRU()),
     "lstm": ((3,), lambda shape: LSTM()),
     "transformer": ((3,), lambda shape: Transformer()),
+    "transformer_steps": ((3,), lambda shape: Transformer(pool="none")),
 }
 BY_RANK = {2: "mlp", 3: "conv1d", 4: "conv2d"}
 
@@ -60,9 +62,10 @@ def by_name(
     spec: str, shape: tuple[int, ...], dtype, vocabulary: int | None = None) -> nn.Module:
   """The encoder called `spec`, fitted to arrays of `shape` (batch axis included) and `dtype`.
 
-  Names: mlp, conv1d, conv2d, lenet, resnet18, resnet34, gru, lstm, transformer, embedding. ResNets
-  take the small stem for sides up to 64. Raises ValueError for an unknown name (with the closest
-  one), and for a rank or dtype that the encoder cannot take.
+  Names: mlp, conv1d, conv2d, lenet, resnet18, resnet34, gru, lstm, transformer, embedding; and
+  conv1d_steps, transformer_steps, whose steps a fusion like `mult` attends to. ResNets take the
+  small stem for sides up to 64. Raises ValueError for an unknown name (with the closest one), and
+  for a rank or dtype that the encoder cannot take.
   """
   known = [*NAMES, "embedding"]
   if spec not in known:

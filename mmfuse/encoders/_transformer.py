@@ -38,7 +38,8 @@ class Transformer(nn.Module):
   """x [B, T, C] -> [B, features]: dense to D = features, learned positions, pre-norm blocks, norm.
 
   x may be {"values": [B, T, C], "length": int [B]}; steps beyond the length are not attended to.
-  pool: "token" (default), a learned class token, or "mean" over the valid steps. Defaults: features
+  pool: "token" (default), a learned class token, "mean" over the valid steps, or "none": all steps
+  [B, T, features], invalid ones zero, for a fusion that attends to them. Defaults: features
   64, 2 layers, 4 heads, dropout 0.1 after both halves of a block. T is fixed by the first batch.
   Raises ValueError where features is not a multiple of heads. Vaswani et al., Attention Is All You
   Need, NeurIPS 2017; pre-norm: Xiong et al., On Layer Normalization in the Transformer
@@ -50,6 +51,11 @@ class Transformer(nn.Module):
   heads: int = 4
   dropout: float = 0.1
   pool: str = "token"
+
+  @property
+  def step_features(self) -> int | None:
+    """The width of a step where the result is a sequence of them."""
+    return self.features if self.pool == "none" else None
 
   @nn.compact
   def __call__(self, x: jax.Array, mask: jax.Array, *, train: bool) -> jax.Array:
@@ -67,10 +73,12 @@ class Transformer(nn.Module):
     for i in range(self.layers):
       h = Block(self.heads, self.dropout, name=f"block{i}")(h, valid, train=train)
     h = Norm(name="norm")(h, valid, train=train)
+    if self.pool == "none":
+      return jnp.where(valid[..., None], h, jnp.zeros((), h.dtype))
     return h[:, 0] if self.pool == "token" else mean_over(h, valid)
 
   def _check(self):
     if self.features % self.heads:
       raise ValueError(f"features ({self.features}) must be a multiple of heads ({self.heads})")
-    if self.pool not in ("token", "mean"):
-      raise ValueError(f"pool is 'token' or 'mean', got {self.pool!r}")
+    if self.pool not in ("token", "mean", "none"):
+      raise ValueError(f"pool is 'token', 'mean' or 'none', got {self.pool!r}")

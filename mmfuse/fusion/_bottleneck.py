@@ -41,6 +41,8 @@ class Bottleneck(nn.Module):
   heads, tokens < 1, layers < 2, or fusion_layer outside 0..layers-2. Nagrani et al., NeurIPS 2021.
   """
 
+  reads_steps = True  # of encoders that keep them (pool="none"); other features are one step
+
   width: int = 64
   heads: int = 4
   layers: int = 3

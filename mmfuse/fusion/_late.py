@@ -51,8 +51,10 @@ class LateFusion:
   parameters; `variables` is {"params": {m: ..., "heads": {m: ..., "fused": ...}}, "batch_stats":
   {m: ..., "heads": ...}}, where subtrees without statistics are left out.
 
-  encoders: {modality: Linen module `(x, mask, *, train) -> [B, D_m]`}; num_classes C: the width of
-  every head; fusion: Linen module `(features, mask, *, num_classes, train) -> (logits [B, C],
+  encoders: {modality: Linen module `(x, mask, *, train) -> [B, D_m]`}; one that returns more axes is
+  flattened, and a fusion that reads sequences (`reads_steps`: MulT, Bottleneck, Perceiver)
+  gets [B, T, D] from an encoder whose `step_features` is D. num_classes C: the width of every head;
+  fusion: Linen module `(features, mask, *, num_classes, train) -> (logits [B, C],
   split {m: [B, C]} or None)`, default `Concat()`; dropout: rate on the features before all heads
   (default 0). Initialisation of encoder m and head m depends on the key and the name m alone.
   Raises ValueError for no modality, a reserved name, num_classes < 1, a rate outside [0, 1), or a
@@ -100,13 +102,15 @@ class LateFusion:
     stats: dict[str, Any] = {}
     features = {}
     for m in self.modalities:
-      features[m], variables = self.encoders[m].init_with_output(
+      h, variables = self.encoders[m].init_with_output(
           named_key(key, m), inputs[m], mask[m], train=False)
+      features[m] = h.reshape(h.shape[0], -1)
       _store(variables, m, params, stats)
     heads = {m: self._dense().init(named_key(key, f"heads/{m}"), features[m])["params"]
              for m in self.modalities}
     variables = self.fusion.init(
-        named_key(key, "heads/fused"), features, mask, num_classes=self.num_classes, train=False)
+        named_key(key, "heads/fused"), self._steps(features), mask, num_classes=self.num_classes,
+        train=False)
     moving: dict[str, Any] = {}
     _store(variables, tree.FUSED, heads, moving)
     params[tree.HEADS] = heads
@@ -122,6 +126,7 @@ class LateFusion:
     for m in self.modalities:
       h, new = _apply(self.encoders[m], variables["params"][m], old.get(m), train,
                       named_rngs(rngs, m), inputs[m], mask[m])
+      h = h.reshape(h.shape[0], -1)
       features[m] = jnp.where(mask[m].reshape(-1, 1), h, jnp.zeros((), h.dtype))
       if m in old:
         stats[m] = new
@@ -138,12 +143,20 @@ class LateFusion:
     old = stats.get(tree.HEADS, {})
     (logits, split), new = _apply(
         self.fusion, params.get(tree.FUSED, {}), old.get(tree.FUSED), train,
-        named_rngs(rngs, tree.FUSED), dropped, {m: mask[m] for m in self.modalities},
+        named_rngs(rngs, tree.FUSED), self._steps(dropped), {m: mask[m] for m in self.modalities},
         num_classes=self.num_classes)
     if tree.HEADS in stats:
       stats = {**stats, tree.HEADS: {tree.FUSED: new}}
     aux = {} if split is None else {"split_logits": split}
     return Outputs(logits, unimodal, dict(features), aux), stats
+
+  def _steps(self, features):
+    """What the fusion reads: [B, T, D] where it reads sequences and the encoder keeps them."""
+    if not getattr(self.fusion, "reads_steps", False):
+      return features
+    width = {m: getattr(self.encoders[m], "step_features", None) for m in self.modalities}
+    return {m: h if width[m] is None else h.reshape(h.shape[0], -1, width[m])
+            for m, h in features.items()}
 
   def _dense(self):
     return nn.Dense(self.num_classes)

@@ -83,6 +83,8 @@ class MulT(nn.Module):
   no multiple of heads, a number of layers below 1, or a dropout outside [0, 1).
   """
 
+  reads_steps = True  # of encoders that keep them (pool="none"); other features are one step
+
   width: int = 9
   heads: int = 3
   layers: int = 3

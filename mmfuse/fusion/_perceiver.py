@@ -36,6 +36,8 @@ class Perceiver(nn.Module):
   width that is no multiple of heads or a count below 1. From the papers' equations.
   """
 
+  reads_steps = True  # of encoders that keep them (pool="none"); other features are one step
+
   latents: int = 16
   width: int = 64
   heads: int = 4

@@ -279,9 +279,30 @@ def test_defaults_by_rank_and_dtype():
     ("mlp", (2, 3), "MLP"), ("conv1d", (2, 3, 4), "Conv1D"), ("conv2d", (2, 3, 4), "Conv2D"),
     ("lenet", (2, 3, 4), "LeNet"), ("resnet18", (2, 3, 4, 1), "ResNet18"),
     ("resnet34", (2, 3, 4, 1), "ResNet34"), ("gru", (2, 3, 4), "GRU"), ("lstm", (2, 3, 4), "LSTM"),
-    ("transformer", (2, 3, 4), "Transformer")])
+    ("transformer", (2, 3, 4), "Transformer"), ("conv1d_steps", (2, 3, 4), "Conv1D"),
+    ("transformer_steps", (2, 3, 4), "Transformer")])
 def test_by_name(spec, shape, kind):
   assert type(encoders.by_name(spec, shape, np.float32)).__name__ == kind
+
+
+@pytest.mark.parametrize("kind", ["conv1d", "transformer"])
+def test_an_encoder_without_pooling_keeps_its_steps(kind):
+  x = jnp.asarray(np.random.default_rng(0).normal(size=(3, 6, 2)), jnp.float32)
+  steps, mean = (
+    encoders.Conv1D(4, (3, 4), pool=pool) if kind == "conv1d" else encoders.Transformer(4, 1, 2, pool=pool)
+    for pool in ("none", "mean"))
+  assert steps.step_features == 4 and mean.step_features is None
+  given = x if kind == "conv1d" else {"values": x, "length": jnp.array([6, 2, 6])}
+  present = jnp.ones(3, bool)
+  variables = jax.jit(lambda: mean.init(jax.random.key(0), given, present, train=False))()
+  kept, pooled = (
+    jax.jit(lambda e=e: e.apply(variables, given, present, train=False))() for e in (steps, mean))
+  assert kept.shape == (3, 2 if kind == "conv1d" else 6, 4)
+  valid = np.full((3, kept.shape[1], 1), True)
+  if kind == "transformer":
+    valid[1, 2:] = False
+    assert (np.asarray(kept)[1, 2:] == 0).all()
+  np.testing.assert_allclose((kept * valid).sum(1) / valid.sum(1), pooled, atol=1e-6)
 
 
 def test_by_name_refuses_with_a_sentence():
@@ -299,7 +320,8 @@ def test_by_name_refuses_with_a_sentence():
     (encoders.GRU(), {"values": jnp.ones((2, 3, 1)), "len": 1}, "an array or {'values', 'length'}"),
     (encoders.GRU(pool="max"), jnp.ones((2, 3, 1)), "pool is one of last, mean, all, got 'max'"),
     (encoders.Transformer(6), jnp.ones((2, 3, 1)), r"features \(6\) must be a multiple of heads"),
-    (encoders.Transformer(pool="max"), jnp.ones((2, 3, 1)), "'token' or 'mean', got 'max'"),
+    (encoders.Transformer(pool="max"), jnp.ones((2, 3, 1)), "'mean' or 'none', got 'max'"),
+    (encoders.Conv1D(pool="max"), jnp.ones((2, 3, 1)), "'mean' or 'none', got 'max'"),
     (encoders.LeNet(), jnp.ones((2, 3)), r"\[B, H, W\] or \[B, H, W, C\], got shape \[2, 3\]"),
 ])
 def test_bad_inputs_are_refused_with_a_sentence(module, x, sentence):

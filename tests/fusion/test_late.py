@@ -192,3 +192,44 @@ def test_dropout_without_a_key_is_refused():
   model = _model(("audio",), dropout=0.5)
   with pytest.raises(ValueError, match="dropout in training needs rngs"):
     _forward(model, _init(model), rngs=None)
+
+
+class Steps(nn.Module):
+  """x [B, T, C] as it is."""
+
+  step_features = 2
+
+  @nn.compact
+  def __call__(self, x, mask, *, train: bool):
+    del mask, train
+    return x
+
+
+@pytest.mark.parametrize("spec", ["mult", "bottleneck", "perceiver", "concat", "gated"])
+def test_a_fusion_that_reads_steps_gets_those_of_its_encoders(spec):
+  """The batch is as long as a sequence: a mask of rows must not be taken for one of steps."""
+  small = {"mult": {"width": 4, "heads": 2, "layers": 1, "memory_layers": 1}, "gated": {"width": 3},
+           "bottleneck": {"width": 4, "heads": 2, "layers": 2, "fusion_layer": 0, "tokens": 1},
+           "perceiver": {"width": 4, "heads": 2, "layers": 1, "latents": 2}}  # fmt: skip
+  head = fusion.by_name(spec).clone(**small.get(spec, {}))
+  x = {m: jnp.asarray(np.random.default_rng(i).normal(size=(3, 3 + i, 2)), jnp.float32)
+       for i, m in enumerate("ab")}  # fmt: skip
+  mask = {"a": jnp.array([True, False, True]), "b": jnp.array([True, True, True])}
+  model = fusion.LateFusion({"a": Steps(), "b": Steps()}, 2, head)
+  variables = jax.jit(model.init)(jax.random.key(0), x, mask)
+
+  @jax.jit
+  def run(x):
+    features, _ = model.encode(variables, x, mask, train=False)
+    return features, model.heads(variables, features, mask, train=False)[0]
+
+  features, outputs = run(x)
+  assert features["a"].shape == (3, 6) and features["b"].shape == (3, 8)
+  assert (features["a"][1] == 0).all() and (features["a"][0] != 0).all()
+  reads = getattr(head, "reads_steps", False)
+  seen = {m: h.reshape(3, -1, 2) if reads else h for m, h in features.items()}
+  stored = {"params": variables["params"]["heads"]["fused"]}
+  direct, _ = jax.jit(lambda: head.apply(stored, seen, mask, num_classes=2, train=False))()
+  np.testing.assert_allclose(outputs.logits, direct, atol=1e-6)
+  moved = run({**x, "b": x["b"][:, ::-1]})[1].logits  # the order of the steps tells
+  assert (np.abs(moved - outputs.logits).max(-1) > 1e-5).all()
