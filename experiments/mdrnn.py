@@ -4,7 +4,7 @@ Claim: an MRBM trained by multi-prediction (MP) is better than by PCD where a mo
 Paper: Sohn, Shang, Lee, NIPS 2014; MNIST error % there, from memory: PCD 1.57 / 14.98 / 18.88,
   CD-PercLoss 1.71 / 9.42 / 11.02, MP 1.73 / 6.58 / 7.27 with L+R / L / R.
 Command: python -m experiments.mdrnn --digits         (five seeds, 8 minutes on 2 cores)
-         python -m experiments.mdrnn --mnist          (a tenth of the rows, 3 seeds, 15 minutes on busy cores)
+         python -m experiments.mdrnn --mnist          (a tenth of the rows, 3 seeds, 7 minutes)
          python -m experiments.mdrnn --mnist --full   (the paper's recipe: many hours on 2 cores; not run)
          python -m experiments.mdrnn [--mnist] --smoke
   MNIST is read from $MMFUSE_DATA_DIR, as av_mnist is.

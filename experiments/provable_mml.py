@@ -9,11 +9,11 @@ Paper: Huang et al., "What Makes Multi-Modal Learning Better than Single (Provab
   The cells of its synthetic table were not seen, nor was any code: the column "paper" is the optimum
   of its generator in closed form (`overlapping_risk`). M = 4, D = 100, y without noise.
 Command: python -m experiments.provable_mml           (under a minute on 2 idle cores)
-         python -m experiments.provable_mml --av-mnist    (12 minutes of CPU time; --train-size 55000: all)
+         python -m experiments.provable_mml --av-mnist    (6 minutes; --train-size 55000: all)
          python -m experiments.provable_mml --smoke   (seconds; too few rows for 2 %; also with --av-mnist)
 Expected: all 16 subsets x 5 overlaps within 2 % of the closed form; at w = .8 one modality beats two
   with 150 and 250 examples and loses with 1000. AV-MNIST: both at least the image at all rows, no gain at
-  a hundredth. Found: +15.0 ± 0.8 points over the image at all rows, -2.9 ± 4.1 at 40, +5.3 ± 2.5 at 200.
+  a hundredth. Found: +16.0 ± 0.6 points over the image at all rows, -3.3 ± 3.9 at 40, +6.0 ± 2.5 at 200.
 Differences from the paper: 50,000 rows instead of 10,000. Least squares in D k columns have a
   held-out error of 1 + D k / (n - D k - 1) times the optimum: 3 % at n = 10,000 and three modalities.
 Results: experiments/results/provable_mml.md, experiments/results/provable_mml_av_mnist.md.

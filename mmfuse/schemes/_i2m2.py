@@ -35,9 +35,13 @@ def product_loss(outputs, batch, **extra):
 
 
 def _joint_loss(outputs, batch, **extra):
-  """The fused loss over the rows that have the joint expert."""
+  """The fused loss over the rows that have the joint expert.
+
+  The uni-modal losses are named without a gradient: probes would count in a clipped norm.
+  """
   weight = jnp.where(complete(batch.mask), batch.weight, 0.0)
-  return objectives.fused(outputs, batch._replace(weight=weight), **extra)
+  own = jax.lax.stop_gradient(objectives.unimodal(outputs, batch))
+  return {**objectives.fused(outputs, batch._replace(weight=weight), **extra), **own}
 
 
 def _joint_logits(outputs, mask):

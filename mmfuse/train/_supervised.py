@@ -81,7 +81,8 @@ def supervised(
     name: of the phase, of its optimiser state `opt[name]` and, with "objective", of its memory.
 
   Uni-modal heads that no objective trains are fitted on `stop_gradient(features)`, a running linear
-  probe that leaves the rule's gradients as they are. `scores` come from the additive split of the
+  probe that leaves the rule's gradients as they are (only a `tx` that looks at all of them at once,
+  such as clipping by the global norm, sees the probes' too). `scores` come from the additive split of the
   fused head where it has one (concat, sum: z_m = h_m W_m + b/M), else from the uni-modal heads.
 
   Raises:
