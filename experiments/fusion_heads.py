@@ -13,8 +13,8 @@ Expected: (1) additive heads .50, multiplicative, tensor, low_rank and film abov
   above .95; (2) low_rank, multiplicative, tensor within a point or two of concat, none beyond noise.
 Found: (1) holds for products: additive heads .50 to .53, multiplying ones .94 and more, transformers and mmtm
   .88 to .91, mixture_of_experts and attention .58. Sums are not all equal: most heads lose 1 to 3 points to
-  concat, deep_set and bottleneck 4 to 5, cosine 8. (2) fails for tensor and multiplicative, 6 and 7 points below
-  concat beyond noise, both at the lowest rate tried; early, gated and low_rank are within noise of it.
+  concat, deep_set and bottleneck 4 to 5, cosine 8. (2) fails for multiplicative and tensor, 6 and 7 points
+  below concat beyond noise, both at the lowest rate tried; early, gated and low_rank are within noise of it.
 Differences from MultiBench: linear encoders in (1); in (2) our AV-MNIST with 2,000 training rows, SGD with
   momentum, three rates searched per head on validation rows.
 Results: experiments/results/fusion_heads_<part>.md.
