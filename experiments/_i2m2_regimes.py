@@ -75,7 +75,7 @@ def budget(cfg) -> str:
   return (
     f"{rows:,} training, {held:,} validation and {test:,} test rows; Adam, rate .003, batch 100, "
     f"{cfg.steps} steps, the best epoch by validation. `i2m2` has {cfg.steps} for each of its three experts "
-    f"and {cfg.steps // 3} at rate .001 for all of them, `inter_longer` as many as that in all.\n\n"
+    f"and {cfg.steps // 3} at rate .001 for all of them."
   )
 
 
@@ -108,7 +108,7 @@ def regimes(cfg) -> str:
     paired = [_common.less(found["i2m2"], found[c]) for c in ("intra", "inter", "i2m2_scratch")]
     gaps.append([regime, *(_common.interval(gap) for gap in paired)])
   return (
-    budget(cfg)
+    f"{budget(cfg)}\n\n"
     + _common.table(["regime", *COLUMNS], rows)
     + "\n\n"
     + _common.table(["i2m2 less, paired", "intra", "inter", "i2m2_scratch"], gaps)
@@ -125,4 +125,5 @@ def widths(cfg) -> str:
     gaps = [_common.less(found["i2m2"], found[name]) for name in names[:2]]
     rows.append([width, *map(_common.interval, (*(found[name] for name in names), *gaps))])
   less = [f"i2m2 less {name}, paired" for name in names[:2]]
-  return budget(cfg) + _common.table(["hidden units of the joint expert", *names, *less], rows)
+  header = ["hidden units of the joint expert", *names, *less]
+  return f"{budget(cfg)} `inter_longer` has as many in all.\n\n{_common.table(header, rows)}"
