@@ -17,10 +17,12 @@ import jax, jax.numpy as jnp
 step = jax.jit(lambda x: jnp.sort(jnp.broadcast_to(x, (1 << 16, 256)), 0)[::4096].sum())
 step(jnp.arange(256.0)).block_until_ready()
 step(jnp.arange(256.0)).block_until_ready()
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(3):
+faults = []
+for _ in range(9):
+  before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
   step(jnp.arange(256.0)).block_until_ready()
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+  faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+print(sorted(faults)[4])
 """
 
 
@@ -38,7 +40,7 @@ def test_pages_stay_where_glibc_can_keep_them():
   if not kept:
     pytest.skip("no glibc here")
   _, many = _run(False)
-  if many < 1_000:  # 3 x 64 MiB in pages of 4 KiB are 49,152
+  if many < 1_000:  # 64 MiB in pages of 4 KiB are 16,384
     pytest.skip("pages are huge here")
   assert few < many / 10
 
