@@ -7,7 +7,7 @@ Paper: Madaan, Makino, Chopra, Cho, NeurIPS 2024. One figure of AV-MNIST was see
 Command: python -m experiments.i2m2                  (all parts)
          python -m experiments.i2m2 --part regimes   (two minutes; likewise widths)
          python -m experiments.i2m2 --part av_mnist  (8 minutes; --rows: some of the rows)
-         python -m experiments.i2m2 --part av_mnist_lrtf   (8 minutes: joint experts with a low-rank head)
+         python -m experiments.i2m2 --part av_mnist_lrtf   (6 minutes: joint experts with a low-rank head)
          python -m experiments.i2m2 --part av_mnist --recipe --train-size 55000 --audio-size 112
                                                      (the authors' optimisers and epochs; an accelerator)
          python -m experiments.i2m2 --smoke          (four minutes of CPU time, most of it compilation)
