@@ -69,13 +69,13 @@ def regime_methods(width: int = 64) -> dict:
   }
 
 
-def budget(cfg) -> str:
-  """What every run of these tables gets."""
+def budget(cfg, more: str = "") -> str:
+  """What every run of these tables gets; `more`: what else a table says of it."""
   rows, held, test = ROWS
   return (
     f"{rows:,} training, {held:,} validation and {test:,} test rows; Adam, rate .003, batch 100, "
     f"{cfg.steps} steps, the best epoch by validation. `i2m2` has {cfg.steps} for each of its three experts "
-    f"and {cfg.steps // 3} at rate .001 for all of them."
+    f"and {cfg.steps // 3} at rate .001 for all of them{more}."
   )
 
 
@@ -126,4 +126,5 @@ def widths(cfg) -> str:
     rows.append([width, *map(_common.interval, (*(found[name] for name in names), *gaps))])
   less = [f"i2m2 less {name}, paired" for name in names[:2]]
   header = ["hidden units of the joint expert", *names, *less]
-  return f"{budget(cfg)} `inter_longer` has as many in all.\n\n{_common.table(header, rows)}"
+  said = budget(cfg, ", `inter_longer` as many as that in all")
+  return f"{said}\n\n{_common.table(header, rows)}"
