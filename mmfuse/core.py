@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 PyTree = Any
@@ -17,6 +18,13 @@ Metrics = dict[str, jax.Array]
 
 
 LAST = "last"  # `Phase.select` of a phase that is not validated: it hands its last state on
+
+
+class Sequence(NamedTuple):
+  """A modality whose rows end early: what `inputs[m]` is instead of an array [B, T, ...]."""
+
+  values: Any  # [B, T, ...]; what stands after a row's end is never read
+  length: Any  # int32 [B], steps that count, 1..T (0 where the row is absent)
 
 
 class Unavailable(ValueError):
@@ -32,7 +40,16 @@ class Batch(NamedTuple):
   mask: dict[str, Bool[Array, "B"]]  # {modality: [B]}, True = present
   weight: Float[Array, "B"]  # weight of the example; 0 = padding
   index: Int[Array, "B"]  # type: ignore[assignment]  # row in its split
-  extra: Mapping[str, PyTree] = {}  # {name: [B, ...]}: pseudo-labels, lengths...
+  extra: Mapping[str, PyTree] = {}  # {name: [B, ...]}: pseudo-labels, a second label...
+  # False: the label is unknown; the row counts in no loss or score that reads it. None = all known
+  labelled: Bool[Array, "B"] | None = None
+
+
+def label_weight(batch: Batch) -> jax.Array:
+  """The weight [B] of each row in whatever reads the label: 0 where it is unknown."""
+  if batch.labelled is None:
+    return batch.weight
+  return jnp.where(batch.labelled, batch.weight, 0.0)
 
 
 class Outputs(NamedTuple):

@@ -22,6 +22,8 @@ class Split(NamedTuple):
   mask: dict[str, np.ndarray]  # {modality: bool [N]}, True = present
   index: np.ndarray  # type: ignore[assignment]  # int32 [N], row in the table
   group: np.ndarray | None  # [N] int or str, None without groups
+  weight: np.ndarray | None = None  # float32 [N], weight of the example; None = 1
+  labelled: np.ndarray | None = None  # bool [N], False = the label is unknown (and 0); None = all
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

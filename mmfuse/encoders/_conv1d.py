@@ -8,17 +8,25 @@ import jax.numpy as jnp
 
 from mmfuse.encoders._conv import Conv
 from mmfuse.encoders._norm import Norm
+from mmfuse.encoders._segments import segment_means
+
+
+STEPS = 256  # positions that the stem leaves, at most twice this
+LEAST = 16  # steps below which a convolution does not halve them
 
 
 class Conv1D(nn.Module):
-  """x [B, T, C] -> [B, features]: (convolution, norm, ReLU) per width, then the mean over time.
+  """x [B, T, C] -> [B, features]: (convolution, norm, ReLU) per width, then means over segments.
 
-  pool: "mean" (default), or "none": [B, T', features], the steps that are left, for a fusion that
-  attends to them.
+  pool: "segments" (default): means over `segments` (8) equal parts of the time, side by side, so
+  that the result tells where in the clip something happens; "mean": over all of it; "none":
+  [B, T', features], the steps that are left, for a fusion that attends to them.
 
-  widths default to (32, 64), kernel to 5, norm to "layer" (see `Norm`). Each convolution halves T
-  (stride 2, rounded up, so any T >= 1 works): a quarter of the cost of stride 1 on two layers. A
-  dense layer follows where `features` (default 64) is not the last width. formulation: see `Conv`.
+  widths default to (32, 64), kernel to 5, norm to "layer" (see `Norm`). A convolution halves the
+  time (`stride` 2, rounded up) where at least 16 steps come in; a quarter of the cost of stride 1
+  on two layers. 512 steps or more are first cut into patches of T // 256, each mapped to the first
+  width. A dense layer follows where `features` (default 64) is not the width. formulation: see
+  `Conv`.
   """
 
   features: int = 64
@@ -27,7 +35,8 @@ class Conv1D(nn.Module):
   stride: int = 2
   norm: str = "layer"
   formulation: str = "auto"
-  pool: str = "mean"
+  pool: str = "segments"
+  segments: int = 8
 
   @property
   def step_features(self) -> int | None:
@@ -36,11 +45,22 @@ class Conv1D(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, mask: jax.Array, *, train: bool) -> jax.Array:
+    if self.pool not in ("segments", "mean", "none"):
+      raise ValueError(f"pool is 'segments', 'mean' or 'none', got {self.pool!r}")
+    patch = max(1, x.shape[1] // STEPS)
+    if patch > 1:
+      x = self._block(x, self.widths[0], patch, patch, "stem", mask, train)
     for i, width in enumerate(self.widths):
-      conv = Conv(width, (self.kernel,), (self.stride,), use_bias=self.norm != "batch",
-                  formulation=self.formulation, name=f"conv{i}")
-      x = nn.relu(Norm(self.norm, name=f"norm{i}")(conv(x), mask, train=train))
-    if self.pool not in ("mean", "none"):
-      raise ValueError(f"pool is 'mean' or 'none', got {self.pool!r}")
-    x = jnp.mean(x, 1) if self.pool == "mean" else x
+      stride = self.stride if x.shape[1] >= LEAST else 1
+      x = self._block(x, width, self.kernel, stride, str(i), mask, train)
+    if self.pool == "mean":
+      x = jnp.mean(x, 1)
+    elif self.pool == "segments":
+      x = segment_means(x, self.segments)
+      x = x.reshape(x.shape[0], -1)
     return x if x.shape[-1] == self.features else nn.Dense(self.features, name="project")(x)
+
+  def _block(self, x, width, kernel, stride, name, mask, train):
+    conv = Conv(width, (kernel,), (stride,), use_bias=self.norm != "batch",
+                formulation=self.formulation, name=f"conv{name}")
+    return nn.relu(Norm(self.norm, name=f"norm{name}")(conv(x), mask, train=train))

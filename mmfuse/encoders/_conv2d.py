@@ -9,8 +9,11 @@ import jax.numpy as jnp
 from mmfuse.encoders._conv import Conv, prefer_batch_last
 from mmfuse.encoders._norm import Norm
 from mmfuse.encoders._pool import max_pool
+from mmfuse.encoders._segments import grid_means, segment_means
 
-SIDE = 64  # positions per axis that the stem leaves, at most twice this
+SIDE = 32  # positions per axis that the stem leaves, less than twice this
+GRID = (4, 4)  # cells of the means
+FRAME_SIDE, FRAME_SEGMENTS = 16, 4  # of a frame's encoder, and of the time
 
 
 def as_image(x: jax.Array) -> jax.Array:
@@ -23,11 +26,13 @@ def as_image(x: jax.Array) -> jax.Array:
 class Conv2D(nn.Module):
   """x [B, H, W, C] or [B, H, W] -> [B, features], for sides from 1 to 512 and beyond.
 
-  Per width: convolution, norm, ReLU, 2 x 2 max-pool (an axis of size 1 stays). A side of 128 or
-  more is first cut into patches of side // 64 pixels, each mapped to the first width, so that the
-  cost stays that of at most 127 x 127 positions. Then the mean over positions, and a dense layer
-  where `features` (default 64) is not the last width. widths default to (32, 64), kernel to 3, norm
-  to "layer" (see `Norm`). formulation: see `Conv`.
+  Per width: convolution, norm, ReLU, 2 x 2 max-pool (an axis of size 1 stays). A side of 2 x `side`
+  (default 32) or more is first cut into patches of its length // side pixels, each mapped to the
+  first width, so that the cost stays that of at most 63 x 63 positions. pool: "segments" (default):
+  means over a `grid` of 4 x 4 cells, side by side, so that the result tells where in the image
+  something is; "mean": over all positions. A dense layer follows where `features` (default 64) is
+  not the width. widths default to (32, 64), kernel to 3, norm to "layer" (see `Norm`). formulation:
+  see `Conv`.
   """
 
   features: int = 64
@@ -35,20 +40,24 @@ class Conv2D(nn.Module):
   kernel: int = 3
   norm: str = "layer"
   formulation: str = "auto"
+  pool: str = "segments"
+  grid: Sequence[int] = GRID
+  side: int = SIDE
 
   @nn.compact
   def __call__(self, x: jax.Array, mask: jax.Array, *, train: bool) -> jax.Array:
+    if self.pool not in ("segments", "mean"):
+      raise ValueError(f"pool is 'segments' or 'mean', got {self.pool!r}")
     x = as_image(x)
     last = prefer_batch_last(x, (self.kernel,) * 2, self.formulation)
     x = jnp.swapaxes(x, 0, -1) if last else x
-    patch = tuple(max(1, n // SIDE) for n in x.shape[1:3])
+    patch = tuple(max(1, n // self.side) for n in x.shape[1:3])
     if patch != (1, 1):
       x = self._block(x, self.widths[0], patch, patch, "stem", last, mask, train)
     for i, width in enumerate(self.widths):
       x = self._block(x, width, (self.kernel,) * 2, (1, 1), str(i), last, mask, train)
       x = max_pool(x, (2, 2))
-    x = jnp.mean(x, (1, 2))
-    x = x.T if last else x
+    x = grid_means(x, self.grid if self.pool == "segments" else (1, 1), last)
     return x if x.shape[-1] == self.features else nn.Dense(self.features, name="project")(x)
 
   def _block(self, x, width, kernel, strides, name, last, mask, train):
@@ -58,9 +67,14 @@ class Conv2D(nn.Module):
 
 
 class Frames(nn.Module):
-  """x [B, T, H, W, C] -> [B, features]: `encoder` on every frame, then the mean over T."""
+  """x [B, T, H, W, C] -> [B, features]: `encoder` on every frame, then means over the time.
+
+  segments: equal parts of the time, whose means stand side by side (default 4; 1 = the mean over
+  T); a dense layer back to the encoder's width follows where there are several.
+  """
 
   encoder: nn.Module
+  segments: int = FRAME_SEGMENTS
 
   @property
   def features(self) -> int:
@@ -72,4 +86,5 @@ class Frames(nn.Module):
     rows, frames = x.shape[:2]
     flat = x.reshape(rows * frames, *x.shape[2:])
     h = self.encoder(flat, jnp.repeat(mask, frames), train=train)
-    return jnp.mean(h.reshape(rows, frames, -1), 1)
+    h = segment_means(h.reshape(rows, frames, -1), self.segments).reshape(rows, -1)
+    return h if h.shape[-1] == self.features else nn.Dense(self.features, name="project")(h)

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from mmfuse.encoders._conv1d import Conv1D
-from mmfuse.encoders._conv2d import Conv2D, Frames
+from mmfuse.encoders._conv2d import FRAME_SIDE, Conv2D, Frames
 from mmfuse.encoders._embedding import Embedding
 from mmfuse.encoders._lenet import LeNet, lenet_layers
 from mmfuse.encoders._mlp import MLP
@@ -51,7 +51,7 @@ def default_encoder(shape: tuple[int, ...], dtype, vocabulary: int | None = None
   if jnp.issubdtype(dtype, jnp.integer):
     return _embedding(shape, vocabulary)
   if jnp.issubdtype(dtype, jnp.floating) and len(shape) == 5:
-    return Frames(Conv2D())
+    return Frames(Conv2D(side=FRAME_SIDE))
   if jnp.issubdtype(dtype, jnp.floating) and len(shape) in BY_RANK:
     return by_name(BY_RANK[len(shape)], shape, dtype)
   raise ValueError(f"no encoder for shape {list(shape)} of {jnp.dtype(dtype).name}; floats of rank "

@@ -14,11 +14,14 @@ from mmfuse.tree import FUSED
 
 
 def to_batch(split: Any) -> Batch:
-  """All rows of a split as one `Batch` of host arrays, every weight 1."""
+  """All rows of a split as one `Batch` of host arrays; weights are the split's, 1 by default."""
   rows = len(next(iter(split.mask.values())))
-  weight, index = np.ones(rows, np.float32), np.arange(rows, dtype=np.int32)
+  weight, labelled = getattr(split, "weight", None), getattr(split, "labelled", None)
+  weight = np.ones(rows, np.float32) if weight is None else np.asarray(weight, np.float32)
+  labelled = np.ones(rows, bool) if labelled is None else np.asarray(labelled)
+  index = np.arange(rows, dtype=np.int32)
   return Batch(dict(split.inputs), split.label, dict(split.mask), cast(Any, weight),
-               cast(Any, index), {})
+               cast(Any, index), {}, cast(Any, labelled))
 
 
 def padded_batches(split: Any, batch_size: int) -> Batch:
