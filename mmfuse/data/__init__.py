@@ -17,6 +17,7 @@ from mmfuse.data._scaler import Scaler
 from mmfuse.data._table import Split
 from mmfuse.data._table import Splits
 from mmfuse.data._table import Table
+from mmfuse.data._target import Target
 
 __all__ = [
   "DATASETS",
@@ -26,6 +27,7 @@ __all__ = [
   "Split",
   "Splits",
   "Table",
+  "Target",
   "describe",
   "fake",
   "from_arrays",

@@ -9,6 +9,7 @@ import numpy as np
 from mmfuse.data import _splitting
 from mmfuse.data._error import DataError
 from mmfuse.data._scaler import Scaler
+from mmfuse.data._target import Target
 
 FRACTIONS = (0.6, 0.2, 0.2)  # train, validation, test
 TASKS = ("classification", "multilabel", "regression")
@@ -41,6 +42,7 @@ class Splits:
   scaler: Scaler  # fitted on the present training rows
   fingerprint: str  # of the table: equal for all seeds and folds
   notes: tuple[str, ...] = ()  # sentences to print
+  target: Target | None = None  # of a regression: its labels here are standardised by it
 
   @property
   def modalities(self) -> tuple[str, ...]:
@@ -72,6 +74,8 @@ class Table:
   encoders: dict[str, Any]
   notes: tuple[str, ...]
   fingerprint: str
+  weight: np.ndarray | None = None  # float32 [N], of the examples; None = 1
+  labelled: np.ndarray | None = None  # bool [N], False = the label is unknown; None = all known
 
   @property
   def modalities(self) -> tuple[str, ...]:
@@ -116,8 +120,13 @@ class Table:
         raise DataError(f"the {name} split is empty: {sizes} rows")
     scaler = Scaler.fit(self.inputs, self.mask, rows["train"])
     made = {name: self._take(index, scaler) for name, index in rows.items()}
+    target = None
+    if self.task == "regression":
+      known = rows["train"] if self.labelled is None else rows["train"][self.labelled[rows["train"]]]
+      target = Target.fit(self.label[known])
+      made = {name: s._replace(label=target.apply(s.label)) for name, s in made.items()}
     return Splits(
-      **made, name=self.name, task=self.task, num_outputs=self.num_outputs,
+      **made, target=target, name=self.name, task=self.task, num_outputs=self.num_outputs,
       class_names=self.class_names, encoders=dict(self.encoders), scaler=scaler,
       fingerprint=self.fingerprint, notes=(*self.notes, *self._split_notes(rows)),
     )  # fmt: skip

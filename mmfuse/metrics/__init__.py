@@ -13,6 +13,7 @@ from mmfuse.metrics._running import TASKS
 from mmfuse.metrics._running import Metric
 from mmfuse.metrics._running import classification
 from mmfuse.metrics._running import for_task
+from mmfuse.metrics._running import loss_name
 from mmfuse.metrics._running import majority
 from mmfuse.metrics._running import multilabel
 from mmfuse.metrics._running import primary
@@ -31,6 +32,7 @@ __all__ = [
     "for_task",
     "imbalance",
     "latent_quality",
+    "loss_name",
     "majority",
     "multilabel",
     "primary",

@@ -5,7 +5,7 @@ NaN where no row counted: there is nothing to report, and a table shows `n/a`.
 """
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -36,6 +36,7 @@ class MultilabelSums(NamedTuple):
 
   counts: jax.Array  # [L, 2, 2] weight of rows by (label, prediction)
   exact: jax.Array  # weight of rows with every label right
+  nll: jax.Array  # weighted sum of the mean binary cross-entropy over labels, in nats
 
 
 class RegressionSums(NamedTuple):
@@ -121,11 +122,12 @@ def classification(num_classes: int) -> Metric:
 
 
 def multilabel(num_labels: int) -> Metric:
-  """Accuracy (mean over labels), micro-F1, macro-F1 and subset accuracy.
+  """Accuracy (mean over labels), micro-F1, macro-F1, subset accuracy and likelihood.
 
   A label is predicted where its logit is positive. F1 = 2 TP / (2 TP + FP + FN), over all cells
   (micro) or per label and then averaged (macro; a label that neither occurs nor is predicted counts
-  0). Subset accuracy: the share of rows with every label right.
+  0). Subset accuracy: the share of rows with every label right. nll: the mean over labels and rows
+  of the binary cross-entropy, in nats.
 
   `update` takes logits [B, L], label [B, L] of 0/1 and weight [B].
   Raises ValueError for a num_labels below 1 and for logits of another width.
@@ -133,7 +135,8 @@ def multilabel(num_labels: int) -> Metric:
   _positive("num_labels", num_labels)
 
   def init():
-    return MultilabelSums(jnp.zeros((num_labels, 2, 2), jnp.float32), jnp.zeros((), jnp.float32))
+    zero = jnp.zeros((), jnp.float32)
+    return MultilabelSums(jnp.zeros((num_labels, 2, 2), jnp.float32), zero, zero)
 
   def update(acc, logits, label, weight):
     logits = _columns(logits, num_labels, "one column per label")
@@ -143,7 +146,9 @@ def multilabel(num_labels: int) -> Metric:
     columns = jnp.stack([~said, said], -1).astype(jnp.float32)
     counts = jnp.einsum("bli,blj->lij", rows, columns, precision=jax.lax.Precision.HIGHEST)
     exact = jnp.sum(weight * (truth == said).all(-1))
-    return MultilabelSums(acc.counts + counts, acc.exact + exact)
+    signed = jnp.where(truth, logits, -logits)
+    nll = jnp.sum(weight * jnp.mean(jax.nn.softplus(-signed), -1))
+    return MultilabelSums(acc.counts + counts, acc.exact + exact, acc.nll + nll)
 
   def compute(acc):
     hit, missed, false = acc.counts[:, 1, 1], acc.counts[:, 1, 0], acc.counts[:, 0, 1]
@@ -154,6 +159,7 @@ def multilabel(num_labels: int) -> Metric:
         "micro_f1": known(_ratio(2 * jnp.sum(hit), 2 * jnp.sum(hit) + errors, 0.0)),
         "macro_f1": known(jnp.mean(_ratio(2 * hit, 2 * hit + missed + false, 0.0))),
         "subset_accuracy": _ratio(acc.exact, weight, jnp.nan),
+        "nll": _ratio(acc.nll, weight, jnp.nan),
     }
 
   return Metric(init, update, compute)
@@ -169,17 +175,21 @@ def _merge(a: RegressionSums, b: RegressionSums) -> RegressionSums:
       weight, a.mean + delta * share, moment, a.absolute + b.absolute, a.squared + b.squared)
 
 
-def regression(num_outputs: int = 1) -> Metric:
+def regression(num_outputs: int = 1, unit: Sequence[float] | None = None) -> Metric:
   """R^2, mean absolute error, root mean squared error and Pearson correlation, means over outputs.
 
   r2 = 1 - sum (y - p)^2 / sum (y - mean y)^2; where the label is constant (to float32 resolution)
-  it is 1 for a perfect prediction and 0 otherwise, as in scikit-learn. mae, rmse: in label units.
+  it is 1 for a perfect prediction and 0 otherwise, as in scikit-learn. mae, rmse: times `unit` [R],
+  the standard deviations that labels and predictions were divided by (default 1: in their own).
   pearson: 0 where label or prediction is constant.
 
   `update` takes predictions [B, R] as `logits`, label [B] or [B, R] and weight [B].
   Raises ValueError for a num_outputs below 1 and for predictions of another width.
   """
   _positive("num_outputs", num_outputs)
+  scale = np.ones(num_outputs, np.float32) if unit is None else np.asarray(unit, np.float32)
+  if scale.shape != (num_outputs,):
+    raise ValueError(f"unit has {scale.size} values, expected {num_outputs}")
 
   def init():
     zeros = lambda *shape: jnp.zeros((*shape, num_outputs), jnp.float32)
@@ -211,8 +221,8 @@ def regression(num_outputs: int = 1) -> Metric:
     known = lambda x: jnp.where(acc.weight > 0, jnp.mean(x), jnp.nan)
     return {
         "r2": known(r2),
-        "mae": known(_ratio(acc.absolute, acc.weight, 0.0)),
-        "rmse": known(jnp.sqrt(_ratio(acc.squared, acc.weight, 0.0))),
+        "mae": known(scale * _ratio(acc.absolute, acc.weight, 0.0)),
+        "rmse": known(scale * jnp.sqrt(_ratio(acc.squared, acc.weight, 0.0))),
         "pearson": known(jnp.where(constant.any(0), 0.0, pearson)),
     }
 
@@ -221,6 +231,7 @@ def regression(num_outputs: int = 1) -> Metric:
 
 _BUILDERS = {"classification": classification, "multilabel": multilabel, "regression": regression}
 _PRIMARY = {"classification": "accuracy", "multilabel": "macro_f1", "regression": "r2"}
+_LOSS = {"classification": "nll", "multilabel": "nll", "regression": "rmse"}
 TASKS = tuple(_BUILDERS)
 
 
@@ -232,12 +243,15 @@ def _known(task: str) -> str:
   return task
 
 
-def for_task(task: str, num_outputs: int) -> Metric:
+def for_task(task: str, num_outputs: int, unit: Sequence[float] | None = None) -> Metric:
   """The running metric of a task, one of `TASKS`, for logits with `num_outputs` columns.
 
-  Raises ValueError for an unknown task, naming the closest.
+  unit: of a regression whose labels are standardised, see `regression`. Raises ValueError for an
+  unknown task, naming the closest.
   """
-  return _BUILDERS[_known(task)](num_outputs)
+  if _known(task) == "regression":
+    return regression(num_outputs, unit)
+  return _BUILDERS[task](num_outputs)
 
 
 def primary(task: str) -> str:
@@ -246,6 +260,11 @@ def primary(task: str) -> str:
   Larger is better for all three. Raises ValueError for an unknown task, naming the closest.
   """
   return _PRIMARY[_known(task)]
+
+
+def loss_name(task: str) -> str:
+  """The score, smaller is better, that settles ties of the primary one: nll or rmse."""
+  return _LOSS[_known(task)]
 
 
 def majority(label_train, task: str, num_outputs: int) -> np.ndarray:

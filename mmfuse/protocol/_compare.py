@@ -64,9 +64,24 @@ def smoke_of(cfg: Compare) -> Compare:
     epochs=1,
     seeds=min(cfg.seeds, 2),
     tune=1,
-    batch_size=min(cfg.batch_size, 16),
+    rates=(),
+    batch_size=min(cfg.batch_size or 16, 16),
     folds=None if cfg.folds is None else 3,
   )
+
+
+def budgeted(cfg: Compare, rows: int) -> tuple[Compare, list[str]]:
+  """The configuration with batch and epochs filled in for `rows` training rows, and notes on them."""
+  found = train.budget(rows, cfg.batch_size, cfg.epochs)
+  many = lambda n, noun: f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+  said = (f"{many(found.epochs, 'epoch')} of {many(found.epoch_steps, 'step')} "
+          f"({found.batch_size} rows each): {many(found.steps, 'step')} a run")  # fmt: skip
+  notes = [said] if None in (cfg.batch_size, cfg.epochs) else []
+  if found.epoch_steps < train.FEW_STEPS:
+    notes = [f"{said}; an epoch of {rows} training rows has fewer than {train.FEW_STEPS} steps"]
+  elif found.steps < train.LEAST_STEPS:
+    notes = [f"{said}, fewer than the {train.LEAST_STEPS} of the default"]
+  return dataclasses.replace(cfg, batch_size=found.batch_size, epochs=found.epochs), notes
 
 
 def run(cfg: Compare, command: str = "") -> report.Summary:
@@ -86,6 +101,7 @@ def run(cfg: Compare, command: str = "") -> report.Summary:
   table = load_table(cfg)
   folds = [None] if cfg.folds is None else list(range(cfg.folds))
   splits = {fold: table.splits(fold=fold, folds=cfg.folds) for fold in folds}
+  cfg, spoken = budgeted(cfg, min(len(s.train.index) for s in splits.values()))
   rows, unavailable = make_rows(cfg, table.modalities, table.task)
   if cfg.select is not None:
     _check_select(cfg.select, table)
@@ -95,7 +111,8 @@ def run(cfg: Compare, command: str = "") -> report.Summary:
   store = Store.open(cfg.out or f"results/{table.name}", cfg.resume)
   train.enable_compilation_cache()
   info = store.start(_info(cfg, table, command), cfg.resume)
-  for note in splits[folds[0]].notes:
+  info["notes"] = [*splits[folds[0]].notes, *spoken]
+  for note in info["notes"]:
     print(f"note: {note}")
   for name, why in unavailable.items():
     print(f"{name}: n/a: {why}")
@@ -179,7 +196,7 @@ def _estimate(cfg: Compare, rows: list[Row], search: Search, left: Mapping[str, 
     return f"{size}: no estimate of the time, {row.name} fails ({type(error).__name__})"
   spent = time.perf_counter() - began
   step = result.logs[0].history[-1]["seconds_per_step"]
-  steps = max(1, len(search.splits.train.index) // cfg.batch_size)
+  steps = train.budget(len(search.splits.train.index), cfg.batch_size, cfg.epochs).epoch_steps
   cost = sum(COST.get(r.entry.kind, 1.0) * left[r.name] for r in waiting) * cfg.epochs
   programs = len(waiting) * (1 if cfg.folds is None else cfg.folds)
   compiling = max(0.0, spent - 2 * step * steps)
@@ -300,7 +317,7 @@ def _report(
       "varies": _varies(cfg),
       "one_rate": cfg.tune == 1,
       "interrupted": bool(interrupted),
-      "notes": [*split.notes, *_readers(done), *([interrupted] if interrupted else [])],
+      "notes": [*info["notes"], *_readers(done), *([interrupted] if interrupted else [])],
     },
   )
   curves = _finish.histories(first, [(r, first.chosen(c[first.fold])) for r, c in done.items()])

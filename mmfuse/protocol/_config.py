@@ -42,13 +42,16 @@ class Compare:
   folds: int | None = None
   """Cross-validation over so many folds (by group where there are groups), not one split."""
   tune: int = 3
-  """Trials per method: 3 learning rates; 9 adds 3 values of an own hyper-parameter; 1 = none."""
+  """Trials per method: 3 learning rates; 9 adds 3 values of an own hyper-parameter; 1 = none.
+  While the best rate is the outermost one, the next one outwards (x 3 or / 3), at most twice."""
   trial_seeds: int = 2
   """Seeds of each trial; the chosen trial's runs are the first final ones."""
-  epochs: int = 30
-  """Passes over the training rows in every run."""
-  batch_size: int = 64
-  """Rows a step."""
+  epochs: int | None = None
+  """Passes over the training rows in every run; default by their number, 450 steps or more."""
+  batch_size: int | None = None
+  """Rows a step; default by the number of training rows, 8 to 64."""
+  rates: tuple[float, ...] = ()
+  """The learning rates to try, as they are: `--rates .001 .01 .1`; default .01, .03, .1 for SGD."""
   learning_rate: float | None = None
   """With `--tune 1`: the one rate of all rows. Else the middle of the grid (.03 for SGD)."""
   optimizer: Literal["sgd", "adam"] = "sgd"
@@ -81,9 +84,11 @@ class Compare:
   """A few rows, one epoch, two seeds: does everything run?"""
 
   @property
-  def rates(self) -> tuple[float, ...]:
-    """The learning rates of the search."""
+  def first_rates(self) -> tuple[float, ...]:
+    """The learning rates that the search begins with."""
     scale = 1.0 if self.optimizer == "sgd" else 1.0 / 30.0
+    if self.rates:
+      return tuple(sorted(set(self.rates)))
     if self.tune == 1:
       return (self.learning_rate if self.learning_rate is not None else 0.03 * scale,)
     return tuple(r * scale for r in (0.01, 0.03, 0.1))
@@ -102,6 +107,11 @@ class Compare:
     rate = self.learning_rate
     if rate is not None and not (math.isfinite(rate) and rate > 0):
       raise UsageError(f"--learning-rate must be a positive number, got {rate}")
+    for rate in self.rates:
+      if not (math.isfinite(rate) and rate > 0):
+        raise UsageError(f"--rates must be positive numbers, got {rate}")
+    if self.rates and (self.learning_rate is not None or self.tune != 3):
+      raise UsageError("--rates says which rates are tried: it goes with neither --tune nor --learning-rate")
     if self.tune not in (1, 3, 9):
       raise UsageError(f"--tune takes 1, 3 or 9 trials, got {self.tune}")
     if rate is not None and self.tune != 1:

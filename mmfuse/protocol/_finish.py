@@ -38,7 +38,7 @@ def records_of(
   trial = search.chosen(choice)
   method = search.method(row, trial)
   template = search.template(method)
-  metric = metrics.for_task(search.splits.task, search.splits.num_outputs)
+  metric = train.metric_of(search.splits)
   modalities = search.splits.modalities
   out = []
   for seed in search.seeds:
@@ -121,7 +121,7 @@ def evaluations(search: Search, row: Row) -> int:
 def majority_score(splits: Any) -> float:
   """The constant predictor's score on the test rows, from the labels of the training rows."""
   logits = metrics.majority(splits.train.label, splits.task, splits.num_outputs)
-  metric = metrics.for_task(splits.task, splits.num_outputs)
+  metric = train.metric_of(splits)
   rows = len(splits.test.index)
   totals = metric.update(
     metric.init(), np.tile(logits, (rows, 1)), splits.test.label, np.ones(rows, np.float32)
@@ -188,6 +188,7 @@ def save_schema(folder: pathlib.Path, splits: Any, fold: int | None) -> None:
       "task": splits.task,
       "num_outputs": splits.num_outputs,
       "class_names": list(splits.class_names),
+      "target": None if splits.target is None else splits.target.to_json(),
       "inputs": {
         m: {"shape": list(x.shape[1:]), "largest": int(x.max()) if x.dtype.kind == "i" else None}
         for m, x in sorted(splits.train.inputs.items())

@@ -23,7 +23,8 @@ from mmfuse.protocol._config import (
   split_words,
 )
 
-NINE_RATES = (0.003, 0.005, 0.01, 0.017, 0.03, 0.05, 0.1, 0.17, 0.3)  # rows without a `grid`
+OUTWARDS = 3.0  # factor from an outermost rate to the next one
+MOST_OUTWARDS = 2  # how often a search is extended
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,16 +57,24 @@ class Row:
     return self.entry.build(model, trial.rate, **options)
 
   def trials(self, cfg: Compare) -> list[Trial]:
-    """The points of the search, an equal number for every row."""
-    rates = self.entry.rates if self.entry.rates is not None and cfg.tune != 1 else cfg.rates
+    """The points that the search begins with, an equal number for every row."""
+    own = self.entry.rates is not None and cfg.tune != 1 and not cfg.rates
+    rates = self.entry.rates if own else cfg.first_rates
     if cfg.tune != 9:
       return [Trial(r) for r in rates]
     free = {k: v for k, v in self.entry.grid.items() if k not in self.fixed}
-    if not free:
-      unit = rates[1] / 0.03  # an own grid, or Adam's, is widened alike
-      return [Trial(r * unit) for r in NINE_RATES]
+    if not free:  # as many trials, within the same range
+      return [Trial(float(f"{r:.6g}")) for r in np.geomspace(rates[0], rates[-1], 9)]
     ((name, values),) = free.items()
     return [Trial(r, ((name, v),)) for v, r in itertools.product(values, rates)]
+
+  def outwards(self, cfg: Compare, trials: list[Trial], chosen: Trial) -> Trial | None:
+    """The next point beyond an outermost rate; None where the user named the rates."""
+    rates = sorted({t.rate for t in trials if t.hyper == chosen.hyper})
+    if cfg.rates or cfg.tune == 1 or len(rates) < 2 or chosen.rate not in (rates[0], rates[-1]):
+      return None
+    factor = OUTWARDS if chosen.rate == rates[-1] else 1.0 / OUTWARDS
+    return Trial(float(f"{chosen.rate * factor:.6g}"), chosen.hyper)
 
   def config(self, cfg: Compare) -> dict:
     """What decides this row's numbers, whatever other rows there are."""

@@ -2,9 +2,9 @@
 
 import dataclasses
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -12,10 +12,8 @@ import numpy as np
 from mmfuse import train
 from mmfuse.core import Method
 from mmfuse.protocol._config import Compare, cores, digest
-from mmfuse.protocol._rows import Row, Trial, make_model
+from mmfuse.protocol._rows import MOST_OUTWARDS, Row, Trial, make_model
 from mmfuse.protocol._store import Store, read_json, write_json
-
-TIE = 0.002  # validation means closer than this tie; the smaller learning rate wins
 
 
 class Diverged(RuntimeError):
@@ -38,6 +36,7 @@ class Search:
       raise ValueError("a search must not hold test rows; pass splits.without_test()")
     self.model = make_model(self.splits, self.cfg.fusion)
     self._methods: dict[Any, Method] = {}
+    self._first: dict[Any, float] = {}  # the rate that a method was built with
     self._traced: dict[Any, bool] = {}
     self._compiled: set[int] = set()
     self._stop = threading.Event()
@@ -51,9 +50,11 @@ class Search:
     key: Any = (row.name, trial.hyper)
     if key not in self._methods:
       self._methods[key] = row.build(self.cfg, self.model, trial)
+      self._first[key] = trial.rate
     method = self._methods[key]
-    if key not in self._traced:
-      self._traced[key] = train.has_learning_rate(self.template(method).opt)
+    if key not in self._traced:  # what the first trial's state shows is what any other's would
+      state = method.init(jax.random.key(0), self._example())
+      self._traced[key] = train.has_learning_rate(state.opt, self._first[key])
     if self._traced[key]:
       return method
     key = (row.name, trial)
@@ -63,9 +64,10 @@ class Search:
 
   def template(self, method: Method) -> Any:
     """The shapes of a method's state."""
-    batch = train.to_batch(self.splits.train)
-    example = jax.tree.map(lambda x: x[:2], batch)
-    return jax.eval_shape(method.init, jax.random.key(0), example)
+    return jax.eval_shape(method.init, jax.random.key(0), self._example())
+
+  def _example(self) -> Any:
+    return jax.tree.map(lambda x: x[:2], train.to_batch(self.splits.train))
 
   def traced_rate(self, row: Row, trial: Trial) -> bool:
     """Whether the learning rate lives in the optimiser's state."""
@@ -171,52 +173,89 @@ class Search:
     return path
 
   def choose(self, row: Row) -> dict:
-    """The row's search and final runs -> its choice, written before any test row is read."""
+    """The row's search and final runs -> its choice, written before any test row is read.
+
+    Three rates; while the best is an outermost one, the next one outwards, at most twice. Ties of
+    the mean validation score go to the smaller mean validation loss, then to the smaller rate.
+    """
     trials = row.trials(self.cfg)
     seeds = self.seeds[: self.cfg.trial_seeds]
-    wanted = [(s, t) for t in trials for s in seeds]
-    logs = dict(zip([(t, s) for s, t in wanted], self.runs(row, wanted)))
-    means = [float(np.mean([_score(logs[t, s]) for s in seeds])) for t in trials]
-    best = max(means)
-    if best == -np.inf:
-      raise Diverged("every trial diverged (non-finite loss or gradient)")
-    tied = [t for t, v in zip(trials, means) if v >= best - TIE]
-    chosen = min(tied, key=lambda t: (t.rate, trials.index(t)))
+    found = self._try(row, trials, seeds)
+    chosen = best_trial(found)
+    for _ in range(MOST_OUTWARDS):
+      further = row.outwards(self.cfg, list(found), chosen) if on_edge(chosen, found) else None
+      if further is None:
+        break
+      found |= self._try(row, [further], seeds)
+      chosen = best_trial(found)
     self.runs(row, [(s, chosen) for s in self.seeds[self.cfg.trial_seeds :]])
-    rates = sorted({t.rate for t in trials})
-    finite = [v for v in means if v > -np.inf]
+    finite = [t.score for t in found.values() if t.score > -np.inf]
     choice = {
       "learning_rate": chosen.rate,
       "hyper": dict(chosen.hyper),
-      "rates": rates,
-      "edge": _on_edge(chosen, trials),
+      "rates": sorted({t.rate for t in found}),
+      "edge": on_edge(chosen, found),
       "spread": max(finite) - min(finite),
       "trials": [
         {
           "learning_rate": t.rate,
           "hyper": dict(t.hyper),
           "seed": s,
-          "validation": _finite(_score(logs[t, s])),
-          "diverged_at": logs[t, s].diverged_at,
+          "validation": _finite(_score(log)),
+          "validation_loss": log.best_loss,
+          "diverged_at": log.diverged_at,
         }
-        for t in trials
-        for s in seeds
+        for t, tried in found.items()
+        for s, log in zip(seeds, tried.logs)
       ],
       "config": digest(row.config(self.cfg)),
     }
     write_json(self.store.choice_path(row.slug, self.fold), choice)
     return choice
 
+  def _try(self, row: Row, trials: list[Trial], seeds: list[int]) -> dict[Trial, "Tried"]:
+    """{trial: how it went}, in the order given."""
+    logs = iter(self.runs(row, [(s, t) for t in trials for s in seeds]))
+    return {t: Tried.of([next(logs) for _ in seeds]) for t in trials}
+
   def chosen(self, choice: dict) -> Trial:
     """The trial a choice names."""
     return Trial(choice["learning_rate"], tuple(sorted(choice["hyper"].items())))
 
 
-def _on_edge(chosen: Trial, trials: list[Trial]) -> bool:
-  """Whether a chosen value, rate or hyper-parameter, is the first or last of those tried."""
+class Tried(NamedTuple):
+  """How a trial went over its seeds."""
+
+  score: float  # mean best validation score, -inf where a seed has none
+  loss: float  # mean validation loss at those epochs
+  logs: list[train.RunLog]
+
+  @classmethod
+  def of(cls, logs: list[train.RunLog]) -> "Tried":
+    losses = [np.inf if log.best_loss is None else log.best_loss for log in logs]
+    return cls(float(np.mean([_score(log) for log in logs])), float(np.mean(losses)), logs)
+
+
+def best_trial(found: Mapping[Trial, Tried]) -> Trial:
+  """The largest score, then the smallest loss, then the smallest rate, then the first."""
+  if all(t.score == -np.inf for t in found.values()):
+    raise Diverged("every trial diverged (non-finite loss or gradient)")
+  order = list(found)
+  return min(order, key=lambda t: (-found[t].score, found[t].loss, t.rate, order.index(t)))
+
+
+def on_edge(chosen: Trial, found: Mapping[Trial, Tried]) -> bool:
+  """Whether a chosen value, rate or hyper-parameter, is the first or last of those tried.
+
+  Not where a trial whose value lies inside has the same score.
+  """
   point = lambda t: {"": t.rate, **dict(t.hyper)}
-  axes = {name: sorted({point(t)[name] for t in trials}) for name in point(chosen)}
-  return any(len(v) > 1 and point(chosen)[k] in (v[0], v[-1]) for k, v in axes.items())
+  axes = {name: sorted({point(t)[name] for t in found}) for name in point(chosen)}
+  tied = [t for t, v in found.items() if v.score == found[chosen].score]
+  return any(
+    len(values) > 1 and all(point(t)[name] in (values[0], values[-1]) for t in tied)
+    for name, values in axes.items()
+  )
 
 
 def _score(log: train.RunLog) -> float:

@@ -1,5 +1,9 @@
 """Training: the supervised builder, the one loop, evaluation, checkpoints."""
 
+from mmfuse.train._budget import FEW_STEPS
+from mmfuse.train._budget import LEAST_STEPS
+from mmfuse.train._budget import Budget
+from mmfuse.train._budget import budget
 from mmfuse.train._cache import cache_dir
 from mmfuse.train._cache import enable_compilation_cache
 from mmfuse.train._cache import release_programs
@@ -12,6 +16,7 @@ from mmfuse.train._cost import cost_of
 from mmfuse.train._cost import step_cost
 from mmfuse.train._evaluate import evaluate
 from mmfuse.train._evaluate import evaluate_subsets
+from mmfuse.train._evaluate import metric_of
 from mmfuse.train._evaluate import modality_values
 from mmfuse.train._evaluate import predict_split
 from mmfuse.train._evaluate import to_batch
@@ -35,12 +40,16 @@ from mmfuse.train._writers import tensorboard_writer
 from mmfuse.train._writers import wandb_writer
 
 __all__ = [
+    "FEW_STEPS",
+    "LEAST_STEPS",
     "SCHEDULES",
+    "Budget",
     "Checkpointer",
     "Cost",
     "Result",
     "RunLog",
     "adam",
+    "budget",
     "cache_dir",
     "clip_global_norm",
     "cost_of",
@@ -54,6 +63,7 @@ __all__ = [
     "keep_freed_memory",
     "linear_probe",
     "load_weights",
+    "metric_of",
     "modality_values",
     "predict_split",
     "release_programs",

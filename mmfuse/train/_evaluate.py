@@ -41,9 +41,17 @@ def padded_batches(split: Any, batch_size: int) -> Batch:
 
 
 @functools.lru_cache(maxsize=64)
-def metric_for(task: str, num_outputs: int) -> metrics.Metric:
+def metric_for(
+    task: str, num_outputs: int, unit: tuple[float, ...] | None = None) -> metrics.Metric:
   """The same Metric object for the same task, so that compiled evaluations are found again."""
-  return metrics.for_task(task, num_outputs)
+  return metrics.for_task(task, num_outputs, unit)
+
+
+def metric_of(data: Any) -> metrics.Metric:
+  """The metric of a data set: errors of a regression are in the unit of its labels."""
+  target = getattr(data, "target", None)
+  unit = None if target is None else tuple(float(s) for s in target.std)
+  return metric_for(data.task, data.num_outputs, unit)
 
 
 def _heads(outputs: Outputs) -> dict[str, jax.Array]:

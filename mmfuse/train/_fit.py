@@ -15,6 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from mmfuse import metrics as metrics_lib
 from mmfuse.core import LAST, Batch, Clock, Method, Phase, State
 from mmfuse.train import _evaluate
+from mmfuse.train import _budget as budget_lib
 from mmfuse.train._cache import enable_compilation_cache, release_programs
 from mmfuse.train._checkpoint import Checkpointer
 from mmfuse.train._dependence import contains_primitive
@@ -46,8 +47,12 @@ class Plan(NamedTuple):
 
 
 def _take(arrays: Batch, rows, keep) -> Batch:
-  batch = jax.tree.map(lambda x: x[rows], arrays)
-  return batch._replace(mask={m: v & keep[m] for m, v in batch.mask.items()})
+  """The rows of a batch; -1 is padding: weight 0, nothing present."""
+  real = rows >= 0
+  batch = jax.tree.map(lambda x: x[jnp.maximum(rows, 0)], arrays)
+  return batch._replace(
+      weight=jnp.where(real, batch.weight, 0.0),
+      mask={m: v & keep[m] & real for m, v in batch.mask.items()})
 
 
 def _step(step, mesh, stacked, state, arrays, rows, keep, key, clock):
@@ -101,11 +106,20 @@ def _pick(better, new, old):
   return jax.tree.map(one, new, old)
 
 
-def _order(seed: int, phase: int, epoch: int, rows: np.ndarray, batch_size: int) -> np.ndarray:
-  """The epoch's batches [N, B]: a function of (seed, phase, epoch), the same for every method."""
-  shuffled = np.random.default_rng([seed, phase, epoch]).permutation(rows)
-  count = max(1, len(shuffled) // batch_size)
-  return shuffled[: count * batch_size].reshape(count, -1).astype(np.int32)
+def _order(seed: int, phase: int, epoch: int, rows: int, batch_size: int) -> np.ndarray:
+  """The epoch's batches [N, B]: a function of (seed, phase, epoch), the same for every method.
+
+  Every row once, N = ceil(rows / B). Rows are spread evenly over the batches and each ends in
+  padding (-1): one last batch of a row or two would take a whole step at the full rate.
+  """
+  shuffled = np.random.default_rng([seed, phase, epoch]).permutation(rows).astype(np.int32)
+  parts = np.array_split(shuffled, -(-rows // batch_size))
+  return np.stack([np.pad(p, (0, batch_size - len(p)), constant_values=-1) for p in parts])
+
+
+def _seen_rows(rows: np.ndarray, runs: int) -> int:
+  """How many rows each of the runs saw in the batches [N, (S,) B], padding not counted."""
+  return int((np.asarray(rows) >= 0).sum()) // (runs if rows.ndim == 3 else 1)
 
 
 def _rule_state(opt: Any) -> dict[str, Any]:
@@ -123,9 +137,9 @@ def fit(
     method: Method,
     data: Any,
     *,
-    epochs: int | Mapping[str, int] = 40,
+    epochs: int | Mapping[str, int] | None = None,
     steps: int | None = None,
-    batch_size: int | Mapping[str, int] = 64,
+    batch_size: int | Mapping[str, int] | None = None,
     seeds: int | Sequence[int] = 1,
     learning_rate: float | Sequence[float] | None = None,
     select: str | None = None,
@@ -143,15 +157,18 @@ def fit(
   Args:
     method: any `core.Method`.
     data: `data.Splits`; only `train` and `validation` are read, never `test`.
-    epochs: per phase, or one number shared out by `Phase.share`.
+    epochs: per phase, or one number shared out by `Phase.share`; None = by the number of training
+      rows (`train.budget`).
     steps: instead of epochs: at least so many optimisation steps.
-    batch_size: rows a step, or {phase: rows}; an epoch drops the remainder of its shuffle.
+    batch_size: rows a step, or {phase: rows}; None as for `epochs`. Every epoch sees every row:
+      its batches are of equal size to one row, filled up with rows of weight 0.
     seeds: a count (0..n-1) or the seeds themselves. A seed fixes initialisation and batch order,
       the same for every method.
     learning_rate: overrides the rate kept in the optimiser's state; one, or one per seed. Compiles
       nothing.
     select: validation metric; None = `metrics.primary(data.task)`; "last" = none, the last epoch's
-      parameters are kept. A phase's own `select` goes before it.
+      parameters are kept. A phase's own `select` goes before it. Epochs that tie are told apart by
+      the validation loss, then the earlier one is kept.
     patience: stop a run after so many epochs without improvement.
     mesh: a mesh with a `data` axis; the batch is split over it, everything else replicated.
     checkpoint_dir: where to keep checkpoints; a run found there is continued.
@@ -207,12 +224,15 @@ def make_plan(method: Method, data: Any, *, epochs: Any, batch_size: Any, steps:
   rows = len(next(iter(data.train.mask.values())))
   if rows == 0:
     raise ValueError("the training split is empty")
+  usual = budget_lib.budget(rows, batch_size if isinstance(batch_size, int) else None)
+  batch_size = usual.batch_size if batch_size is None else batch_size
+  epochs = usual.epochs if epochs is None else epochs
   sizes = {p.name: min(_per_phase(batch_size, p, "batch_size"), rows) for p in method.phases}
   devices = 1 if mesh is None else mesh.shape["data"]
   for name, size in sizes.items():
     if size % devices:
       raise ValueError(f"batch_size {size} of phase {name!r} does not split over {devices} devices")
-  return Plan(method, data, _evaluate.metric_for(data.task, data.num_outputs),
+  return Plan(method, data, _evaluate.metric_of(data),
               select or metrics_lib.primary(data.task),
               _budget(method, epochs, steps, rows, sizes), sizes, patience, mesh, loop, stacked,
               diagnose, on_epoch)
@@ -234,7 +254,7 @@ def _budget(
     if steps < 1:
       raise ValueError(f"steps must be at least 1, got {steps}")
     size = sizes[method.phases[-1].name]
-    epochs = -(-steps // max(1, rows // size))
+    epochs = -(-steps // budget_lib.steps_per_epoch(rows, size))
   if isinstance(epochs, Mapping):
     return {p.name: _per_phase(epochs, p, "epochs") for p in method.phases}
   total = _per_phase(epochs, method.phases[-1], "epochs")
@@ -253,6 +273,21 @@ def _structure(state: State) -> int:
   leaves = jax.tree_util.tree_flatten_with_path(state)[0]
   text = ";".join(f"{jax.tree_util.keystr(p)} {x.shape} {x.dtype}" for p, x in leaves)
   return zlib.crc32(text.encode())
+
+
+class PhaseKeys(NamedTuple):
+  """A key for each kind of draw of a phase, [] or [S]."""
+
+  steps: Any  # folded with the step by the step
+  begin: Any
+  rows: Any  # folded with the epoch, as the two below
+  end: Any
+  diagnosis: Any
+
+  def at(self, key, epoch: int):
+    """`key` of one epoch."""
+    fold = lambda k: jax.random.fold_in(k, epoch)
+    return jax.vmap(fold)(key) if key.ndim else fold(key)
 
 
 class Group:
@@ -284,8 +319,15 @@ class Group:
     return self._place(state)
 
   def keys(self, number: int):
+    """The key of initialisation (0) or of a phase (from 1), [S] where runs are stacked."""
     fold = lambda key: jax.random.fold_in(key, number)
     return jax.vmap(fold)(self.key) if self.plan.stacked else fold(self.key)
+
+  def phase_keys(self, number: int) -> "PhaseKeys":
+    """The streams of phase `number`: no two draws of a phase share one."""
+    split = lambda key: tuple(jax.random.split(key, 5))
+    key = self.keys(number + 1)
+    return PhaseKeys(*(jax.vmap(split)(key) if self.plan.stacked else split(key)))
 
   def initial(self) -> State:
     plan = self.plan
@@ -344,7 +386,7 @@ class Group:
   def _phase(self, number, phase: Phase, state, best, start: int, keeper):
     plan = self.plan
     splits = {"train": plan.data.train, "validation": plan.data.validation}
-    key = self.keys(number + 1)
+    keys = self.phase_keys(number)
     predict = phase.predict or plan.method.predict
     select = phase.select or plan.select
     total = plan.epochs[phase.name]
@@ -352,26 +394,27 @@ class Group:
       for log in self.logs:
         log.enter(phase.name)
       if phase.begin is not None and not all(log.stopped for log in self.logs):
-        state = self._own(phase.begin(state, splits, jax.random.fold_in(key, 0)))
+        state = self._own(phase.begin(state, splits, keys.begin))
       best = jax.tree.map(jnp.copy, (state.params, state.stats))
     for epoch in range(start, total):
       if all(log.stopped for log in self.logs):
         break
       live = [log for log in self.logs if not log.stopped]
-      rows, keep = self.rows(number, phase, state, key, epoch)
+      rows, keep = self.rows(number, phase, state, keys.at(keys.rows, epoch), epoch)
       count = rows.shape[0]
       clock = Clock(*(jnp.int32(v) for v in (epoch * count, epoch, 0, count, total)))
       began = time.perf_counter()
-      state, metrics = self.epoch(phase, state, rows, keep, key, clock)
+      state, metrics = self.epoch(phase, state, rows, keep, keys.steps, clock)
       finite = np.asarray(jax.device_get(metrics["finite"]))  # waits for the epoch
       spent = (time.perf_counter() - began) / rows.shape[0]
       hooked = 0.0
       if phase.epoch_end is not None:
         began = time.perf_counter()
-        state = self._own(phase.epoch_end(state, splits, jax.random.fold_in(key, epoch + 1)))
+        state = self._own(phase.epoch_end(state, splits, keys.at(keys.end, epoch)))
         hooked = (time.perf_counter() - began) / rows.shape[0]
       validate = None if select == LAST else predict
-      entries = self._entries(number, phase, validate, state, metrics, rows, keep, key, clock)
+      entries = self._entries(
+          phase, validate, state, metrics, rows, keep, keys.at(keys.diagnosis, epoch), clock)
       better = self._log(phase, epoch, select, entries, finite, (spent, hooked), rows)
       which = jnp.asarray(better if plan.stacked else better[0])
       best = _pick(which, (state.params, state.stats), best)
@@ -387,17 +430,17 @@ class Group:
     """-> rows [N, B] (or [N, S, B]) and kept modalities of the same shape."""
     size = self.plan.batch_size[phase.name]
     names = sorted(self.plan.data.train.mask)
-    everything = np.arange(self.arrays.weight.shape[0])
     if phase.rows is None:
-      orders = [_order(s, number, epoch, everything, size) for s in self.seeds]
+      count = self.arrays.weight.shape[0]
+      orders = [_order(s, number, epoch, count, size) for s in self.seeds]
       keeps = [{m: np.ones(o.shape, bool) for m in names} for o in orders]
     else:
-      index, keep = phase.rows(state, jax.random.fold_in(key, 10_000 + epoch))
+      index, keep = phase.rows(state, key)
       index = np.asarray(index)
       if len(index) == 0:
         raise ValueError(f"phase {phase.name!r} chose no rows for epoch {epoch}")
-      order = _order(self.seeds[0], number, epoch, np.arange(len(index)), min(size, len(index)))
-      orders = [index[order].astype(np.int32)]
+      order = _order(self.seeds[0], number, epoch, len(index), min(size, len(index)))
+      orders = [np.where(order < 0, -1, index[order]).astype(np.int32)]
       keeps = [{m: np.ones(order.shape, bool) if keep is None else np.asarray(keep[m])[order]
                 for m in names}]
     if not self.plan.stacked:
@@ -421,7 +464,7 @@ class Group:
       collected.append(metrics)
     return state, jax.tree.map(lambda *x: jnp.stack(x), *collected)
 
-  def _entries(self, number, phase, predict, state, metrics, rows, keep, key, clock):
+  def _entries(self, phase, predict, state, metrics, rows, keep, key, clock):
     """Everything logged of this epoch, on the host: leaves [] or [S]. `predict` None: not validated."""
     plan = self.plan
     seen = _evaluate.seen(state)
@@ -440,7 +483,7 @@ class Group:
 
   def _log(self, phase, epoch, select, entries, finite, spent, rows) -> np.ndarray:
     """Appends to each run's log -> which runs got better, bool [S]."""
-    better = np.zeros(len(self.logs), bool)
+    plan, better = self.plan, np.zeros(len(self.logs), bool)
     for i, log in enumerate(self.logs):
       if log.stopped:  # while other seeds of the same program go on
         continue
@@ -449,7 +492,7 @@ class Group:
       if not ok.all():
         log.diverge(epoch, int(np.argmin(ok)) + epoch * rows.shape[0])
       scores = mine.pop("validation", None)
-      score = None
+      score = loss = None
       if scores is not None:
         if FUSED not in scores:
           raise ValueError("nothing to select by: the prediction has no fused logits; give the "
@@ -458,8 +501,9 @@ class Group:
           known = ", ".join(sorted(scores[FUSED]))
           raise ValueError(f"cannot select by {select!r}; this task has: {known}")
         score = float(scores[FUSED][select]) * (-1 if select in LOWER_IS_BETTER else 1)
-      better[i] = log.append(phase.name, epoch, mine, scores, score, spent,
-                             rows.shape[0] * rows.shape[-1], self.plan.patience)
+        loss = float(scores[FUSED][metrics_lib.loss_name(plan.data.task)])
+      better[i] = log.append(phase.name, epoch, mine, scores, (score, loss), spent,
+                             _seen_rows(rows, len(self.logs)), self.plan.patience)
     return better
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 # Factor of the learning rate as a function of progress in [0, 1).
@@ -71,20 +72,56 @@ def adam(learning_rate: float = 1e-3, *, weight_decay: float = 0.0,
   return _finish(optax.scale_by_adam(), learning_rate, schedule, weight_decay, decoupled=True)
 
 
+def _names(path) -> list:
+  return [getattr(p, "key", getattr(p, "name", None)) for p in path]
+
+
+def _rates(opt: Any) -> list[Any]:
+  """The injected learning rates of an optimiser state, leaf by leaf."""
+  leaves = jax.tree_util.tree_flatten_with_path(opt)[0]
+  return [leaf for path, leaf in leaves if _is_rate(path)]
+
+
 def _is_rate(path) -> bool:
-  keys = [getattr(p, "key", getattr(p, "name", None)) for p in path]
-  return keys[-2:] == ["hyperparams", "learning_rate"]
+  return _names(path)[-2:] == ["hyperparams", "learning_rate"]
 
 
-def has_learning_rate(opt: Any) -> bool:
-  """Whether an optimiser state holds a learning rate that `set_learning_rate` can write."""
-  return any(_is_rate(path) for path, _ in jax.tree_util.tree_flatten_with_path(opt)[0])
+def _scheduled(opt: Any) -> bool:
+  """Whether an injected rate follows a schedule, which writes it anew at each step."""
+  leaves = jax.tree_util.tree_flatten_with_path(opt)[0]
+  pairs = [list(zip(names, names[1:])) for names in (_names(path) for path, _ in leaves)]
+  return any(("hyperparams_states", "learning_rate") in found for found in pairs)
+
+
+def has_learning_rate(opt: Any, rate: float | None = None) -> bool:
+  """Whether an optimiser state holds a learning rate that `set_learning_rate` can write.
+
+  With `rate`, that of the builder that made the (concrete) state: whether what is written there
+  means the same. A builder that scales it, groups with rates of their own and schedules do not.
+  """
+  found = _rates(opt)
+  if not found or _scheduled(opt):
+    return False
+  return rate is None or all(np.all(np.asarray(r) == np.float32(rate)) for r in found)
 
 
 def set_learning_rate(opt: Any, learning_rate: Any) -> Any:
-  """`opt` with every injected learning rate set; raises ValueError where there is none."""
-  if not has_learning_rate(opt):
+  """`opt` (concrete) with every injected learning rate set.
+
+  Raises ValueError where there is none, where one follows a schedule, and where they differ: one
+  value would then take the place of several that somebody chose.
+  """
+  found = _rates(opt)
+  if not found:
     raise ValueError("this method's optimiser keeps no learning rate in its state; build it with "
                      "train.sgd, train.adam or optax.inject_hyperparams, or one method per rate")
+  if _scheduled(opt):
+    raise ValueError("this method's learning rate follows a schedule, which would overwrite the one "
+                     "given; build one method per rate")
+  values = sorted({float(v) for r in found for v in np.ravel(np.asarray(r))})
+  if len(values) > 1:
+    said = ", ".join(f"{v:.6g}" for v in values)
+    raise ValueError(f"this method has several learning rates ({said}), one would replace them all; "
+                     "build one method per rate")
   return jax.tree_util.tree_map_with_path(
       lambda path, leaf: jnp.asarray(learning_rate, leaf.dtype) if _is_rate(path) else leaf, opt)

@@ -20,6 +20,7 @@ class RunLog:
   history: list[dict] = dataclasses.field(default_factory=list)
   selected_epoch: int = -1
   best: float | None = None  # selection score, larger is better
+  best_loss: float | None = None  # validation loss of that epoch: what ties are settled by
   waited: int = 0  # epochs since the best one
   stopped: bool = False
   diverged_at: int | None = None  # first step with a non-finite loss or gradient
@@ -29,9 +30,10 @@ class RunLog:
     """A phase begins: selection restarts. A run that diverged earlier has nothing to show here."""
     del phase
     if self.diverged_at is not None:
-      self.selected_epoch, self.best = -1, None
+      self.selected_epoch, self.best, self.best_loss = -1, None, None
       return
-    self.selected_epoch, self.best, self.waited, self.stopped = -1, None, 0, False
+    self.selected_epoch, self.best, self.best_loss = -1, None, None
+    self.waited, self.stopped = 0, False
 
   def diverge(self, epoch: int, step: int) -> None:
     """The guard saw a non-finite step: the run ends with the best state it had."""
@@ -39,8 +41,9 @@ class RunLog:
     self.stopped = True
     self.diverged_at = step if self.diverged_at is None else self.diverged_at
 
-  def append(self, phase, epoch, entry, scores, score, seconds, examples, patience) -> bool:
-    """Logs an epoch; whether it is the best so far."""
+  def append(self, phase, epoch, entry, scores, judged, seconds, examples, patience) -> bool:
+    """Logs an epoch, judged by (score, loss); whether it is the best so far."""
+    score, loss = judged
     self.examples += examples
     heads = None if scores is None else {
         h: {k: float(v) for k, v in values.items()} for h, values in scores.items()}
@@ -53,12 +56,15 @@ class RunLog:
       self.selected_epoch = epoch
       return True
     if np.isfinite(score) and (self.best is None or score > self.best):
-      self.best, self.selected_epoch, self.waited = score, epoch, 0
+      self.best, self.best_loss, self.selected_epoch, self.waited = score, loss, epoch, 0
       return True
     self.waited += 1
     if patience is not None and self.waited >= patience:
       self.stopped = True
-    return False
+    tied = score == self.best and self.best_loss is not None and loss < self.best_loss
+    if tied:  # no improvement that patience would wait for
+      self.best_loss, self.selected_epoch = loss, epoch
+    return tied
 
   @property
   def selected(self) -> dict | None:

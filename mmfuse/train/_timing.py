@@ -53,11 +53,12 @@ class _Phase:
   def __init__(self, plan: _fit.Plan, number: int, splits: dict[str, Any]):
     self.phase = plan.method.phases[number]
     self.group = _fit.Group(plan, [(0, None)])
-    self.key = self.group.keys(number + 1)
+    keys = self.group.phase_keys(number)
+    self.key = keys.steps
     self.state = self.group.initial()
     if self.phase.begin is not None:
-      self.state = self.group._own(self.phase.begin(self.state, splits, self.key))
-    self.rows, self.keep = self.group.rows(number, self.phase, self.state, self.key, 0)
+      self.state = self.group._own(self.phase.begin(self.state, splits, keys.begin))
+    self.rows, self.keep = self.group.rows(number, self.phase, self.state, keys.rows, 0)
     self.clock = Clock(*(jax.numpy.int32(v) for v in (0, 0, 0, self.rows.shape[0], 1)))
 
   def lap(self) -> float:
