@@ -7,10 +7,10 @@ from mmfuse.protocol import _config as config
 
 
 def test_the_rates_of_the_search():
-  assert Compare().rates == (0.01, 0.03, 0.1)
-  assert Compare(optimizer="adam").rates == pytest.approx((0.01 / 30, 0.001, 0.1 / 30))
-  assert Compare(tune=1).rates == (0.03,)
-  assert Compare(tune=1, learning_rate=0.2).rates == (0.2,)
+  assert Compare().first_rates == (0.01, 0.03, 0.1)
+  assert Compare(optimizer="adam").first_rates == pytest.approx((0.01 / 30, 0.001, 0.1 / 30))
+  assert Compare(tune=1).first_rates == (0.03,)
+  assert Compare(tune=1, learning_rate=0.2).first_rates == (0.2,)
 
 
 def test_numeric_leaves_out_where_and_how_fast():

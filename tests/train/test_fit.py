@@ -86,12 +86,42 @@ def test_seeds_and_rates_repeat_bitwise_and_compile_nothing(splits, both):
 
 
 def test_order_is_a_function_of_seed_phase_and_epoch():
-  rows = np.arange(10)
-  first = _fit._order(0, 0, 0, rows, 4)
-  assert first.shape == (2, 4) and len(set(first.ravel())) == 8
-  np.testing.assert_array_equal(first, _fit._order(0, 0, 0, rows, 4))
+  first = _fit._order(0, 0, 0, 10, 4)
+  np.testing.assert_array_equal(first, _fit._order(0, 0, 0, 10, 4))
   for other in ((1, 0, 0), (0, 1, 0), (0, 0, 1)):
-    assert not np.array_equal(first, _fit._order(*other, rows, 4))
+    assert not np.array_equal(first, _fit._order(*other, 10, 4))
+
+
+@pytest.mark.parametrize("rows, size, lengths", [(10, 4, [4, 3, 3]), (9, 8, [5, 4]), (8, 4, [4, 4]), (3, 3, [3])])
+def test_every_row_is_seen_once_an_epoch_and_batches_are_as_even_as_they_get(rows, size, lengths):
+  order = _fit._order(3, 0, 1, rows, size)
+  assert order.shape == (len(lengths), size) and sorted(order[order >= 0]) == list(range(rows))
+  assert [int((b >= 0).sum()) for b in order] == lengths
+  assert all((b[n:] == -1).all() for b, n in zip(order, lengths))  # padding comes last
+
+
+def test_padding_counts_for_nothing(splits):
+  """24 rows in batches of 16: two of 12 rows and 4 of padding, the same as batches of 12."""
+  padded = train.fit(METHOD, splits, seeds=1, **{**SHORT, "batch_size": 16})
+  exact = train.fit(METHOD, splits, seeds=1, **{**SHORT, "batch_size": 12})
+  close(padded.state(0).params, exact.state(0).params, 1e-5)
+  assert padded.logs[0].examples == exact.logs[0].examples == 2 * 24
+
+
+def test_no_two_draws_of_a_phase_share_a_key(splits):
+  plan = _fit.make_plan(METHOD, splits, epochs=3, batch_size=8)
+  keys = _fit.Group(plan, [(0, None)]).phase_keys(0)
+  drawn = [jax.random.fold_in(keys.steps, s) for s in range(9)] + [keys.begin]
+  drawn += [keys.at(k, e) for k in (keys.rows, keys.end, keys.diagnosis) for e in range(3)]
+  assert len({tuple(np.asarray(jax.random.key_data(k))) for k in drawn}) == len(drawn)
+
+
+def test_epochs_that_tie_are_told_apart_by_the_loss():
+  log = train.RunLog(0, None)
+  for epoch, (score, loss) in enumerate([(0.5, 1.0), (0.8, 0.9), (0.8, 0.7), (0.8, 0.7), (0.7, 0.1)]):
+    log.append("train", epoch, {}, None, (score, loss), (0, 0), 1, None)
+  assert (log.selected_epoch, log.best, log.best_loss) == (2, 0.8, 0.7)
+  assert log.waited == 3  # a smaller loss is no improvement that patience waits for
 
 
 def test_two_methods_see_the_same_rows():

@@ -66,7 +66,7 @@ def test_an_unknown_schedule_is_refused():
 
 
 def test_set_learning_rate_writes_every_one_and_nothing_else():
-  opt = {"teacher": train.sgd(0.1).init(PARAMS), "student": {"tx": train.adam(0.2).init(PARAMS)}}
+  opt = {"teacher": train.sgd(0.1).init(PARAMS), "student": {"tx": train.adam(0.1).init(PARAMS)}}
   assert train.has_learning_rate(opt)
   new = train.set_learning_rate(opt, 0.5)
   rates = optax.tree.get_all_with_path(new, "learning_rate")
@@ -81,3 +81,18 @@ def test_set_learning_rate_writes_every_one_and_nothing_else():
 def test_a_state_without_a_rate_is_refused():
   with pytest.raises(ValueError, match="keeps no learning rate in its state"):
     train.set_learning_rate(optax.sgd(0.1).init(PARAMS), 0.5)
+
+
+def test_a_rate_is_written_only_where_it_means_the_rate():
+  params = {"a": jnp.ones(2), "b": jnp.ones(2)}
+  one = train.sgd(0.3).init(params)
+  assert train.has_learning_rate(one, 0.3) and not train.has_learning_rate(one, 0.1)
+  scheduled = optax.inject_hyperparams(optax.sgd)(optax.linear_schedule(0.3, 0.0, 5)).init(params)
+  assert not train.has_learning_rate(scheduled)
+  with pytest.raises(ValueError, match="follows a schedule"):
+    train.set_learning_rate(scheduled, 0.1)
+  groups = optax.partition(
+    {"a": train.sgd(0.1), "b": train.sgd(0.2)}, {"a": "a", "b": "b"}).init(params)  # fmt: skip
+  assert not train.has_learning_rate(groups, 0.1)
+  with pytest.raises(ValueError, match=r"several learning rates \(0.1, 0.2\)"):
+    train.set_learning_rate(groups, 0.1)
