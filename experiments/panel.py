@@ -189,11 +189,12 @@ def page(cfg: Config, out: pathlib.Path) -> str:
   )
   tables = [f"\n## {n}\n\n{(out / n / 'table.md').read_text()}" for n in done]
   return (
-    f"{text}\nTest accuracy in percent, mean ± half-width of the 95 % interval; differences in points, paired. "
-    "`linear`: logistic regression on all modalities side by side. best single: of the `unimodal` rows, by "
-    "validation. A set on which a single modality's linear line is above `linear` is named; there `uniform` "
-    "need not reach the best single modality. holds: `uniform` is at least `linear`, and at least the best "
-    "single modality less one point (or one test row), or its paired interval reaches that.\n\n"
+    f"{text}\nTest accuracy in percent, mean ± half-width of the 95 % interval; differences in "
+    "points, paired. `linear`: logistic regression on all modalities side by side. best single: of "
+    "the `unimodal` rows, by validation. A set on which a single modality's linear line is above "
+    "`linear` is named; there `uniform` need not reach the best single modality. holds: `uniform` is "
+    "at least `linear`, and at least the best single modality less one point (or one test row), or "
+    "its paired interval reaches that.\n\n"
     f"{overview(verdicts)}\n" + "".join(tables)
   )
 

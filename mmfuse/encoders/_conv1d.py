@@ -10,7 +10,6 @@ from mmfuse.encoders._conv import Conv
 from mmfuse.encoders._norm import Norm
 from mmfuse.encoders._segments import segment_means
 
-
 STEPS = 256  # positions that the stem leaves, at most twice this
 LEAST = 16  # steps below which a convolution does not halve them
 

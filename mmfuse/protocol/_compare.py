@@ -116,7 +116,7 @@ def run(cfg: Compare, command: str = "") -> report.Summary:
     print(f"note: {note}")
   for name, why in unavailable.items():
     print(f"{name}: n/a: {why}")
-  progress = Progress(len(rows), 0, cfg.epochs)
+  progress = Progress(len(rows), 0, cfg.sizes[0])
   made = versions()
   searches = {
     fold: Search(cfg, store, s.without_test(), fold, progress.epoch, made)
@@ -197,7 +197,7 @@ def _estimate(cfg: Compare, rows: list[Row], search: Search, left: Mapping[str, 
   spent = time.perf_counter() - began
   step = result.logs[0].history[-1]["seconds_per_step"]
   steps = train.budget(len(search.splits.train.index), cfg.batch_size, cfg.epochs).epoch_steps
-  cost = sum(COST.get(r.entry.kind, 1.0) * left[r.name] for r in waiting) * cfg.epochs
+  cost = sum(COST.get(r.entry.kind, 1.0) * left[r.name] for r in waiting) * cfg.sizes[0]
   programs = len(waiting) * (1 if cfg.folds is None else cfg.folds)
   compiling = max(0.0, spent - 2 * step * steps)
   # The first program is paid for, and the others find what it warmed up.
@@ -262,7 +262,7 @@ def _relative_times(search: Search, done: Mapping[Row, dict]) -> dict[str, float
     times = train.interleaved_step_times(
       {name: built[name] for name in racing},
       search.splits,
-      batch_size=search.cfg.batch_size,
+      batch_size=search.cfg.sizes[1],
       budget=TIMING_SECONDS,
     )
     ratio |= {

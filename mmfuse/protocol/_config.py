@@ -93,6 +93,13 @@ class Compare:
       return (self.learning_rate if self.learning_rate is not None else 0.03 * scale,)
     return tuple(r * scale for r in (0.01, 0.03, 0.1))
 
+  @property
+  def sizes(self) -> tuple[int, int]:
+    """(epochs, batch_size) once they are filled in from the data; ValueError before."""
+    if self.epochs is None or self.batch_size is None:
+      raise ValueError("epochs and batch_size are filled in from the number of training rows first")
+    return self.epochs, self.batch_size
+
   def numeric(self) -> dict:
     """What can change a number, besides the data (their fingerprint says more than their name)."""
     skip = ("data", "data_dir", "out", "resume", "threads", "checkpoint_seconds", "probe")

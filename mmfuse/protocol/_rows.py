@@ -260,13 +260,13 @@ def available(
   cfg: Compare, rows: list[Row], model: Any, unavailable: dict[str, str]
 ) -> list[Row]:
   """The rows that are defined for the model; the reasons of the others go to `unavailable`."""
-  kept = []
+  kept, (epochs, _) = [], cfg.sizes
   for row in rows:
     try:
       phases = row.build(cfg, model, row.trials(cfg)[0]).phases
-      if len(phases) > cfg.epochs:
+      if len(phases) > epochs:
         print(f"note: {row.name} has {len(phases)} phases of at least one epoch each and so sees more than "
-              f"{cfg.epochs}; it is compared fairly from --epochs {len(phases)} on")  # fmt: skip
+              f"{epochs}; it is compared fairly from --epochs {len(phases)} on")  # fmt: skip
     except schemes.Unavailable as error:
       unavailable[row.name] = str(error)
       continue

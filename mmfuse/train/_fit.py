@@ -14,8 +14,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mmfuse import metrics as metrics_lib
 from mmfuse.core import LAST, Batch, Clock, Method, Phase, State
-from mmfuse.train import _evaluate
 from mmfuse.train import _budget as budget_lib
+from mmfuse.train import _evaluate
 from mmfuse.train._cache import enable_compilation_cache, release_programs
 from mmfuse.train._checkpoint import Checkpointer
 from mmfuse.train._dependence import contains_primitive

@@ -3,6 +3,7 @@
 A learning-rate search then compiles nothing: `fit(learning_rate=...)` writes the value there.
 """
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -89,7 +90,7 @@ def _is_rate(path) -> bool:
 def _scheduled(opt: Any) -> bool:
   """Whether an injected rate follows a schedule, which writes it anew at each step."""
   leaves = jax.tree_util.tree_flatten_with_path(opt)[0]
-  pairs = [list(zip(names, names[1:])) for names in (_names(path) for path, _ in leaves)]
+  pairs = [list(itertools.pairwise(names)) for names in (_names(path) for path, _ in leaves)]
   return any(("hyperparams_states", "learning_rate") in found for found in pairs)
 
 

@@ -101,7 +101,7 @@ def test_the_model_takes_an_encoder_by_rank_by_name_or_of_the_user(finished, tmp
 
 def test_a_method_that_is_undefined_for_the_model_is_told_apart():
   """bogc_laplace needs a linear fused head; what fails otherwise is left to its row."""
-  cfg = Compare(methods=("joint", "bogc_laplace"))
+  cfg = Compare(methods=("joint", "bogc_laplace"), epochs=3, batch_size=8)
   made, unavailable = _rows(methods=cfg.methods)
   pair = {"a": encoders.MLP(3), "b": encoders.MLP(3)}
   kept = rows.available(cfg, made, fusion.LateFusion(pair, 2, fusion.Gated()), unavailable)
@@ -127,7 +127,7 @@ def test_rates_of_plain_gradients_are_not_given_to_adam():
 
 def test_a_method_with_more_phases_than_epochs_sees_more_examples_and_it_is_said(capsys):
   model = fusion.LateFusion({"a": encoders.MLP(3), "b": encoders.MLP(3)}, 2)
-  few, enough = (Compare(methods=("joint", "i2m2"), epochs=n) for n in (3, 4))
+  few, enough = (Compare(methods=("joint", "i2m2"), epochs=n, batch_size=8) for n in (3, 4))
   made, unavailable = _rows(methods=few.methods)
   assert len(rows.available(few, made, model, unavailable)) == 2 and not unavailable
   assert "i2m2 has 4 phases" in (said := capsys.readouterr().out) and "--epochs 4" in said

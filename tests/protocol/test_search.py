@@ -66,7 +66,9 @@ def test_the_trials_of_the_chosen_rate_are_final_runs_0_and_1(finished):
 def test_the_choice_of_every_row_follows_the_rule(finished):
   for r in records(finished.run):
     trials, rates = r["tuning"]["trials"], r["tuning"]["rates"]
-    mean = lambda field, rate: np.mean([t[field] for t in trials if t["learning_rate"] == rate])
+    mean = lambda field, rate, trials=trials: np.mean(
+      [t[field] for t in trials if t["learning_rate"] == rate]
+    )
     order = sorted(rates, key=lambda x: (-mean("validation", x), mean("validation_loss", x), x))
     assert r["learning_rate"] == order[0]
     tied = [x for x in rates if mean("validation", x) == mean("validation", order[0])]
@@ -210,15 +212,17 @@ def test_a_method_is_built_once_where_the_rate_is_traced_else_once_per_rate(fini
   assert made[-1] == 0.1
 
 
+def _groups(params):
+  group = lambda m: "a" if m == "a" else "rest"
+  return {m: jax.tree.map(lambda _, g=group(m): g, p) for m, p in params.items()}
+
+
 @pytest.mark.parametrize(
   "tx",
   [
     lambda rate: train.sgd(0.1 * rate),  # scaled
     lambda rate: optax.inject_hyperparams(optax.sgd)(optax.linear_schedule(rate, 0.0, 9)),
-    lambda rate: optax.partition(
-      {"a": train.sgd(rate), "rest": train.sgd(2 * rate)},
-      lambda params: {m: jax.tree.map(lambda _: "a" if m == "a" else "rest", p)
-                      for m, p in params.items()}),  # fmt: skip
+    lambda rate: optax.partition({"a": train.sgd(rate), "rest": train.sgd(2 * rate)}, _groups),
   ],
   ids=["scaled", "schedule", "groups"],
 )

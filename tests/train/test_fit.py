@@ -92,7 +92,9 @@ def test_order_is_a_function_of_seed_phase_and_epoch():
     assert not np.array_equal(first, _fit._order(*other, 10, 4))
 
 
-@pytest.mark.parametrize("rows, size, lengths", [(10, 4, [4, 3, 3]), (9, 8, [5, 4]), (8, 4, [4, 4]), (3, 3, [3])])
+@pytest.mark.parametrize(
+  "rows, size, lengths", [(10, 4, [4, 3, 3]), (9, 8, [5, 4]), (8, 4, [4, 4]), (3, 3, [3])]
+)
 def test_every_row_is_seen_once_an_epoch_and_batches_are_as_even_as_they_get(rows, size, lengths):
   order = _fit._order(3, 0, 1, rows, size)
   assert order.shape == (len(lengths), size) and sorted(order[order >= 0]) == list(range(rows))
