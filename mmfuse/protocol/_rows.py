@@ -58,8 +58,8 @@ class Row:
 
   def trials(self, cfg: Compare) -> list[Trial]:
     """The points that the search begins with, an equal number for every row."""
-    own = self.entry.rates is not None and cfg.tune != 1 and not cfg.rates
-    rates = self.entry.rates if own else cfg.first_rates
+    own = None if cfg.tune == 1 or cfg.rates else self.entry.rates
+    rates = cfg.first_rates if own is None else own
     if cfg.tune != 9:
       return [Trial(r) for r in rates]
     free = {k: v for k, v in self.entry.grid.items() if k not in self.fixed}
