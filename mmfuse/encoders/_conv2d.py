@@ -8,10 +8,10 @@ import jax.numpy as jnp
 
 from mmfuse.encoders._conv import Conv, prefer_batch_last
 from mmfuse.encoders._norm import Norm
-from mmfuse.encoders._pool import max_pool
 from mmfuse.encoders._segments import grid_means, segment_means
 
 SIDE = 32  # positions per axis that the stem leaves, less than twice this
+LEAST = 8  # positions of an axis below which a convolution does not halve it
 GRID = (4, 4)  # cells of the means
 FRAME_SIDE, FRAME_SEGMENTS = 16, 4  # of a frame's encoder, and of the time
 
@@ -26,7 +26,8 @@ def as_image(x: jax.Array) -> jax.Array:
 class Conv2D(nn.Module):
   """x [B, H, W, C] or [B, H, W] -> [B, features], for sides from 1 to 512 and beyond.
 
-  Per width: convolution, norm, ReLU, 2 x 2 max-pool (an axis of size 1 stays). A side of 2 x `side`
+  Per width: convolution, norm, ReLU; a convolution halves an axis (`stride` 2, rounded up) on which
+  at least 8 positions come in, which costs a tenth of stride 1 with a max-pool. A side of 2 x `side`
   (default 32) or more is first cut into patches of its length // side pixels, each mapped to the
   first width, so that the cost stays that of at most 63 x 63 positions. pool: "segments" (default):
   means over a `grid` of 4 x 4 cells, side by side, so that the result tells where in the image
@@ -38,6 +39,7 @@ class Conv2D(nn.Module):
   features: int = 64
   widths: Sequence[int] = (32, 64)
   kernel: int = 3
+  stride: int = 2
   norm: str = "layer"
   formulation: str = "auto"
   pool: str = "segments"
@@ -55,8 +57,8 @@ class Conv2D(nn.Module):
     if patch != (1, 1):
       x = self._block(x, self.widths[0], patch, patch, "stem", last, mask, train)
     for i, width in enumerate(self.widths):
-      x = self._block(x, width, (self.kernel,) * 2, (1, 1), str(i), last, mask, train)
-      x = max_pool(x, (2, 2))
+      strides = tuple(self.stride if n >= LEAST else 1 for n in x.shape[1:3])
+      x = self._block(x, width, (self.kernel,) * 2, strides, str(i), last, mask, train)
     x = grid_means(x, self.grid if self.pool == "segments" else (1, 1), last)
     return x if x.shape[-1] == self.features else nn.Dense(self.features, name="project")(x)
 
