@@ -5,10 +5,14 @@ from typing import Any
 
 import numpy as np
 
-from mmfuse.data import _fingerprint
+from mmfuse.data import _fingerprint, _plain, _sequences
+from mmfuse.data._choice import kept_rows, used_arrays
+from mmfuse.data._counting import read_weight
 from mmfuse.data._error import DataError, closest
-from mmfuse.data._inputs import as_array, modality_names, read_inputs
+from mmfuse.data._identifiers import check_no_identifier
+from mmfuse.data._inputs import MASK, modality_names, read_mask, read_noted
 from mmfuse.data._labels import check_task, read_label
+from mmfuse.data._plain import as_array
 from mmfuse.data._splitting import SPLITS
 from mmfuse.data._table import FRACTIONS, Splits, Table
 
@@ -40,20 +44,23 @@ def _group(value: Any, rows: int) -> np.ndarray:
   return x
 
 
-def _kept(mask: Mapping[str, np.ndarray], drop_empty: bool) -> tuple[np.ndarray, tuple[str, ...]]:
-  """Which rows have a modality at all, bool `[B]`, and the note about the others."""
-  present = np.asarray(np.stack([mask[m] for m in sorted(mask)]).any(axis=0))
-  empty = int((~present).sum())
-  if empty == len(present):
-    raise DataError(f"no row has a modality: the masks are False for all {empty} rows")
-  if empty and not drop_empty:
-    raise DataError(
-      f"{empty} of {len(present)} rows have no modality present, the first is row "
-      f"{int(np.argmin(present))}; drop_empty=True (--drop-empty) leaves them out"
-    )
-  if not empty:
-    return present, ()
-  return present, (f"{empty} {'row' if empty == 1 else 'rows'} without a modality dropped",)
+def _label(
+  name: str, value: Any, mask: Any
+) -> tuple[np.ndarray, np.ndarray | None]:
+  """(the label as given; bool `[B]`, False where it is unknown, or None)."""
+  x, gone = _plain.unmask(name, value)
+  if not len(x):
+    raise DataError(f"label {name!r} is empty: shape {list(x.shape)}")
+  known = None if mask is None else read_mask(name, mask, len(x), repr(name), "known")
+  if gone is not None:
+    hidden = gone.reshape(len(x), -1)
+    partly = hidden.any(1) & ~hidden.all(1)
+    if partly.any():
+      raise DataError(
+        f"label {name!r} is masked in part at row {int(np.argmax(partly))}, expected whole rows"
+      )
+    known = ~hidden.all(1) if known is None else known & ~hidden.all(1)
+  return x, None if known is None or known.all() else known
 
 
 def table_from_arrays(
@@ -62,6 +69,8 @@ def table_from_arrays(
   label: str = "label",
   task: str | None = None,
   encoders: Mapping[str, Any] | None = None,
+  modalities: Sequence[str] | None = None,
+  ignore: Sequence[str] | None = None,
   drop_empty: bool = False,
   name: str = "arrays",
   recipe: str = "",
@@ -70,16 +79,23 @@ def table_from_arrays(
   """Checks named arrays and makes them a table.
 
   Reserved names: `label`; `split` (`train`/`validation`/`test` or 0/1/2, `[B]`); `group` (`[B]`,
-  rows that must stay together); `mask_<modality>` (bool `[B]`, True = present). Every other array
-  is a modality with as many rows as `label`. `[B]` counts as `[B, 1]`; numbers and booleans become
-  float32 (uint8 of rank 3 or more is an image, /255); integer or string labels are classes, sorted
-  and numbered 0..C-1; `[B, L]` 0/1 is multi-label; float is regression, in the label's own unit.
+  rows that must stay together); `weight` (`[B]`, not negative: how much a row counts in training);
+  `mask_label` (bool `[B]`, False = the label is unknown); `mask_<modality>` (bool `[B]`, True =
+  present); `length_<modality>` (int `[B]`, the steps of a row of `[B, T, ...]` that count). Every
+  other array is a modality with as many rows as `label`. `[B]` counts as `[B, 1]`; numbers and
+  booleans become floats (uint8 of rank 3 or more is an image, /255); a modality `[B, T, ...]` with
+  lengths, or whose rows end in NaN, becomes `core.Sequence`; what a numpy masked array hides is
+  absent (`read_inputs`). Integer or string labels are classes, sorted and numbered 0..C-1; `[B, L]`
+  0/1 is multi-label; float is regression, in the label's own unit.
 
   Args:
     arrays: {name: array}.
-    label: name of the label array.
+    label: name of the label array; where it is another, `mask_<that name>` is its mask.
     task: "classification", "multilabel", "regression"; None reads it off the label's dtype.
     encoders: {modality: spec or module}, the user's choices.
+    modalities: the modalities to use; None: all. A column that looks like an identifier is refused
+      unless it is named here or has an encoder.
+    ignore: arrays that are no modality to use, instead of `modalities`.
     drop_empty: leave out rows without any modality instead of refusing them.
     name: of the data set.
     recipe: version of a built-in set, part of the fingerprint.
@@ -96,28 +112,37 @@ def table_from_arrays(
   check_task(task)
   if label not in arrays:
     raise DataError(f"no array is called {label!r}{closest(label, arrays)}")
+  arrays, chosen = used_arrays(arrays, label, modalities, ignore)
   names = modality_names(arrays, label)
   if not names:
     raise DataError(
-      f"no modality: every array but {label!r}, split, group and mask_<modality> is one, "
-      f"and the arrays are {', '.join(sorted(arrays))}"
+      f"no modality: every array but {label!r}, split, group, weight, mask_<name> and "
+      f"length_<modality> is one, and the arrays are {', '.join(sorted(arrays))}"
     )
-  target = as_array(label, arrays[label])
+  target, labelled = _label(label, arrays[label], arrays.pop(MASK + label, None))
   rows = len(target)
-  if not rows:
-    raise DataError(f"label {label!r} is empty: shape {list(target.shape)}")
-  inputs, mask = read_inputs(arrays, names, rows=rows, encoders=encoders)
-  keep, dropped = _kept(mask, drop_empty)
-  target, task, class_names = read_label(label, target, task, keep)
+  inputs, mask, read = read_noted(arrays, names, rows=rows, encoders=encoders)
+  for m in names:
+    if modalities is None and m not in (encoders or {}):
+      check_no_identifier(m, arrays[m], mask[m])
+  keep, dropped = kept_rows(mask, drop_empty)
+  target, task, class_names, guessed = read_label(label, target, task, keep, labelled)
   split = _split(arrays["split"], rows)[keep] if "split" in arrays else None
   group = _group(arrays["group"], rows)[keep] if "group" in arrays else None
+  weight = None
+  if "weight" in arrays and label != "weight":
+    weight = read_weight(arrays["weight"], rows)[keep]
+  labelled = None if labelled is None else labelled[keep]
   if dropped:
-    inputs = {m: x[keep] for m, x in inputs.items()}
+    inputs = {m: _sequences.take(x, keep) for m, x in inputs.items()}
     mask = {m: x[keep] for m, x in mask.items()}
   return Table(
     name=name, inputs=inputs, label=target, mask=mask, group=group, split=split, task=task,
-    class_names=class_names, encoders=dict(encoders or {}), notes=(*notes, *dropped),
-    fingerprint=_fingerprint.fingerprint(inputs, mask, target, group, split, class_names, recipe),
+    class_names=class_names, encoders=dict(encoders or {}), labelled=labelled, weight=weight,
+    notes=(*notes, *chosen, *dropped, *read, *guessed),
+    fingerprint=_fingerprint.fingerprint(
+      inputs, mask, target, group, split, class_names, recipe, labelled, weight
+    ),
   )  # fmt: skip
 
 
@@ -129,18 +154,27 @@ def from_arrays(
   seed: int = 0,
   task: str | None = None,
   encoders: Mapping[str, Any] | None = None,
+  modalities: Sequence[str] | None = None,
+  ignore: Sequence[str] | None = None,
+  class_weights: str | None = None,
+  weighted_scores: bool = False,
   drop_empty: bool = False,
   name: str = "arrays",
 ) -> Splits:
   """Your own arrays, checked, split and standardised from the training rows.
 
   Args:
-    arrays: {name: array}; `table_from_arrays` says which names are reserved.
+    arrays: {name: array}; reserved names are `label`, `split`, `group`, `weight`, `mask_label`,
+      `mask_<modality>` and `length_<modality>` (`table_from_arrays` says what they mean).
     label: name of the label array.
     split: train, validation and test share; None takes the array `split`, or .6, .2, .2.
     seed: of the split.
     task: see `table_from_arrays`.
     encoders: see `table_from_arrays`.
+    modalities: see `table_from_arrays`.
+    ignore: see `table_from_arrays`.
+    class_weights: see `Table.splits`.
+    weighted_scores: see `Table.splits`.
     drop_empty: see `table_from_arrays`.
     name: of the data set.
 
@@ -159,6 +193,10 @@ def from_arrays(
       f"both an array 'split' and split={split!r} are given, expected one of them"
     )
   table = table_from_arrays(
-    arrays, label=label, task=task, encoders=encoders, drop_empty=drop_empty, name=name
-  )
-  return table.splits(seed, fractions=FRACTIONS if split is None else split)
+    arrays, label=label, task=task, encoders=encoders, modalities=modalities, ignore=ignore,
+    drop_empty=drop_empty, name=name,
+  )  # fmt: skip
+  return table.splits(
+    seed, fractions=FRACTIONS if split is None else split, class_weights=class_weights,
+    weighted_scores=weighted_scores,
+  )  # fmt: skip

@@ -1,21 +1,32 @@
 """A twin of a table with the same schema and random content, for smoke tests."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
-from mmfuse.data import _fingerprint
+from mmfuse.data import _fingerprint, _sequences
 from mmfuse.data._error import DataError
 from mmfuse.data._table import Table
 
 _PARTS = np.asarray(("train", "validation", "test", "train"))
 
 
-def _inputs(x: np.ndarray, rows: int, rng: np.random.Generator) -> np.ndarray:
-  shape = (rows, *x.shape[1:])
-  if x.dtype.kind == "f":
-    return rng.normal(size=shape).astype(np.float32)
-  return rng.integers(0, int(x.max()) + 1, shape).astype(np.int32)
+def _inputs(x: Any, present: np.ndarray, here: np.ndarray, rng: np.random.Generator) -> Any:
+  """Random rows like those of `x`, whose rows are there where `present`; 0 unless `here`."""
+  values = _sequences.values_of(x)
+  shape = (len(here), *values.shape[1:])
+  if values.dtype.kind == "f":
+    made = rng.normal(size=shape).astype(values.dtype)
+  else:
+    made = rng.integers(0, int(values.max()) + 1, shape).astype(np.int32)
+  if not _sequences.is_sequence(x):
+    return _sequences.cleared(made, here)
+  known = x.length[present] if present.any() else np.arange(1, shape[1] + 1)
+  length = np.where(here, rng.choice(known, len(here)), 0)
+  return _sequences.sequence(
+    _sequences.cleared(made, _sequences.valid_steps(length, shape[1])), length
+  )
 
 
 def _label(table: Table, part: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -35,7 +46,8 @@ def fake(table: Table, rows: int = 24, seed: int = 0) -> Table:
 
   Groups, a split column and absent modalities are there where `table` has them: at most as many
   groups as in `table`, each in one split; a modality that `table` lacks somewhere is absent from a
-  few rows, and no row lacks all. The name ends in `_fake`.
+  few rows, and no row lacks all; so are lengths, unknown labels and weights. The name ends in
+  `_fake`.
 
   Raises DataError for fewer than 6 rows, which cannot be split.
   """
@@ -55,13 +67,17 @@ def fake(table: Table, rows: int = 24, seed: int = 0) -> Table:
         mask[m] = number % (4 * len(mask)) // 4 != i if rows >= 8 else mask[m]
   inputs = {}
   for m, x in sorted(table.inputs.items()):
-    inputs[m] = _inputs(x, rows, rng)
-    inputs[m][~mask[m]] = 0
+    inputs[m] = _inputs(x, table.mask[m], mask[m], rng)
   label = _label(table, np.zeros(rows) if split is None else split, rng)
+  labelled = None if table.labelled is None else number % 7 < 5
+  if labelled is not None:
+    label[~labelled] = 0
+  weight = None if table.weight is None else rng.choice(table.weight[table.weight > 0], rows)
   return dataclasses.replace(
     table, name=f"{table.name}_fake", inputs=inputs, label=label, mask=mask, group=group,
     split=split, notes=("random content in the shape of " + table.name,),
+    labelled=labelled, weight=weight,
     fingerprint=_fingerprint.fingerprint(
-      inputs, mask, label, group, split, table.class_names, f"fake-1 {seed}"
+      inputs, mask, label, group, split, table.class_names, f"fake-1 {seed}", labelled, weight
     ),
   )  # fmt: skip

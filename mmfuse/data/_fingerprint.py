@@ -2,8 +2,11 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+
+from mmfuse.data import _sequences
 
 RECIPE = "mmfuse-data-1"  # raised when the door reads the same arrays into other numbers
 
@@ -20,23 +23,31 @@ def _feed(digest, name: str, x: np.ndarray | None) -> None:
 
 
 def fingerprint(
-  inputs: Mapping[str, np.ndarray],
+  inputs: Mapping[str, Any],
   mask: Mapping[str, np.ndarray],
   label: np.ndarray,
   group: np.ndarray | None,
   split: np.ndarray | None,
   class_names: Sequence[str],
   recipe: str = "",
+  labelled: np.ndarray | None = None,
+  weight: np.ndarray | None = None,
 ) -> str:
   """sha256, 64 hex digits, of names, dtypes, shapes, content, label, masks, group, split, recipe.
 
-  Absent rows are 0 by contract (`read_inputs`), so what a file holds there does not change it.
+  Lengths, `labelled` and `weight` count where there are any. Absent rows, steps after the end and
+  unknown labels are 0 by contract, so what a file holds there does not change it.
   """
   digest = hashlib.sha256(f"{RECIPE};{recipe};{len(inputs)};".encode())
   for m in sorted(inputs):
-    _feed(digest, f"input {m!r}", inputs[m])
+    _feed(digest, f"input {m!r}", _sequences.values_of(inputs[m]))
+    if _sequences.is_sequence(inputs[m]):
+      _feed(digest, f"length {m!r}", inputs[m].length)
     _feed(digest, f"mask {m!r}", mask[m])
   for name, x in (("label", label), ("group", group), ("split", split)):
     _feed(digest, name, x)
+  for name, x in (("labelled", labelled), ("weight", weight)):
+    if x is not None:
+      _feed(digest, name, x)
   digest.update(repr(tuple(class_names)).encode())
   return digest.hexdigest()

@@ -2,14 +2,16 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mmfuse.data import _digits, _synthetic, _watch_imu
+from mmfuse.data._choice import used_table
 from mmfuse.data._error import DataError, closest
 from mmfuse.data._inputs import is_embedding
 from mmfuse.data._labels import check_task
 from mmfuse.data._npz import HINT, read_npz
+from mmfuse.data._sequences import values_of
 from mmfuse.data._table import Table
 
 
@@ -85,7 +87,7 @@ def _choose(table: Table, task: str | None, encoders: Mapping[str, Any]) -> Tabl
   for m, spec in sorted(encoders.items()):
     if m not in table.inputs:
       raise DataError(f"the encoder for {m!r} belongs to no modality{closest(m, table.inputs)}")
-    if is_embedding(spec) and table.inputs[m].dtype.kind == "f":
+    if is_embedding(spec) and values_of(table.inputs[m]).dtype.kind == "f":
       raise DataError(f"modality {m!r} of {table.name} holds numbers, an embedding reads integers")
   return dataclasses.replace(table, encoders={**table.encoders, **encoders})
 
@@ -95,6 +97,8 @@ def load(
   *,
   task: str | None = None,
   encoders: Mapping[str, Any] | None = None,
+  modalities: Sequence[str] | None = None,
+  ignore: Sequence[str] | None = None,
   drop_empty: bool = False,
   data_dir: str | None = None,
   train_size: int | None = None,
@@ -106,7 +110,9 @@ def load(
     source: a name of `DATASETS`, or a path that ends in `.npz`.
     task: "classification", "multilabel", "regression"; None reads it off the label.
     encoders: {modality: spec or module}, the user's choices.
-    drop_empty: leave out rows without any modality (`.npz`; built-in sets have none).
+    modalities: the modalities to use; None: all. The fingerprint is that of what is used.
+    ignore: modalities, or other arrays of an `.npz`, to leave out instead.
+    drop_empty: leave out rows without any modality.
     data_dir: where files that the user has to bring lie.
     train_size: training rows of a set that is built (av_mnist); its other splits shrink alike.
     fake: a generated twin of a set whose files the user has to bring (av_mnist).
@@ -119,13 +125,17 @@ def load(
   if source.endswith(".npz"):
     if train_size is not None:
       raise DataError("an .npz file takes no train_size: it comes in one size")
-    return read_npz(source, task=task, encoders=encoders, drop_empty=drop_empty)
+    return read_npz(
+      source, task=task, encoders=encoders, modalities=modalities, ignore=ignore,
+      drop_empty=drop_empty,
+    )  # fmt: skip
   if source in DATASETS:
     options = {"train_size": train_size, "fake": fake}
     given = {k: v for k, v in options.items() if v}
     if given and source != "av_mnist":
       raise DataError(f"{source} takes no {' or '.join(given)}: it comes in one size")
-    return _choose(DATASETS[source].build(data_dir, **given), task, encoders or {})
+    table = used_table(DATASETS[source].build(data_dir, **given), modalities, ignore, drop_empty)
+    return _choose(table, task, encoders or {})
   if pathlib.Path(source).exists():
     raise DataError(f"{source!r} is no .npz archive; {HINT}")
   raise DataError(

@@ -5,8 +5,12 @@ from typing import Any
 import numpy as np
 
 from mmfuse.data._error import DataError, closest
-from mmfuse.data._inputs import as_array
+from mmfuse.data._inputs import MASK
+from mmfuse.data._plain import as_array
 from mmfuse.data._table import TASKS
+
+_FEW = 50  # different whole floats that look like classes
+_NAMELESS = ("", "nan", "<na>")  # what a missing string becomes
 
 
 def _guess(x: np.ndarray) -> str:
@@ -19,10 +23,14 @@ def _binary(x: np.ndarray) -> bool:
   return x.dtype.kind == "b" or not np.setdiff1d(x, (0, 1)).size
 
 
+def _one_hot(x: np.ndarray) -> bool:
+  return x.ndim == 2 and x.shape[1] > 1 and _binary(x) and bool((x.sum(1) == 1).all())
+
+
 def _classes(x: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
   if x.ndim == 2 and x.shape[1] == 1:
     x = x[:, 0]
-  if x.ndim == 2 and x.dtype.kind in "biuf" and _binary(x) and (x.sum(1) == 1).all():
+  if x.dtype.kind in "biuf" and _one_hot(x):
     return x.argmax(1).astype(np.int32), tuple(map(str, range(x.shape[1])))  # one-hot
   if x.ndim != 1:
     raise DataError(f"class labels must be [B] or one-hot [B, C], got {x.dtype} {list(x.shape)}")
@@ -67,26 +75,73 @@ def check_task(task: str | None) -> None:
     raise DataError(f"unknown task {task!r}{closest(str(task), TASKS)}")
 
 
+def _check_known(name: str, x: np.ndarray, rows: np.ndarray) -> None:
+  """Raises DataError for what often stands where a label is unknown, in labels of no said task."""
+  if x.dtype.kind == "U":
+    wrong, what = np.isin(np.char.lower(x), _NAMELESS), "class name"
+  elif x.dtype.kind == "i" and _guess(x) == "classification":
+    wrong, what = x < 0, "negative class"
+  else:
+    return
+  wrong = wrong.reshape(len(x), -1).any(1)
+  if wrong.any():
+    row = int(np.argmax(wrong))
+    raise DataError(
+      f"label {name!r} has the {what} {x[row].ravel()[0].item()!r} at row {rows[row]} "
+      f"({int(wrong.sum())} rows in all); where the label is unknown, pass {MASK + name} with "
+      "False, and if it is a class, say so with task='classification' (--task classification)"
+    )
+
+
+def guess_notes(name: str, label: np.ndarray, task: str) -> list[str]:
+  """A note where the kind of `label` (known rows, as given) was guessed and could be another."""
+  x, one = label, "has exactly one 1"
+  if task == "classification":
+    values = len(np.unique(x)) if x.dtype.kind in "iu" else 0
+    if values > max(20, len(x) // 3):
+      return [f"{name} holds {values} different integers in {len(x)} rows: read as classes; "
+              "--task regression reads them as numbers"]  # fmt: skip
+    return []
+  if _one_hot(x):
+    read = "multi-label" if task == "multilabel" else f"regression of {x.shape[1]} targets"
+    return [f"every row of {name} {one}: read as {read}; --task classification reads classes"]
+  if task == "regression" and x.ndim == 2 and x.shape[1] > 1 and _binary(x):
+    return [f"{name} holds 0 and 1 only: read as regression; --task multilabel reads labels"]
+  if task == "regression" and (x == np.floor(x)).all() and (x.ndim == 1 or x.shape[1] == 1):
+    values = len(np.unique(x))
+    if values <= max(2, min(_FEW, len(x) // 2)):
+      return [f"{name} holds whole floats {x.min():.0f}..{x.max():.0f} ({values} values): read as "
+              "regression; --task classification reads them as classes"]  # fmt: skip
+  return []
+
+
 def read_label(
-  name: str, value: Any, task: str | None, keep: np.ndarray | None = None
-) -> tuple[np.ndarray, str, tuple[str, ...]]:
-  """Labels, their task and the names of the classes.
+  name: str,
+  value: Any,
+  task: str | None,
+  keep: np.ndarray | None = None,
+  known: np.ndarray | None = None,
+) -> tuple[np.ndarray, str, tuple[str, ...], list[str]]:
+  """Labels, their task, the names of the classes, and notes on what was guessed.
 
   Integers and strings `[B]` are classes: sorted, numbered 0..C-1, names kept. Whole numbers 0/1
   `[B, L]` are multi-label, floats are regression targets, and `task` decides otherwise. Regression
-  targets are left in their unit.
+  targets are left in their unit. A row whose label is unknown holds 0.
 
   Args:
     name: of the array, for messages.
     value: the array, `[B]` or `[B, L]`.
     task: "classification", "multilabel", "regression", or None to read it off the dtype.
     keep: bool `[B]`, rows that are used; others are never read.
+    known: bool `[B]`, rows whose label is known; what stands in others is never read.
 
   Returns:
-    (int32 `[B]` or `[B, L]`, or float32 `[B]` or `[B, R]`; task; class names, `()` for regression).
+    (int32 `[B]` or `[B, L]`, or float32 `[B]` or `[B, R]`; task; class names, `()` for regression;
+    notes).
 
   Raises:
-    DataError: no rows, NaN, one class only, or values that do not make the task.
+    DataError: no rows, NaN, one class only, a negative class or one without a name where `task` is
+      None, or values that do not make the task.
   """
   check_task(task)
   x = as_array(name, value)
@@ -96,13 +151,24 @@ def read_label(
     x = np.char.decode(x, "utf-8", "backslashreplace")
   if x.dtype.kind not in "biufU":
     raise DataError(f"label {name!r} has dtype {x.dtype}, expected integers, strings or floats")
-  rows = np.arange(len(x)) if keep is None else np.flatnonzero(keep)
+  used = np.ones(len(x), bool) if keep is None else keep
+  read_here = used if known is None else used & known
+  rows = np.flatnonzero(read_here)
+  if not len(rows):
+    raise DataError(f"no row has a label: {MASK + name} is False for all {int(used.sum())} rows")
   x = x[rows]
   if x.dtype.kind == "f":
     finite = np.isfinite(x).reshape(len(x), -1).all(1)
     if not finite.all():
-      raise DataError(f"label {name!r} is NaN or infinite at row {rows[np.argmin(finite)]}")
-  task = task or _guess(x)
-  read = {"classification": _classes, "multilabel": _multilabel, "regression": _regression}[task]
-  label, names = read(x)
-  return label, task, names
+      raise DataError(
+        f"label {name!r} is NaN or infinite at row {rows[np.argmin(finite)]} "
+        f"({int((~finite).sum())} rows in all); where it is unknown, pass {MASK + name} with False"
+      )
+  if task is None:
+    _check_known(name, x, rows)
+  kind = task or _guess(x)
+  read = {"classification": _classes, "multilabel": _multilabel, "regression": _regression}[kind]
+  found, names = read(x)
+  label = np.zeros((int(used.sum()), *found.shape[1:]), found.dtype)
+  label[read_here[used]] = found
+  return label, kind, names, guess_notes(name, x, kind) if task is None else []

@@ -3,7 +3,7 @@
 import pathlib
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -53,10 +53,13 @@ def read_npz(
   *,
   task: str | None = None,
   encoders: Mapping[str, Any] | None = None,
+  modalities: Sequence[str] | None = None,
+  ignore: Sequence[str] | None = None,
   drop_empty: bool = False,
 ) -> Table:
   """The table of an `.npz` archive, named after the file; see `table_from_arrays`."""
   name = pathlib.Path(path).stem
   return table_from_arrays(
-    read_arrays(path), task=task, encoders=encoders, drop_empty=drop_empty, name=name
-  )
+    read_arrays(path), task=task, encoders=encoders, modalities=modalities, ignore=ignore,
+    drop_empty=drop_empty, name=name,
+  )  # fmt: skip

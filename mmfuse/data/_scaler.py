@@ -3,22 +3,30 @@
 import dataclasses
 import json
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
+from mmfuse.data import _sequences
 from mmfuse.data._error import DataError, closest
 
 _CHUNK = 4096  # rows per float64 temporary, so that a large image set is never copied whole
-_CONSTANT = 1e-7  # relative spread below float32 resolution: rounding, not signal
+_CONSTANT = {4: 1e-7, 8: 1e-13}  # {bytes of a float: relative spread that is rounding, not signal}
+_OFFSET = 1e4  # means of more standard deviations are not subtracted in float32
 
 
-def _moments(x: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """Mean and standard deviation `[C]` over every axis but the last, in float64, two passes."""
-  axes = tuple(range(x.ndim - 1))
-  chunks = [rows[i : i + _CHUNK] for i in range(0, len(rows), _CHUNK)]
-  count = len(rows) * int(np.prod(x.shape[1:-1], dtype=np.int64))
-  mean = sum(x[c].sum(axes, dtype=np.float64) for c in chunks) / count
-  variance = sum(np.square(x[c] - mean).sum(axes) for c in chunks) / count
+def _moments(x: Any, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """Mean and standard deviation `[C]` over every axis but the last, in float64, two passes.
+
+  Of a sequence, over the valid steps.
+  """
+  chunks = lambda: _sequences.blocks(x, rows, _CHUNK)
+  over = lambda c: tuple(range(c.ndim - 1))
+  total, count = 0.0, 0
+  for c in chunks():
+    total, count = total + c.sum(over(c), dtype=np.float64), count + c.size // c.shape[-1]
+  mean = total / count
+  variance = sum(np.square(c - mean).sum(over(c)) for c in chunks()) / count
   return mean, np.sqrt(variance)
 
 
@@ -27,70 +35,80 @@ class Scaler:
   """Per-modality `(x - mean) / std`, and 0 where a row is absent.
 
   Rank 2 is scaled per column, higher ranks per channel (the last axis). Integer modalities are not
-  in `mean` and pass untouched. A constant column has std 1.
+  in `mean` and pass untouched. A constant column has std 1. A `core.Sequence` is scaled by its valid
+  steps and 0 after its end. float64 is cast to float32 after standardisation, when nothing is lost.
   """
 
-  mean: dict[str, np.ndarray]  # {modality: float32 [C]}, C = size of the last axis
-  std: dict[str, np.ndarray]  # {modality: float32 [C]}, never 0
+  mean: dict[str, np.ndarray]  # {modality: float64 [C]}, C = size of the last axis
+  std: dict[str, np.ndarray]  # {modality: float64 [C]}, never 0
   modalities: tuple[str, ...]  # all modalities, the untouched ones too
 
   @classmethod
   def fit(
-    cls, inputs: Mapping[str, np.ndarray], mask: Mapping[str, np.ndarray], rows: np.ndarray
+    cls, inputs: Mapping[str, Any], mask: Mapping[str, np.ndarray], rows: np.ndarray
   ) -> "Scaler":
     """Moments over the training `rows` (int `[n]`) in which a modality is present.
 
     Args:
-      inputs: {modality: `[N, ..., C]`}.
+      inputs: {modality: `[N, ..., C]` or a sequence of them}.
       mask: {modality: bool `[N]`}, True = present.
       rows: the training rows; no other row is read.
     """
     mean, std = {}, {}
     for m in sorted(inputs):
-      x = inputs[m]
+      x = _sequences.values_of(inputs[m])
       if x.dtype.kind != "f":
         continue
       present = rows[mask[m][rows]]
       mu, sigma = np.zeros(x.shape[-1]), np.ones(x.shape[-1])
       if len(present):
-        mu, sigma = _moments(x, present)
-      mean[m] = mu.astype(np.float32)
-      std[m] = np.where(sigma <= _CONSTANT * np.abs(mu), 1.0, sigma).astype(np.float32)
+        mu, sigma = _moments(inputs[m], present)
+      mean[m] = mu
+      std[m] = np.where(sigma <= _CONSTANT[x.dtype.itemsize] * np.abs(mu), 1.0, sigma)
     return cls(mean, std, tuple(sorted(inputs)))
 
-  def apply(
-    self, inputs: Mapping[str, np.ndarray], mask: Mapping[str, np.ndarray]
-  ) -> dict[str, np.ndarray]:
-    """Standardised copies, {modality: float32 `[N, ..., C]`}; absent rows are exactly 0.
+  def apply(self, inputs: Mapping[str, Any], mask: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Standardised copies, {modality: float32 `[N, ..., C]` or a sequence}; absent rows are 0.
 
     Raises DataError for a modality, or a number of channels, other than those of the training rows,
     and where a present row overflows.
     """
     out = {}
-    for m, x in sorted(inputs.items()):
+    for m, given in sorted(inputs.items()):
       if m not in self.modalities:
         raise DataError(
           f"modality {m!r} was not in the training data{closest(m, self.modalities)}"
         )
+      x, keep = _sequences.values_of(given), mask[m]
       if m in self.mean and x.shape[-1:] != self.mean[m].shape:
         raise DataError(
           f"modality {m!r} has {x.shape[-1]} channels, the training data had {len(self.mean[m])}"
         )
-      out[m] = self._scale(m, x) if m in self.mean else np.array(x)
-      out[m][~mask[m]] = 0
-      finite = np.isfinite(out[m]).reshape(len(x), -1).all(1)
-      if not finite.all():
-        raise DataError(
-          f"modality {m!r} is too large for float32 once standardised, first at row "
-          f"{int(np.argmin(finite))} of a split"
-        )
+      if _sequences.is_sequence(given):
+        keep = _sequences.valid_steps(np.where(mask[m], given.length, 0), x.shape[1])
+      out[m] = self._scale(m, x, keep) if m in self.mean else np.array(x)
+      out[m][~keep] = 0
+      if _sequences.is_sequence(given):
+        out[m] = _sequences.sequence(out[m], np.where(mask[m], given.length, 0))
     return out
 
-  def _scale(self, m: str, x: np.ndarray) -> np.ndarray:
-    with np.errstate(over="ignore", invalid="ignore"):  # absent rows may hold anything
-      out = x - self.mean[m]
-      out /= self.std[m]
-    return out
+  def _scale(self, m: str, x: np.ndarray, keep: np.ndarray) -> np.ndarray:
+    """float32 of (x - mean) / std; what `keep` [N] or [N, T] leaves out is garbage."""
+    near = (np.abs(self.mean[m]) <= _OFFSET * self.std[m]).all()
+    narrow = [np.float32] if x.dtype == np.float32 and near else []
+    for dtype in (*narrow, np.float64):  # x - mean may overflow in float32 alone
+      mean, std = self.mean[m].astype(dtype), self.std[m].astype(dtype)
+      out = np.empty(x.shape, np.float32)
+      with np.errstate(all="ignore"):  # absent rows may hold anything
+        for i in range(0, len(x), _CHUNK):
+          out[i : i + _CHUNK] = (x[i : i + _CHUNK] - mean) / std
+      wrong = ~(np.isfinite(out).reshape(*keep.shape, -1).all(-1) | ~keep)
+      if not wrong.any():
+        return out
+    row = int(np.argmax(wrong.reshape(len(wrong), -1).any(1)))
+    raise DataError(
+      f"modality {m!r} is too large for float32 once standardised, first at row {row} of a split"
+    )
 
   def to_json(self) -> str:
     """A string that `from_json` reads back exactly; it travels with a run."""
@@ -106,5 +124,5 @@ class Scaler:
   def from_json(cls, text: str) -> "Scaler":
     """The scaler that `to_json` wrote."""
     raw = json.loads(text)
-    read = lambda part: {m: np.asarray(v, np.float32) for m, v in part.items()}
+    read = lambda part: {m: np.asarray(v, np.float64) for m, v in part.items()}
     return cls(read(raw["mean"]), read(raw["std"]), tuple(raw["modalities"]))

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mmfuse.data import _splitting
+from mmfuse.data import _counting, _sequences, _splitting
 from mmfuse.data._error import DataError
 from mmfuse.data._scaler import Scaler
 from mmfuse.data._target import Target
@@ -18,7 +18,8 @@ TASKS = ("classification", "multilabel", "regression")
 class Split(NamedTuple):
   """One split, as numpy arrays of N rows."""
 
-  inputs: dict[str, np.ndarray]  # {modality: float32 [N, ...], or int32 [N, L] for an embedding}
+  # {modality: float32 [N, ...], int32 [N, L] for an embedding, or core.Sequence of both}
+  inputs: dict[str, Any]
   label: np.ndarray  # int32 [N] classes; int32 [N, L] 0/1; float32 [N] or [N, R]
   mask: dict[str, np.ndarray]  # {modality: bool [N]}, True = present
   index: np.ndarray  # type: ignore[assignment]  # int32 [N], row in the table
@@ -64,7 +65,8 @@ class Table:
   """All rows of a data set, checked but neither split nor standardised."""
 
   name: str
-  inputs: dict[str, np.ndarray]  # {modality: float32 or int32 [N, ...]}, 0 where absent
+  # {modality: float32, float64 or int32 [N, ...], or core.Sequence}, 0 where absent or ended
+  inputs: dict[str, Any]
   label: np.ndarray  # as in Split
   mask: dict[str, np.ndarray]  # {modality: bool [N]}
   group: np.ndarray | None  # [N] int or str
@@ -74,8 +76,8 @@ class Table:
   encoders: dict[str, Any]
   notes: tuple[str, ...]
   fingerprint: str
-  weight: np.ndarray | None = None  # float32 [N], of the examples; None = 1
-  labelled: np.ndarray | None = None  # bool [N], False = the label is unknown; None = all known
+  labelled: np.ndarray | None = None  # bool [N], False = the label is unknown (and 0); None = all
+  weight: np.ndarray | None = None  # float64 [N] as given, not negative; None = 1
 
   @property
   def modalities(self) -> tuple[str, ...]:
@@ -93,6 +95,8 @@ class Table:
     fold: int | None = None,
     folds: int | None = None,
     fractions: Sequence[float] = FRACTIONS,
+    class_weights: str | None = None,
+    weighted_scores: bool = False,
   ) -> Splits:
     """Splits and standardises; the scaler reads the training rows only.
 
@@ -105,9 +109,12 @@ class Table:
       fold: which of the `folds`, 0-based.
       folds: number of parts, at least 3.
       fractions: train, validation and test share, positive, summing to 1. Default .6, .2, .2.
+      class_weights: "balanced" weighs a training row of class c by n / (C n_c); None does not.
+      weighted_scores: validation and test rows have the table's weights too, not training rows alone.
 
     Raises:
-      DataError: an empty split, too many folds, or fractions that are none.
+      DataError: an empty split or one without labels or weights, too many folds, fractions that are
+        none, class weights of what are no classes, or weighted scores without weights.
     """
     if folds is None and fold is None:
       parts = self._parts(seed, fractions)
@@ -119,7 +126,8 @@ class Table:
         sizes = ", ".join(f"{n} {len(r)}" for n, r in rows.items())
         raise DataError(f"the {name} split is empty: {sizes} rows")
     scaler = Scaler.fit(self.inputs, self.mask, rows["train"])
-    made = {name: self._take(index, scaler) for name, index in rows.items()}
+    weight, weighed = _counting.weights(self, rows, class_weights, weighted_scores)
+    made = {n: self._take(index, scaler)._replace(weight=weight[n]) for n, index in rows.items()}
     target = None
     if self.task == "regression":
       known = rows["train"] if self.labelled is None else rows["train"][self.labelled[rows["train"]]]
@@ -128,11 +136,12 @@ class Table:
     return Splits(
       **made, target=target, name=self.name, task=self.task, num_outputs=self.num_outputs,
       class_names=self.class_names, encoders=dict(self.encoders), scaler=scaler,
-      fingerprint=self.fingerprint, notes=(*self.notes, *self._split_notes(rows)),
+      fingerprint=self.fingerprint, notes=(*self.notes, *self._split_notes(rows), *weighed),
     )  # fmt: skip
 
   def _strata(self) -> np.ndarray:
-    return self.label if self.task == "classification" else np.zeros(len(self.label), int)
+    strata = self.label if self.task == "classification" else np.zeros(len(self.label), int)
+    return strata if self.labelled is None else np.where(self.labelled, strata, -1)
 
   def _parts(self, seed: int, fractions: Sequence[float]) -> np.ndarray:
     if self.split is not None:
@@ -157,15 +166,19 @@ class Table:
 
   def _take(self, index: np.ndarray, scaler: Scaler) -> Split:
     mask = {m: v[index] for m, v in sorted(self.mask.items())}
-    inputs = scaler.apply({m: self.inputs[m][index] for m in mask}, mask)
+    inputs = scaler.apply({m: _sequences.take(self.inputs[m], index) for m in mask}, mask)
     group = None if self.group is None else self.group[index]
-    return Split(inputs, self.label[index], mask, index.astype(np.int32), group)
+    labelled = None if self.labelled is None else self.labelled[index]
+    return Split(inputs, self.label[index], mask, index.astype(np.int32), group, labelled=labelled)
 
   def _split_notes(self, rows: Mapping[str, np.ndarray]) -> list[str]:
     notes = []
     for m, present in sorted(self.mask.items()):
       if not present[rows["train"]].any():
         notes.append(f"modality {m!r} is absent from every training row")
+    notes += _counting.label_notes(self.labelled, rows)
+    if self.labelled is not None:
+      rows = {part: index[self.labelled[index]] for part, index in rows.items()}
     if self.task == "classification":
       seen = np.unique(self.label[rows["train"]])
       for part in ("validation", "test"):

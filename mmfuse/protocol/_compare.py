@@ -16,7 +16,7 @@ from typing import Any
 
 from mmfuse import data, metrics, report, schemes, train
 from mmfuse.protocol import _finish
-from mmfuse.protocol._config import Compare, UsageError, own_sources
+from mmfuse.protocol._config import Compare, UsageError, own_sources, split_words
 from mmfuse.protocol._progress import Progress, duration
 from mmfuse.protocol._rows import (
   Row,
@@ -45,6 +45,8 @@ def load_table(cfg: Compare) -> data.Table:
     cfg.data,
     task=cfg.task,
     encoders=encoder_choices(cfg),
+    modalities=split_words(cfg.modalities) if cfg.modalities else None,
+    ignore=split_words(cfg.ignore) if cfg.ignore else None,
     drop_empty=cfg.drop_empty,
     data_dir=cfg.data_dir,
     **options,
@@ -100,7 +102,10 @@ def run(cfg: Compare, command: str = "") -> report.Summary:
   cfg = smoke_of(cfg)
   table = load_table(cfg)
   folds = [None] if cfg.folds is None else list(range(cfg.folds))
-  splits = {fold: table.splits(fold=fold, folds=cfg.folds) for fold in folds}
+  weighing: dict[str, Any] = {
+    "class_weights": cfg.class_weights, "weighted_scores": cfg.weighted_scores
+  }  # fmt: skip
+  splits = {fold: table.splits(fold=fold, folds=cfg.folds, **weighing) for fold in folds}
   cfg, spoken = budgeted(cfg, min(len(s.train.index) for s in splits.values()))
   rows, unavailable = make_rows(cfg, table.modalities, table.task)
   if cfg.select is not None:

@@ -33,6 +33,14 @@ class Compare:
   """Hyper-parameters: `mimo.lam=2 ogm.alpha=.1 early.hidden=[64,64]`."""
   encoder: tuple[str, ...] = ()
   """Encoders: `text=embedding gait=mine.py:MyEncoder`; others are chosen by rank and dtype."""
+  modalities: tuple[str, ...] = ()
+  """Use these modalities only: `accel,gyro`. Default: all."""
+  ignore: tuple[str, ...] = ()
+  """Arrays that are no modality to use, instead of `--modalities`."""
+  class_weights: Literal["balanced"] | None = None
+  """`balanced`: a training row of class c counts n / (C n_c)."""
+  weighted_scores: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+  """Validation and test scores weigh rows by the array `weight` too."""
   fusion: str = "concat"
   """How the features are joined: concat, sum, gated, film, low_rank, tensor, mult, bottleneck..."""
   task: Literal["classification", "multilabel", "regression"] | None = None

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from mmfuse import masks, metrics, report, train
+from mmfuse.core import Sequence
 from mmfuse.protocol._rows import Row, config_hash
 from mmfuse.protocol._search import Search, Trial
 from mmfuse.protocol._store import read_json, write_json
@@ -189,9 +190,13 @@ def save_schema(folder: pathlib.Path, splits: Any, fold: int | None) -> None:
       "num_outputs": splits.num_outputs,
       "class_names": list(splits.class_names),
       "target": None if splits.target is None else splits.target.to_json(),
-      "inputs": {
-        m: {"shape": list(x.shape[1:]), "largest": int(x.max()) if x.dtype.kind == "i" else None}
-        for m, x in sorted(splits.train.inputs.items())
-      },
+      "inputs": {m: _shape(x) for m, x in sorted(splits.train.inputs.items())},
     },
   )
+
+
+def _shape(x: Any) -> dict[str, Any]:
+  """The schema of a modality; `length`: rows may end early."""
+  if isinstance(x, Sequence):
+    return {"shape": list(x.values.shape[1:]), "length": True, "largest": None}
+  return {"shape": list(x.shape[1:]), "largest": int(x.max()) if x.dtype.kind == "i" else None}
