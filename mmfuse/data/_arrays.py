@@ -59,7 +59,8 @@ def _label(
       raise DataError(
         f"label {name!r} is masked in part at row {int(np.argmax(partly))}, expected whole rows"
       )
-    known = ~hidden.all(1) if known is None else known & ~hidden.all(1)
+    seen = np.asarray(~hidden.all(1))
+    known = seen if known is None else known & seen
   return x, None if known is None or known.all() else known
 
 

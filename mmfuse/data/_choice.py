@@ -66,7 +66,7 @@ def used_table(
   inputs = {m: x for m, x in table.inputs.items() if m not in out}
   mask = {m: x for m, x in table.mask.items() if m not in out}
   keep, dropped = kept_rows(mask, drop_empty)
-  cut = lambda x: None if x is None else x[keep]
+  cut: Any = lambda x: None if x is None else x[keep]
   inputs = {m: _sequences.take(x, keep) for m, x in inputs.items()}
   mask = {m: x[keep] for m, x in mask.items()}
   label, group, split = cut(table.label), cut(table.group), cut(table.split)

@@ -100,7 +100,7 @@ def _numbers(name: str, x: np.ndarray, keep: np.ndarray) -> np.ndarray:
   else:
     wide = x.dtype.itemsize > 2 and max(int(x.max()), -int(x.min())) > _EXACT
   with np.errstate(over="ignore"):  # a long double beyond float64 is reported below, with its row
-    out = x.astype(np.float64 if wide else np.float32)
+    out: np.ndarray = x.astype(np.float64 if wide else np.float32)
   fine = np.abs(out) <= _LARGEST if wide else np.isfinite(out)
   fine = fine.reshape(len(out), -1).all(1)
   if not fine.all():
@@ -109,7 +109,7 @@ def _numbers(name: str, x: np.ndarray, keep: np.ndarray) -> np.ndarray:
       f"{int(np.argmin(fine))} ({int((~fine).sum())} rows in all), where its mask says present; "
       f"pass {MASK + name} with False there, or fill them in"
     )
-  return out / np.float32(255) if image else out
+  return np.divide(out, np.float32(255)) if image else out
 
 
 def _end(
@@ -220,7 +220,7 @@ def _check_owners(
   for prefix in (MASK, LENGTH):
     given |= {n: n.removeprefix(prefix) for n in arrays if n.startswith(prefix)}
   for what, of_modality in given.items():
-    if of_modality not in names and what != MASK + RESERVED[0]:
+    if of_modality not in names:
       raise DataError(f"{what} belongs to no modality{closest(of_modality, names)}")
 
 
@@ -285,4 +285,5 @@ def read_inputs(
     DataError: rows that differ in number, strings, objects, a mask or length of the wrong dtype or
       of an unknown modality, NaN or infinity where the mask says present.
   """
+  arrays = {n: x for n, x in arrays.items() if n != MASK + RESERVED[0]}
   return read_noted(arrays, names, rows=rows, encoders=encoders, lengths=lengths)[:2]

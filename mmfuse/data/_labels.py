@@ -83,12 +83,12 @@ def _check_known(name: str, x: np.ndarray, rows: np.ndarray) -> None:
     wrong, what = x < 0, "negative class"
   else:
     return
-  wrong = wrong.reshape(len(x), -1).any(1)
-  if wrong.any():
-    row = int(np.argmax(wrong))
+  rows_wrong = np.asarray(wrong.reshape(len(x), -1).any(1))
+  if rows_wrong.any():
+    row = int(np.argmax(rows_wrong))
     raise DataError(
       f"label {name!r} has the {what} {x[row].ravel()[0].item()!r} at row {rows[row]} "
-      f"({int(wrong.sum())} rows in all); where the label is unknown, pass {MASK + name} with "
+      f"({int(rows_wrong.sum())} rows in all); where the label is unknown, pass {MASK + name} with "
       "False, and if it is a class, say so with task='classification' (--task classification)"
     )
 

@@ -22,9 +22,10 @@ def _moments(x: Any, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   """
   chunks = lambda: _sequences.blocks(x, rows, _CHUNK)
   over = lambda c: tuple(range(c.ndim - 1))
-  total, count = 0.0, 0
+  total, count = np.zeros(_sequences.values_of(x).shape[-1]), 0
   for c in chunks():
-    total, count = total + c.sum(over(c), dtype=np.float64), count + c.size // c.shape[-1]
+    total += c.sum(over(c), dtype=np.float64)
+    count += c.size // c.shape[-1]
   mean = total / count
   variance = sum(np.square(c - mean).sum(over(c)) for c in chunks()) / count
   return mean, np.sqrt(variance)

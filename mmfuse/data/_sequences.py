@@ -56,7 +56,7 @@ def blocks(x: Any, rows: np.ndarray, size: int) -> Iterator[np.ndarray]:
 
 def trailing(gone: np.ndarray) -> np.ndarray:
   """int [B]: steps of each row before those that are gone [B, T, ...], in all values, to its end."""
-  step = gone.reshape(*gone.shape[:2], -1).all(-1)
+  step = np.asarray(gone.reshape(*gone.shape[:2], -1).all(-1))
   return step.shape[1] - np.logical_and.accumulate(step[:, ::-1], axis=1).sum(1)
 
 

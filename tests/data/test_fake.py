@@ -43,6 +43,25 @@ def test_masks_tokens_and_other_tasks(label):
   assert twin.splits().num_outputs == real.num_outputs
 
 
+def test_lengths_unknown_labels_and_weights():
+  rows = np.arange(40)
+  real = table_from_arrays(
+    {"gait": np.ones((40, 9, 2)), "a": np.ones((40, 3), np.float32), "label": rows % 3,
+     "length_gait": rows % 4 + 3, "mask_gait": rows > 9, "mask_label": rows % 2 > 0,
+     "weight": np.where(rows % 2, 3.0, 0.0)},
+  )  # fmt: skip
+  twin = fake(real, rows=60)
+  x, here = twin.inputs["gait"], twin.mask["gait"]
+  assert x.values.shape == (60, 9, 2) and set(x.length[here]) == {3, 4, 5, 6}
+  assert not x.length[~here].any() and 0 < here.sum() < 60
+  valid = np.arange(9) < x.length[:, None]
+  assert x.values[valid].all() and not x.values[~valid].any()
+  assert 0 < twin.labelled.sum() < 60 and not twin.label[~twin.labelled].any()
+  assert set(twin.weight) == {3.0}
+  splits = twin.splits(weighted_scores=True)
+  assert set(splits.train.label[splits.train.labelled]) == {0, 1, 2}
+
+
 def test_no_row_loses_all():
   mask = np.arange(20) % 2 == 0
   arrays = {"a": np.ones(20), "b": np.ones(20), "label": np.arange(20) % 2}

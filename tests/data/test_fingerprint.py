@@ -34,6 +34,9 @@ def test_same_content_same_print():
     {"group": None},
     {"mask_a": [1, 1, 1, 1, 0, 0]},
     {"mask_b": [0, 1, 1, 1, 1, 1]},
+    {"mask_label": [1, 1, 1, 1, 1, 0]},
+    {"weight": [1, 1, 1, 1, 1, 2]},
+    {"weight": [1, 1, 1, 1, 1, 1]},
   ],
 )
 def test_every_part_counts(change):

@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 
-from mmfuse import metrics, report, train
+from mmfuse import data, metrics, report, train
 from mmfuse.protocol import _finish
 
 from ._helpers import arrays, call, records
@@ -71,6 +71,18 @@ def _probabilities(finished, method, seed, split):
   assert said.code == 0, said
   lines = list(csv.reader(said.out.splitlines()))
   return np.asarray([[float(v) for v in line[2:]] for line in lines[1:]])
+
+
+def test_the_schema_of_a_sequence(tmp_path):
+  made = {"gait": np.ones((20, 5, 3)), "length_gait": np.arange(20) % 5 + 1, "t": np.arange(20) % 4,
+          "a": np.ones((20, 2)), "label": np.arange(20) % 2}  # fmt: skip
+  splits = data.from_arrays(made, encoders={"t": "embedding"})
+  _finish.save_schema(tmp_path, splits, None)
+  assert json.loads((tmp_path / "schema.json").read_text())["inputs"] == {
+    "a": {"shape": [2], "largest": None},
+    "gait": {"shape": [5, 3], "length": True, "largest": None},
+    "t": {"shape": [1], "largest": 3},
+  }
 
 
 def test_contribution_is_what_the_fused_prediction_loses(finished):
