@@ -93,9 +93,12 @@ BAD_ARRAYS = {
     _arrays(label=np.arange(60).reshape(30, 2)), ("multi-label", "0 and 1", "from 0 to 59")),
   "label nan": (_arrays(label=np.where(np.arange(30) == 7, np.nan, 1.0)), ("label", "row 7")),
   "empty split": (
-    _arrays(split=np.asarray(["train"] * 20 + ["test"] * 10)),
-    ("validation split is empty", "train 20, validation 0, test 10")),
-  "unknown split": (_arrays(split=np.asarray(["train"] * 29 + ["dev"])), ("'dev'", "row 29")),
+    _arrays(split=np.asarray(["train"] * 20 + ["validation"] * 10)),
+    ("test split is empty", "train 20, validation 10, test 0", "--folds 5")),
+  "unknown split": (_arrays(split=np.asarray(["train"] * 29 + ["eval"])), ("'eval'", "row 29")),
+  "straddling groups": (
+    _arrays(split=np.arange(30) % 3, group=np.arange(30) % 10),
+    ("10 of 10 groups stand in more than one part", "the first is 0", "--allow-straddling")),
   "strings": (_arrays(b=np.asarray(["x", "y"] * 15)), ("'b' holds strings", "--encoder b=embed")),
   "nan": (_arrays(a=np.where(np.arange(30)[:, None] == 4, np.nan, np.ones(4))), ("'a'", "row 4")),
   "infinity": (_arrays(a=np.where(np.arange(30)[:, None] == 5, np.inf, np.ones(4))), ("row 5",)),
@@ -312,6 +315,7 @@ def test_help_and_no_command_at_all(place):
       "resume",
       "smoke",
       "drop-empty",
+      "allow-straddling",
       "encoder",
       "task",
       "checkpoint-seconds",

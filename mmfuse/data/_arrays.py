@@ -13,7 +13,7 @@ from mmfuse.data._identifiers import check_no_identifier
 from mmfuse.data._inputs import MASK, modality_names, read_mask, read_noted
 from mmfuse.data._labels import check_task, read_label
 from mmfuse.data._plain import as_array
-from mmfuse.data._splitting import SPLITS
+from mmfuse.data._split_column import read_split
 from mmfuse.data._table import FRACTIONS, Splits, Table
 
 
@@ -22,19 +22,6 @@ def _column(name: str, value: Any, rows: int) -> np.ndarray:
   if x.shape != (rows,):
     raise DataError(f"{name!r} must be [{rows}], one value per row of 'label', got {list(x.shape)}")
   return np.char.decode(x, "utf-8", "backslashreplace") if x.dtype.kind == "S" else x
-
-
-def _split(value: Any, rows: int) -> np.ndarray:
-  """str `[B]` of `SPLITS` from the names or from 0, 1, 2."""
-  x = _column("split", value, rows)
-  allowed = np.asarray(SPLITS if x.dtype.kind == "U" else (0, 1, 2))
-  wrong = ~np.isin(x, allowed) if x.dtype.kind in "Uiu" else np.ones(rows, bool)
-  if wrong.any():
-    row = int(np.argmax(wrong))
-    raise DataError(
-      f"split must be train, validation or test, or 0, 1 or 2, got {x[row].item()!r} at row {row}"
-    )
-  return x if x.dtype.kind == "U" else np.asarray(SPLITS)[x]
 
 
 def _group(value: Any, rows: int) -> np.ndarray:
@@ -79,15 +66,16 @@ def table_from_arrays(
 ) -> Table:
   """Checks named arrays and makes them a table.
 
-  Reserved names: `label`; `split` (`train`/`validation`/`test` or 0/1/2, `[B]`); `group` (`[B]`,
-  rows that must stay together); `weight` (`[B]`, not negative: how much a row counts in training);
-  `mask_label` (bool `[B]`, False = the label is unknown); `mask_<modality>` (bool `[B]`, True =
-  present); `length_<modality>` (int `[B]`, the steps of a row of `[B, T, ...]` that count). Every
-  other array is a modality with as many rows as `label`. `[B]` counts as `[B, 1]`; numbers and
-  booleans become floats (uint8 of rank 3 or more is an image, /255); a modality `[B, T, ...]` with
-  lengths, or whose rows end in NaN, becomes `core.Sequence`; what a numpy masked array hides is
-  absent (`read_inputs`). Integer or string labels are classes, sorted and numbered 0..C-1; `[B, L]`
-  0/1 is multi-label; float is regression, in the label's own unit.
+  Reserved names: `label`; `split` (`train`/`validation`/`test` or 0/1/2, `[B]`; `val`, `valid`,
+  `dev`, `development` are validation); `group` (`[B]`, rows that must stay together); `weight`
+  (`[B]`, not negative: how much a row counts in training); `mask_label` (bool `[B]`, False = the
+  label is unknown); `mask_<modality>` (bool `[B]`, True = present); `length_<modality>` (int `[B]`,
+  the steps of a row of `[B, T, ...]` that count). Every other array is a modality with as many rows
+  as `label`. `[B]` counts as `[B, 1]`; numbers and booleans become floats (uint8 of rank 3 or more is
+  an image, /255); a modality `[B, T, ...]` with lengths, or whose rows end in NaN, becomes
+  `core.Sequence`; what a numpy masked array hides is absent (`read_inputs`). Integer or string labels
+  are classes, sorted and numbered 0..C-1; `[B, L]` 0/1 is multi-label; float is regression, in the
+  label's own unit.
 
   Args:
     arrays: {name: array}.
@@ -128,7 +116,10 @@ def table_from_arrays(
       check_no_identifier(m, arrays[m], mask[m])
   keep, dropped = kept_rows(mask, drop_empty)
   target, task, class_names, guessed = read_label(label, target, task, keep, labelled)
-  split = _split(arrays["split"], rows)[keep] if "split" in arrays else None
+  split, named = None, []
+  if "split" in arrays:
+    split, named = read_split(_column("split", arrays["split"], rows))
+    split = split[keep]
   group = _group(arrays["group"], rows)[keep] if "group" in arrays else None
   weight = None
   if "weight" in arrays and label != "weight":
@@ -140,7 +131,7 @@ def table_from_arrays(
   return Table(
     name=name, inputs=inputs, label=target, mask=mask, group=group, split=split, task=task,
     class_names=class_names, encoders=dict(encoders or {}), labelled=labelled, weight=weight,
-    notes=(*notes, *chosen, *dropped, *read, *guessed),
+    notes=(*notes, *chosen, *dropped, *read, *guessed, *named),
     fingerprint=_fingerprint.fingerprint(
       inputs, mask, target, group, split, class_names, recipe, labelled, weight
     ),
@@ -160,6 +151,7 @@ def from_arrays(
   class_weights: str | None = None,
   weighted_scores: bool = False,
   drop_empty: bool = False,
+  allow_straddling: bool = False,
   name: str = "arrays",
 ) -> Splits:
   """Your own arrays, checked, split and standardised from the training rows.
@@ -177,6 +169,7 @@ def from_arrays(
     class_weights: see `Table.splits`.
     weighted_scores: see `Table.splits`.
     drop_empty: see `table_from_arrays`.
+    allow_straddling: see `Table.splits`.
     name: of the data set.
 
   Raises:
@@ -199,5 +192,5 @@ def from_arrays(
   )  # fmt: skip
   return table.splits(
     seed, fractions=FRACTIONS if split is None else split, class_weights=class_weights,
-    weighted_scores=weighted_scores,
+    weighted_scores=weighted_scores, allow_straddling=allow_straddling,
   )  # fmt: skip

@@ -1,7 +1,7 @@
 """THE INDEX of built-in data sets, and `load`, which also takes a path to an `.npz`."""
 
 import dataclasses
-import pathlib
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -136,7 +136,7 @@ def load(
       raise DataError(f"{source} takes no {' or '.join(given)}: it comes in one size")
     table = used_table(DATASETS[source].build(data_dir, **given), modalities, ignore, drop_empty)
     return _choose(table, task, encoders or {})
-  if pathlib.Path(source).exists():
+  if os.path.exists(source):  # False for a name that no file can have
     raise DataError(f"{source!r} is no .npz archive; {HINT}")
   raise DataError(
     f"unknown data set {source!r}{closest(source, DATASETS)}, or a path that ends in .npz"

@@ -1,4 +1,4 @@
-"""Which rows train, validate and test: by group where there are groups, else stratified by class.
+"""Which rows train, validate and test: by group where there are groups, else stratified by label.
 
 Every function is deterministic in its seed and returns an int array `[N]`, the part of each row.
 """
@@ -56,6 +56,68 @@ def _fill_empty(parts: np.ndarray, number: int) -> np.ndarray:
     sizes = np.bincount(parts, minlength=number)
     if sizes[part] == 0:
       parts[np.flatnonzero(parts == np.argmax(sizes))[-1]] = part
+  return parts
+
+
+def stratified(strata: np.ndarray, fractions: Sequence[float], seed: int) -> np.ndarray:
+  """`by_class` for classes `[N]`, `by_labels` for labels `[N, L]`."""
+  return (by_class if strata.ndim == 1 else by_labels)(strata, fractions, seed)
+
+
+def folds_stratified(strata: np.ndarray, folds: int, seed: int) -> np.ndarray:
+  """`folds_by_class` for classes `[N]`, `folds_by_labels` for labels `[N, L]`."""
+  if folds > len(strata):
+    raise DataError(f"folds={folds} is more than the {len(strata)} rows of the data")
+  return (folds_by_class if strata.ndim == 1 else folds_by_labels)(strata, folds, seed)
+
+
+def by_labels(labels: np.ndarray, fractions: Sequence[float], seed: int) -> np.ndarray:
+  """Parts that hold each of several labels alike, by iterative stratification.
+
+  Args:
+    labels: 0/1 `[N, L]`.
+    fractions: share of each part, positive, summing to 1.
+    seed: of the order of the rows.
+
+  Returns:
+    int `[N]`, the part of each row. Sizes are those of `fractions`, rounded; a label stands in every
+    part where its count allows, else in the first, then in the last.
+
+  Reference: Sechidis, Tsoumakas and Vlahavas, "On the Stratification of Multi-label Data", ECML PKDD
+  2011.
+  """
+  share, size = np.asarray(fractions, float), len(labels)
+  return _deal_labels(labels, _apportion(size, share * size, _least(size, len(share))), seed)
+
+
+def folds_by_labels(labels: np.ndarray, folds: int, seed: int) -> np.ndarray:
+  """`folds` parts that hold each label alike; their sizes differ by at most one row."""
+  size = len(labels)
+  return _deal_labels(labels, size // folds + (np.arange(folds) < size % folds), seed)
+
+
+def _deal_labels(labels: np.ndarray, room: np.ndarray, seed: int) -> np.ndarray:
+  """The rarest label first, each of its rows to the part with room `[P]` that needs it most."""
+  positive = labels > 0
+  order, parts = np.random.default_rng(seed).permutation(len(labels)), np.full(len(labels), -1)
+  left, room = positive.sum(0), room.copy()
+  need = np.outer(room / room.sum(), left)  # [P, L], rows of each label that a part should get
+  has = np.zeros(need.shape, bool)
+  while left.any():
+    l = int(np.argmin(np.where(left > 0, left, len(labels) + 1)))
+    for row in order[positive[order, l] & (parts[order] < 0)]:
+      open_ = room > 0
+      lacking = open_ & ~has[:, l]
+      if left[l] <= lacking.sum():
+        open_ = lacking  # the last rows of a label go where it is not yet
+      # Rounded: what is equal on paper is a tie, which room decides, then the later part.
+      p = max(np.flatnonzero(open_), key=lambda p: (need[p, l].round(9), room[p], p))
+      parts[row] = p
+      room[p] -= 1
+      left -= positive[row]
+      need[p] -= positive[row]
+      has[p] |= positive[row]
+  parts[order[parts[order] < 0]] = np.repeat(np.arange(len(room)), room)
   return parts
 
 

@@ -1,12 +1,12 @@
 """Split, Splits and Table: a data set before and after it is split and standardised."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from mmfuse.data import _counting, _sequences, _splitting
+from mmfuse.data import _counting, _presence, _sequences, _split_column, _splitting
 from mmfuse.data._error import DataError
 from mmfuse.data._scaler import Scaler
 from mmfuse.data._target import Target
@@ -97,12 +97,15 @@ class Table:
     fractions: Sequence[float] = FRACTIONS,
     class_weights: str | None = None,
     weighted_scores: bool = False,
+    allow_straddling: bool = False,
   ) -> Splits:
     """Splits and standardises; the scaler reads the training rows only.
 
-    Without `folds`, the table's own `split` column decides; where there is none, `fractions`, by
-    group if there are groups, else stratified by class. With `folds=k`, part `fold` tests, the next
-    part validates, the rest train, and a `split` column is not used.
+    Without `folds`, the table's own `split` column decides; a column without validation rows gives
+    20 % of its training rows to validation. Where there is no column, `fractions` decide. With
+    `folds=k`, part `fold` tests, the next part validates, the rest train, and a `split` column is
+    set aside. What is drawn is drawn by group if there are groups, else stratified by class (or by
+    labels). What was chosen for you is a note of the splits.
 
     Args:
       seed: of the shuffle.
@@ -111,20 +114,22 @@ class Table:
       fractions: train, validation and test share, positive, summing to 1. Default .6, .2, .2.
       class_weights: "balanced" weighs a training row of class c by n / (C n_c); None does not.
       weighted_scores: validation and test rows have the table's weights too, not training rows alone.
+      allow_straddling: take a `split` column with groups in several of its parts as it is.
 
     Raises:
-      DataError: an empty split or one without labels or weights, too many folds, fractions that are
-        none, class weights of what are no classes, or weighted scores without weights.
+      DataError: an empty split or one without labels or weights, a group in several parts of the
+        `split` column, too many folds, fractions that are none, class weights of what are no classes,
+        or weighted scores without weights.
     """
     if folds is None and fold is None:
-      parts = self._parts(seed, fractions)
+      parts, said = self._parts(seed, fractions, allow_straddling)
     else:
-      parts = self._fold(seed, fold, folds)
+      parts, said = self._fold(seed, fold, folds)
     rows = {name: np.flatnonzero(parts == i) for i, name in enumerate(_splitting.SPLITS)}
-    for name, index in rows.items():
-      if not len(index):
-        sizes = ", ".join(f"{n} {len(r)}" for n, r in rows.items())
-        raise DataError(f"the {name} split is empty: {sizes} rows")
+    said += _presence.notes(
+      rows, self.mask, self.label, self.task, self.class_names, self.labelled
+    )
+    said += _counting.label_notes(self.labelled, rows)
     scaler = Scaler.fit(self.inputs, self.mask, rows["train"])
     weight, weighed = _counting.weights(self, rows, class_weights, weighted_scores)
     made = {n: self._take(index, scaler)._replace(weight=weight[n]) for n, index in rows.items()}
@@ -136,22 +141,45 @@ class Table:
     return Splits(
       **made, target=target, name=self.name, task=self.task, num_outputs=self.num_outputs,
       class_names=self.class_names, encoders=dict(self.encoders), scaler=scaler,
-      fingerprint=self.fingerprint, notes=(*self.notes, *self._split_notes(rows), *weighed),
+      fingerprint=self.fingerprint, notes=(*self.notes, *said, *weighed),
     )  # fmt: skip
 
   def _strata(self) -> np.ndarray:
-    strata = self.label if self.task == "classification" else np.zeros(len(self.label), int)
-    return strata if self.labelled is None else np.where(self.labelled, strata, -1)
+    """Classes `[N]` or labels `[N, L]`; rows without a label are a stratum of their own."""
+    known = np.ones(len(self.label), bool) if self.labelled is None else self.labelled
+    if self.task == "multilabel":
+      return np.column_stack([np.where(known[:, None], self.label, 0), ~known])
+    return np.where(known, self.label if self.task == "classification" else 0, -1)
 
-  def _parts(self, seed: int, fractions: Sequence[float]) -> np.ndarray:
-    if self.split is not None:
-      return np.stack([self.split == name for name in _splitting.SPLITS]).argmax(0)
-    check_fractions(fractions)
+  def _draw(self, rows: np.ndarray, fractions: Sequence[float], seed: int) -> np.ndarray:
+    """Which of `rows` go to which part; no other row is read."""
     if self.group is not None:
-      return _splitting.by_group(self.group, fractions, seed)
-    return _splitting.by_class(self._strata(), fractions, seed)
+      return _splitting.by_group(self.group[rows], fractions, seed)
+    return _splitting.stratified(self._strata()[rows], fractions, seed)
 
-  def _fold(self, seed: int, fold: int | None, folds: int | None) -> np.ndarray:
+  def _how(self) -> str:
+    if self.group is not None:
+      return "by group"
+    by = {"classification": "stratified by class", "multilabel": "stratified by label"}
+    return by.get(self.task, "drawn at random")
+
+  def _parts(
+    self, seed: int, fractions: Sequence[float], allow_straddling: bool
+  ) -> tuple[np.ndarray, list[str]]:
+    if self.split is None:
+      check_fractions(fractions)
+      parts = self._draw(np.arange(len(self.label)), fractions, seed)
+      _split_column.check_parts(parts, given=False)
+      return parts, []
+    parts = np.stack([self.split == name for name in _splitting.SPLITS]).argmax(0)
+    return _split_column.complete(
+      parts, self.group, allow_straddling, lambda rows, share: self._draw(rows, share, seed),
+      self._how(),
+    )  # fmt: skip
+
+  def _fold(
+    self, seed: int, fold: int | None, folds: int | None
+  ) -> tuple[np.ndarray, list[str]]:
     if folds is None or fold is None:
       raise DataError(f"fold and folds go together, got fold={fold} and folds={folds}")
     if folds < 3:
@@ -161,8 +189,12 @@ class Table:
     if self.group is not None:
       parts = _splitting.folds_by_group(self.group, folds, seed)
     else:
-      parts = _splitting.folds_by_class(self._strata(), folds, seed)
-    return _splitting.of_fold(parts, fold, folds)
+      parts = _splitting.folds_stratified(self._strata(), folds, seed)
+    said = []
+    if self.split is not None:
+      own = ", ".join(f"{name} {int((self.split == name).sum())}" for name in _splitting.SPLITS)
+      said = [f"the split column ({own} rows) is set aside: {folds} folds of all rows, {self._how()}"]
+    return _splitting.of_fold(parts, fold, folds), said
 
   def _take(self, index: np.ndarray, scaler: Scaler) -> Split:
     mask = {m: v[index] for m, v in sorted(self.mask.items())}
@@ -170,23 +202,6 @@ class Table:
     group = None if self.group is None else self.group[index]
     labelled = None if self.labelled is None else self.labelled[index]
     return Split(inputs, self.label[index], mask, index.astype(np.int32), group, labelled=labelled)
-
-  def _split_notes(self, rows: Mapping[str, np.ndarray]) -> list[str]:
-    notes = []
-    for m, present in sorted(self.mask.items()):
-      if not present[rows["train"]].any():
-        notes.append(f"modality {m!r} is absent from every training row")
-    notes += _counting.label_notes(self.labelled, rows)
-    if self.labelled is not None:
-      rows = {part: index[self.labelled[index]] for part, index in rows.items()}
-    if self.task == "classification":
-      seen = np.unique(self.label[rows["train"]])
-      for part in ("validation", "test"):
-        new = np.setdiff1d(self.label[rows[part]], seen)
-        if len(new):
-          names = ", ".join(self.class_names[c] for c in new)
-          notes.append(f"{part} has classes that never occur in training: {names}")
-    return notes
 
 
 def check_fractions(fractions: Sequence[float]) -> None:

@@ -25,6 +25,7 @@ from mmfuse.protocol._rows import (
   encoder_choices,
   make_rows,
   method_words,
+  present,
   try_settings,
 )
 from mmfuse.protocol._search import Diverged, Search
@@ -102,12 +103,14 @@ def run(cfg: Compare, command: str = "") -> report.Summary:
   cfg = smoke_of(cfg)
   table = load_table(cfg)
   folds = [None] if cfg.folds is None else list(range(cfg.folds))
-  weighing: dict[str, Any] = {
-    "class_weights": cfg.class_weights, "weighted_scores": cfg.weighted_scores
+  options: dict[str, Any] = {
+    "class_weights": cfg.class_weights, "weighted_scores": cfg.weighted_scores,
+    "allow_straddling": cfg.allow_straddling,
   }  # fmt: skip
-  splits = {fold: table.splits(fold=fold, folds=cfg.folds, **weighing) for fold in folds}
+  splits = {fold: table.splits(fold=fold, folds=cfg.folds, **options) for fold in folds}
   cfg, spoken = budgeted(cfg, min(len(s.train.index) for s in splits.values()))
   rows, unavailable = make_rows(cfg, table.modalities, table.task)
+  rows = present(rows, splits, unavailable)
   if cfg.select is not None:
     _check_select(cfg.select, table)
   model = checked_model(splits[folds[0]], cfg.fusion, table.task)
@@ -116,7 +119,7 @@ def run(cfg: Compare, command: str = "") -> report.Summary:
   store = Store.open(cfg.out or f"results/{table.name}", cfg.resume)
   train.enable_compilation_cache()
   info = store.start(_info(cfg, table, command), cfg.resume)
-  info["notes"] = [*splits[folds[0]].notes, *spoken]
+  info["notes"] = [*_split_notes(splits), *spoken]
   for note in info["notes"]:
     print(f"note: {note}")
   for name, why in unavailable.items():
@@ -142,6 +145,18 @@ def run(cfg: Compare, command: str = "") -> report.Summary:
   if interrupted:
     print(partial)
   return summary
+
+
+def _split_notes(splits: Mapping[Any, data.Splits]) -> list[str]:
+  """The notes on the data: what holds for every fold once, the rest with its fold."""
+  said: dict[str, list[Any]] = {}
+  for fold, s in splits.items():
+    for note in s.notes:
+      said.setdefault(note, []).append(fold)
+  shared = [note for note, folds in said.items() if len(folds) == len(splits)]
+  return shared + [
+    f"fold {', '.join(map(str, folds))}: {note}" for note, folds in said.items() if note not in shared
+  ]
 
 
 def _info(cfg: Compare, table: data.Table, command: str) -> dict[str, Any]:

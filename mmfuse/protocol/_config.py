@@ -74,6 +74,8 @@ class Compare:
   """Validation metric of the fused head: accuracy, macro_f1, r2... None = by task."""
   drop_empty: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
   """Drop rows without any modality instead of refusing them."""
+  allow_straddling: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+  """Take the data's own split as it is where groups stand in several of its parts."""
   data_dir: str | None = None
   """Where the raw files of built-in sets lie; default $MMFUSE_DATA_DIR."""
   train_size: int | None = None

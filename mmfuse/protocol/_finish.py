@@ -33,7 +33,9 @@ def records_of(
 ) -> list[dict]:
   """One record per seed of a row on one split; opens the test rows.
 
-  `unimodal` rows and `late_average` have no fused head: `fused` is that system's own prediction.
+  `unimodal` rows and `late_average` have no fused head: `fused` is that system's own prediction. A
+  modality that no training or no test row has is not judged: its head's scores are None, and it has
+  no contribution, Shapley value or probe.
   `shared` holds the fields that are the same for all records of the row.
   """
   trial = search.chosen(choice)
@@ -41,6 +43,8 @@ def records_of(
   template = search.template(method)
   metric = train.metric_of(search.splits)
   modalities = search.splits.modalities
+  trained = [m for m in modalities if search.splits.train.mask[m].any()]
+  judged = tuple(m for m in trained if test.mask[m].any())
   out = []
   for seed in search.seeds:
     saved = read_json(search.path(row, seed, trial, ".json"))
@@ -49,10 +53,14 @@ def records_of(
     full, by_subset, probes = {}, {}, {}  # a run that diverged before any usable epoch has no score
     if log.selected_epoch >= 0:
       state = train.load_weights(search.path(row, seed, trial, ".safetensors"), template)
-      subsets = test_subsets(modalities)
-      scored = train.evaluate_subsets(method, state, test, metric=metric, subsets=subsets)
-      by_subset = {subset: heads[FUSED][name] for subset, heads in scored}
-      full = dict(scored)[tuple(modalities)]
+      subsets = test_subsets(judged)
+      scored = dict(
+        train.evaluate_subsets(
+          method, state, test, metric=metric, subsets=dict.fromkeys([*subsets, modalities])
+        )
+      )
+      by_subset = {subset: scored[subset][FUSED][name] for subset in subsets}
+      full = scored[modalities]
       if search.cfg.probe:
         probes = train.linear_probe(
           method, state, search.splits.train, test,
@@ -67,11 +75,17 @@ def records_of(
         "selected_epoch": log.selected_epoch,
         "learning_rate": trial.rate,
         "tuning": {k: choice[k] for k in ("rates", "trials", "hyper", "edge", "spread")},
-        "validation": validation_scores(log, name, modalities),
-        "test": {h: full[h][name] if h in full else None for h in (FUSED, *modalities)},
+        "validation": {
+          h: score if h in (FUSED, *trained) else None
+          for h, score in validation_scores(log, name, modalities).items()
+        },
+        "test": {
+          h: full[h][name] if h in full and h in (FUSED, *judged) else None
+          for h in (FUSED, *modalities)
+        },
         "scores": {"test": full.get(FUSED, {})},
-        "contribution": contribution(by_subset, modalities),
-        "shapley": shapley(by_subset, modalities),
+        "contribution": contribution(by_subset, judged),
+        "shapley": shapley(by_subset, judged),
         "probe": probes,
         "conflict_rate": conflict_rate(log, modalities),
         "seconds_per_step": _step_seconds(log),

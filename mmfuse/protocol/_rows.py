@@ -4,7 +4,7 @@ import dataclasses
 import inspect
 import itertools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -163,6 +163,35 @@ def make_rows(
       f"{closest(name, [r.name for r in rows])}"
     )
   return rows, unavailable
+
+
+def present(
+  rows: list[Row], splits: Mapping[Any, Any], unavailable: dict[str, str]
+) -> list[Row]:
+  """The rows without those of a modality that some part lacks, whose reasons go to `unavailable`.
+
+  A single modality that no row of a part has cannot be trained, chosen or judged there.
+  """
+  kept = []
+  for row in rows:
+    lacking = _lacking(row.fixed["modality"], splits) if row.entry.per_modality else None
+    if lacking is None:
+      kept.append(row)
+    else:
+      unavailable[row.name] = lacking
+  return kept
+
+
+def _lacking(modality: str, splits: Mapping[Any, Any]) -> str | None:
+  """`b is in no test row`, of the first fold and part where that is so."""
+  for fold, s in splits.items():
+    for part, of in ((s.train, "training"), (s.validation, "validation"), (s.test, "test")):
+      known = np.ones(len(part.index), bool) if part.labelled is None else part.labelled
+      if not (part.mask[modality] & known).any():
+        with_label = "" if known.all() else " with a label"
+        where = "" if fold is None else f" of fold {fold}"
+        return f"{modality} is in no {of} row{with_label}{where}"
+  return None
 
 
 def _check_settings(name: str, entry: methods.Entry, fixed: dict) -> None:
