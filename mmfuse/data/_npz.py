@@ -39,24 +39,29 @@ def read_arrays(path: str | pathlib.Path) -> dict[str, np.ndarray]:
   """
   path, shown = str(path), repr(str(path))
   _check_file(path, shown)
+  at, members, arrays = "the list of its arrays", [], {}
   try:
     with warnings.catch_warnings(), zipfile.ZipFile(path) as archive:
       warnings.simplefilter("error")  # what a header makes Python or numpy warn of is a fault of it
       # The one exception: old but sound.
       warnings.filterwarnings("ignore", "Reading .* created on Python 2", UserWarning)
-      members = [_member(archive, info, shown) for info in archive.infolist()]
+      for info in archive.infolist():
+        at = repr(info.filename)
+        members.append(_member(archive, info, shown))
       _check_names(members, shown)
       _check_memory(members, shown)
-      arrays = {m.name: _read(archive, m, shown) for m in members}
+      for m in members:
+        at = repr(m.info.filename)
+        arrays[m.name] = _read(archive, m, shown)
   except DataError:
     raise
   except EOFError as error:
-    raise DataError(f"{shown} is truncated: its bytes end within an array") from error
+    raise DataError(f"{shown} is truncated: its bytes end within {at}") from error
   # Foreign bytes, through zipfile, four decompressors, `ast.literal_eval` and numpy's dtypes: what
   # they raise on them is listed nowhere (NotImplementedError, RuntimeError, struct.error,
   # RecursionError, MemoryError, tokenize.TokenError, lzma.LZMAError...), and is never more than this.
   except Exception as error:
-    raise DataError(f"{shown} is broken and cannot be read: {_said(error)}") from error
+    raise DataError(f"{shown} is broken at {at} and cannot be read: {_said(error)}") from error
   if not arrays:
     raise DataError(f"{shown} holds no array")
   return arrays
@@ -101,7 +106,7 @@ def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, shown: str) -> _Mem
     file.seek(0)
     version = np.lib.format.read_magic(file)
     if version not in _HEADERS:
-      raise ValueError(f"array {name!r} has the .npy version {version[0]}.{version[1]}")
+      raise ValueError(f"the .npy format is version {version[0]}.{version[1]}")
     shape, _, dtype = _HEADERS[version](file)
     held = info.file_size - file.tell()
   if dtype.hasobject:
@@ -109,12 +114,11 @@ def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, shown: str) -> _Mem
       f"array {name!r} of {shown} holds Python objects; arrays of Python objects are never loaded"
     )
   if any(n < 0 for n in shape):
-    raise ValueError(f"array {name!r} has the shape {list(shape)}")
+    raise ValueError(f"the header says the shape {list(shape)}")
   count = math.prod(shape)  # of Python integers, which do not overflow
   if count * dtype.itemsize != held:
     raise ValueError(
-      f"array {name!r} is {dtype} {list(shape)}, {count * dtype.itemsize} bytes, and the archive "
-      f"holds {held}"
+      f"the header says {dtype} {list(shape)}, {count * dtype.itemsize} bytes, the archive holds {held}"
     )
   return _Member(info, name, count * max(dtype.itemsize, 4))  # numbers become float32 in the end
 

@@ -95,7 +95,7 @@ def test_garbage_in_absent_rows_changes_nothing():
     ({"label": np.zeros(0, int)}, "label 'label' is empty"),
     ({"label": np.ones(20, int)}, "one class only"),
     ({"split": ["train"] * 20}, "the validation split is empty: train 20, validation 0, test 0"),
-    ({"split": ["train"] * 19 + ["dev"]}, "0, 1 or 2, got 'dev' at row 19"),
+    ({"split": ["train"] * 19 + ["eval"]}, "0, 1 or 2, got 'eval' at row 19"),
     ({"split": [0] * 19 + [3]}, "got 3 at row 19"),
     ({"split": [0.0] * 20}, "got 0.0 at row 0"),
     ({"split": [0] * 19}, r"'split' must be \[20\].* got \[19\]"),

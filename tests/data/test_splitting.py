@@ -97,3 +97,65 @@ def test_of_fold():
   parts = np.array([0, 1, 2, 3, 0])
   np.testing.assert_array_equal(_splitting.of_fold(parts, 0, 4), [2, 1, 0, 0, 2])
   np.testing.assert_array_equal(_splitting.of_fold(parts, 3, 4), [1, 0, 0, 2, 1])
+
+
+def _label_counts(labels, parts, number):
+  return np.stack([(labels[parts == p] > 0).sum(0) for p in range(number)])
+
+
+def test_by_labels_by_hand():
+  labels = np.zeros((20, 3), int)
+  labels[:10, 0] = 1  # 10 rows: 6 / 2 / 2
+  labels[5:8, 1] = 1  # 3 rows: one in each part
+  labels[19, 2] = 1  # 1 row: it trains
+  parts = _splitting.by_labels(labels, FRACTIONS, 0)
+  np.testing.assert_array_equal(np.bincount(parts), [12, 4, 4])
+  np.testing.assert_array_equal(_label_counts(labels, parts, 3), [[6, 1, 1], [2, 1, 0], [2, 1, 0]])
+
+
+def test_a_label_of_two_rows_trains_and_tests():
+  labels = np.zeros((30, 1), int)
+  labels[[4, 9]] = 1
+  for seed in range(5):
+    assert sorted(_splitting.by_labels(labels, FRACTIONS, seed)[[4, 9]]) == [0, 2]
+
+
+rows_of_labels = st.lists(
+  st.lists(st.booleans(), min_size=4, max_size=4), min_size=3, max_size=60
+).map(np.asarray)
+
+
+@settings(max_examples=40, deadline=None)
+@given(rows_of_labels, st.integers(0, 3))
+def test_by_labels_properties(labels, seed):
+  parts = _splitting.by_labels(labels, FRACTIONS, seed)
+  np.testing.assert_array_equal(parts, _splitting.by_labels(labels, FRACTIONS, seed))
+  sizes = np.bincount(parts, minlength=3)
+  assert (sizes > 0).all() and np.abs(sizes - np.multiply(FRACTIONS, len(labels))).max() <= 2
+  counts = _label_counts(labels, parts, 3)
+  rarest = np.argmin(np.where(labels.any(0), labels.sum(0), 99))
+  if labels[:, rarest].sum() >= 3:  # it is dealt first, when every part has room
+    assert (counts[:, rarest] > 0).all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(rows_of_labels, st.integers(3, 5), st.integers(0, 3))
+def test_folds_by_labels_properties(labels, folds, seed):
+  if folds > len(labels):
+    with pytest.raises(DataError, match=f"folds={folds} is more than the {len(labels)} rows"):
+      _splitting.folds_stratified(labels, folds, seed)
+    return
+  parts = _splitting.folds_stratified(labels, folds, seed)
+  assert np.ptp(np.bincount(parts, minlength=folds)) <= 1
+  rarest = np.argmin(np.where(labels.any(0), labels.sum(0), 99))
+  assert np.ptp(_label_counts(labels, parts, folds)[:, rarest]) <= 1
+
+
+def test_labels_are_held_more_alike_than_by_chance():
+  rng = np.random.default_rng(0)
+  labels = (rng.random((200, 8)) < [0.5, 0.3, 0.2, 0.1, 0.08, 0.06, 0.04, 0.03]).astype(int)
+  wanted = np.outer(FRACTIONS, labels.sum(0))
+  apart = lambda parts: np.abs(_label_counts(labels, parts, 3) - wanted).max()
+  assert apart(_splitting.by_labels(labels, FRACTIONS, 0)) < 2
+  assert min(apart(_splitting.by_class(np.zeros(200), FRACTIONS, s)) for s in range(5)) > 3
+  assert (_splitting.by_labels(labels, FRACTIONS, 0) != _splitting.by_labels(labels, FRACTIONS, 1)).any()

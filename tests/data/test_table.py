@@ -71,11 +71,23 @@ def test_notes():
   split = np.repeat([0, 1, 2], [20, 5, 5])
   data = table(label=label, split=split, b=np.ones(ROWS), mask_b=split > 0)
   assert data.splits().notes == (
-    "modality 'b' is absent from every training row",
-    "validation has classes that never occur in training: 2",
-    "test has classes that never occur in training: 2",
+    "1 modality has no row in some part: b (train 0, validation 5, test 5)",
+    "3 classes have no row in some part: 2 (train 0, validation 5, test 5), "
+    "0 (train 10, validation 0, test 0), 1 (train 10, validation 0, test 0)",
   )
   assert table().splits().notes == ()
+
+
+def test_labels_are_stratified():
+  label = np.zeros((ROWS, 2), int)
+  label[::2, 0] = 1
+  label[[1, 3, 5, 7, 9], 1] = 1
+  splits = table(label=label).splits()
+  for part, positive in ((splits.train, [9, 3]), (splits.validation, [3, 1]), (splits.test, [3, 1])):
+    np.testing.assert_array_equal(part.label.sum(0), positive)
+  for fold in range(5):
+    part = table(label=label).splits(fold=fold, folds=5).test
+    np.testing.assert_array_equal(part.label.sum(0), [3, 1])
 
 
 def test_without_test():

@@ -3,13 +3,14 @@
 import csv
 import json
 import re
+import types
 
 import jax
 import numpy as np
 import pytest
 
 from mmfuse import data, methods, report, train
-from mmfuse.protocol import _finish
+from mmfuse.protocol import _compare, _finish
 
 from ._helpers import COMMON, QUICK, arrays, call, numbers, records
 
@@ -270,6 +271,42 @@ def test_rows_without_a_modality_are_dropped_on_demand_and_counted(place, monkey
   assert said.code == 0, said
   assert "note: 4 rows without a modality dropped" in said.out
   assert "4 rows without a modality dropped" in (place / "results/my/table.md").read_text()
+
+
+@pytest.mark.parametrize("part", ["test", "train"])
+def test_a_modality_that_a_part_lacks_is_judged_nowhere(place, monkeypatch, part):
+  _quick(monkeypatch)
+  made = arrays()
+  group = np.arange(80) % 8  # each in several parts
+  np.savez(place / "my.npz", **made, mask_b=made["split"] != part, group=group)
+  options = ("--allow-straddling", "--methods", "unimodal,joint", "--probe", "--out", "run", *QUICK)
+  said = call(place, "compare", "--data", "my.npz", *options)
+  assert said.code == 0, said
+  why = "n/a: b is in no test row" if part == "test" else "n/a: b is in no training row"
+  assert f"unimodal/b: {why}" in said.out
+  assert "note: 8 of 8 groups stand in more than one part of the split column" in said.out
+  table = (place / "run" / "table.md").read_text()
+  counts = ", ".join(
+    f"{p} {0 if p == part else n}" for p, n in (("train", 48), ("validation", 16), ("test", 16))
+  )
+  assert f"| unimodal/b | {why} |" in table
+  assert f"1 modality has no row in some part: b ({counts})" in table
+  found = {r["method"]: r for r in records(place / "run")}
+  assert set(found) == {"unimodal/a", "joint"}
+  for r in found.values():
+    assert r["test"]["b"] is None and r["contribution"] == {}
+    assert set(r["shapley"]) == set(r["probe"]) == {"a"}
+  assert isinstance(found["joint"]["test"]["fused"], float)
+  assert (found["joint"]["validation"]["b"] is None) == (part == "train")
+
+
+def test_notes_of_folds_are_said_once_or_with_their_fold():
+  splits = {
+    fold: types.SimpleNamespace(notes=notes)
+    for fold, notes in {0: ("x", "y"), 1: ("x",), 2: ("x", "y", "z")}.items()
+  }
+  assert _compare._split_notes(splits) == ["x", "fold 0, 2: y", "fold 2: z"]
+  assert _compare._split_notes({None: splits[0]}) == ["x", "y"]
 
 
 # The folder, the first line and the smoke run.

@@ -133,3 +133,44 @@ def test_a_method_with_more_phases_than_epochs_sees_more_examples_and_it_is_said
   assert "i2m2 has 4 phases" in (said := capsys.readouterr().out) and "--epochs 4" in said
   rows.available(enough, made, model, {})
   assert not capsys.readouterr().out
+
+
+# Rows of a modality that some part lacks.
+
+
+def _lacking(part=None, labelled=True, **options):
+  """Reasons of the rows on data whose `b` is in no row of a part."""
+  split = np.arange(60) % 3
+  arrays = {"a": np.ones((60, 2)), "b": np.ones((60, 2)), "label": np.arange(60) // 3 % 2}
+  if part is not None:
+    arrays["mask_b"] = split != part
+  splits = {None: data.from_arrays({**arrays, "split": split})}
+  if not labelled:
+    validation = splits[None].validation
+    known = splits[None].validation._replace(labelled=np.zeros(len(validation.index), bool))
+    splits = {None: dataclasses.replace(splits[None], validation=known)}
+  made, unavailable = _rows(methods=("unimodal,late_average,joint",))
+  kept = rows.present(made, splits, unavailable)
+  assert {r.name for r in made} == {r.name for r in kept} | set(unavailable)
+  return unavailable
+
+
+def test_a_modality_that_a_part_lacks_has_no_row_of_its_own():
+  assert _lacking() == {}
+  for part, of in enumerate(("training", "validation", "test")):
+    assert _lacking(part) == {"unimodal/b": f"b is in no {of} row"}
+  assert _lacking(2, labelled=False) == {
+    "unimodal/a": "a is in no validation row with a label",
+    "unimodal/b": "b is in no validation row with a label",
+  }
+
+
+def test_a_fold_that_lacks_a_modality_is_named():
+  group = np.arange(60) % 5
+  arrays = {"a": np.ones((60, 2)), "b": np.ones((60, 2)), "label": np.arange(60) // 5 % 2}
+  table = data.table_from_arrays({**arrays, "group": group, "mask_b": group == 0})
+  splits = {fold: table.splits(fold=fold, folds=5) for fold in range(5)}
+  made, unavailable = _rows(methods=("unimodal",))
+  assert [r.name for r in rows.present(made, splits, unavailable)] == ["unimodal/a"]
+  assert unavailable["unimodal/b"] in [
+    f"b is in no {part} row of fold 0" for part in ("training", "validation")]  # fmt: skip
