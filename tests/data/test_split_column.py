@@ -146,7 +146,7 @@ def test_one_group_cannot_be_carved():
 
 
 def test_too_few_rows_for_three_parts():
-  with pytest.raises(DataError, match="split is empty: .*; three parts need at least three rows"):
+  with pytest.raises(DataError, match=r"split is empty: .*; three parts need at least three rows"):
     from_arrays({"a": np.ones((2, 3)), "label": [0, 1]})
 
 
