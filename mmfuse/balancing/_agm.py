@@ -15,6 +15,7 @@ import optax
 
 from mmfuse import masks, tree
 from mmfuse.balancing import _groups
+from mmfuse.core import Unavailable
 
 VARIANTS = ("default", "released")
 HIGHEST = 18.420681  # -log(1e-8): the authors clip probabilities there
@@ -82,8 +83,8 @@ def check_modality_count(modalities: Iterable[str]) -> None:
   """At most 8: AGM passes 2^M - 1 coalitions through the heads."""
   count = len(tuple(modalities))
   if count > _MOST:
-    raise ValueError(f"AGM evaluates 2^M - 1 coalitions of modalities, at most {_MOST} modalities; "
-                     f"got {count}")  # fmt: skip
+    raise Unavailable(f"AGM evaluates 2^M - 1 coalitions of modalities, at most {_MOST} modalities; "
+                      f"got {count}")  # fmt: skip
 
 
 def agm_ratios(

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mmfuse import objectives
 from mmfuse.core import LAST, Batch, Clock, Method, Outputs, Phase, State, Unavailable
@@ -21,7 +22,15 @@ def complete_rows(batch: Batch, ranges: _units.Ranges):
   """(units {m: [B, D_m]}, 0 where a row is not complete; weight [B] of complete rows)."""
   there = jnp.stack([batch.weight > 0, *batch.mask.values()]).all(0)
   mask = dict.fromkeys(batch.inputs, there)
-  return _units.to_units(batch.inputs, mask, ranges), there.astype(jnp.float32)
+  return _units.to_units(batch.inputs, mask, ranges), jnp.where(there, batch.weight, 0.0)
+
+
+def counting_rows(split: Any) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+  """(weight [N] of the rows, mask {m: bool [N]} without rows of weight 0) of a split."""
+  weight = getattr(split, "weight", None)
+  rows = next(iter(split.mask.values())).shape[0]
+  weight = np.ones(rows, np.float32) if weight is None else np.asarray(weight, np.float32)
+  return weight, {m: np.asarray(v) & (weight > 0) for m, v in split.mask.items()}
 
 
 def begin_units(splits: Any) -> tuple[_units.Ranges, dict[str, jax.Array]]:
@@ -30,9 +39,9 @@ def begin_units(splits: Any) -> tuple[_units.Ranges, dict[str, jax.Array]]:
   Raises Unavailable where no training row is complete.
   """
   split = splits["train"]
-  ranges = _units.unit_ranges(split.inputs, split.mask)
-  rows = next(iter(split.mask.values())).shape[0]
-  batch = Batch(split.inputs, None, split.mask, jnp.ones(rows), jnp.arange(rows))
+  weight, mask = counting_rows(split)
+  ranges = _units.unit_ranges(split.inputs, mask)
+  batch = Batch(split.inputs, None, mask, jnp.asarray(weight), jnp.arange(len(weight)))
   units, weight = complete_rows(batch, ranges)
   if not float(weight.sum()):
     raise Unavailable("it learns from rows that have all modalities, and no training row has")

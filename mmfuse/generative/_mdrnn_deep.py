@@ -26,7 +26,7 @@ from mmfuse.generative._deep_net import (
   take,
   top_of,
 )
-from mmfuse.generative._mdrnn import complete_rows
+from mmfuse.generative._mdrnn import complete_rows, counting_rows
 from mmfuse.generative._mrbm import HIDDEN, Factors
 
 
@@ -41,7 +41,7 @@ def _layer_step(net: Net, number: int):
       there = batch.mask[m] & (batch.weight > 0)
       units = _units.to_units({m: batch.inputs[m]}, {m: there}, state.stats["range"])[m]
       found[m] = _layers.layer_direction(
-        m, state.params[m][name], below.up(m, units), there.astype(jnp.float32),
+        m, state.params[m][name], below.up(m, units), jnp.where(there, batch.weight, 0.0),
         state.memory[name][m], k, factors=net.factors[name],
         sparsity_weight=stage.sparsity_weight, sparsity_target=stage.sparsity_target,
         l2=stage.l2)  # fmt: skip
@@ -86,16 +86,17 @@ def _begin(net: Net, number: int, state: State, splits, key: jax.Array) -> State
   The first phase also finds the range of the inputs. Chains of PCD start from sigma(c).
   """
   split = splits["train"]
+  weight, there = counting_rows(split)
   if number == 0:
-    ranges = _units.unit_ranges(split.inputs, split.mask)
+    ranges = _units.unit_ranges(split.inputs, there)
     state = state._replace(stats={**state.stats, "range": ranges})
-  mask = {m: jnp.asarray(v) for m, v in split.mask.items()}
+  mask = {m: jnp.asarray(v) for m, v in there.items()}
   units = _units.to_units({m: jnp.asarray(x) for m, x in split.inputs.items()}, mask,
                           state.stats["range"])  # fmt: skip
   name = (*net.names, TOP)[number]
   below, params, memory = net.path(state.params, 0, number), dict(state.params), dict(state.memory)
   for m, x in units.items():
-    mean = objectives.mean_rows(below.up(m, x), mask[m].astype(jnp.float32))
+    mean = objectives.mean_rows(below.up(m, x), jnp.where(mask[m], weight, 0.0))
     params[m] = {**params[m], name: {**params[m][name], "bias": _mrbm.visible_bias(mean)}}
   if name in memory and "chains" in next(iter(memory[name].values())):
     memory[name] = {m: {**old, "chains": jax.random.bernoulli(k, 0.5, old["chains"].shape).astype(

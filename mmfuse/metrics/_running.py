@@ -1,11 +1,14 @@
 """Running metrics: pytree accumulators over padded batches, jit-able, float32 sums.
 
-A row of weight 0 (padding, or an absent modality) is never read, whatever it holds. Every metric is
-NaN where no row counted: there is nothing to report, and a table shows `n/a`.
+A row of weight 0 (padding, an absent modality, an unknown label) is never read, whatever it holds.
+Every metric is NaN where no row counted: there is nothing to report, and a table shows `n/a`. It is
+also NaN where a row that counts has a logit that is not finite: a model that diverged has no score.
+`compute` makes these NaN on the host; no sum ever holds one (`jax.debug_nans` stays quiet).
 """
 
 import difflib
 from collections.abc import Callable, Sequence
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import jax
@@ -20,7 +23,8 @@ class Metric(NamedTuple):
 
   init: Callable[[], Any]  # () -> accumulator, all zeros
   update: Callable[..., Any]  # (accumulator, logits [B, C], label, weight [B]) -> accumulator
-  compute: Callable[[Any], dict[str, jax.Array]]  # accumulator -> {name: float32 scalar}
+  # accumulator -> {name: float32 scalar}, called on the host with arrays of numpy
+  compute: Callable[[Any], dict[str, Any]]
 
 
 class ClassificationSums(NamedTuple):
@@ -29,6 +33,7 @@ class ClassificationSums(NamedTuple):
   confusion: jax.Array  # [C, C] weight of rows of class i said to be j; exact to 2^24
   nll: jax.Array  # weighted sum of -log softmax[label], in nats
   gap: jax.Array  # [BINS] weighted sum of (right - confidence) of the rows in each bin of confidence
+  broken: jax.Array  # how many rows had logits that are not finite
 
 
 class MultilabelSums(NamedTuple):
@@ -37,6 +42,7 @@ class MultilabelSums(NamedTuple):
   counts: jax.Array  # [L, 2, 2] weight of rows by (label, prediction)
   exact: jax.Array  # weight of rows with every label right
   nll: jax.Array  # weighted sum of the mean binary cross-entropy over labels, in nats
+  broken: jax.Array  # how many rows had logits that are not finite
 
 
 class RegressionSums(NamedTuple):
@@ -47,10 +53,24 @@ class RegressionSums(NamedTuple):
   moment: jax.Array  # [2, 2, R] sums of products of deviations from those means
   absolute: jax.Array  # [R] sum of |error|
   squared: jax.Array  # [R] sum of error^2
+  broken: jax.Array  # how many rows had predictions that are not finite
 
 
-def _ratio(a: jax.Array, b: jax.Array, otherwise: float) -> jax.Array:
-  return jnp.where(b > 0, a / jnp.where(b > 0, b, 1.0), otherwise)
+def _ratio(a: Any, b: Any, otherwise: float, xp: ModuleType = jnp) -> Any:
+  return xp.where(b > 0, a / xp.where(b > 0, b, 1.0), otherwise)
+
+
+def _on_host(compute: Callable[[ModuleType, Any], dict[str, Any]]) -> Callable[[Any], dict[str, Any]]:
+  """`compute(xp, sums)` with numpy, NaN where a row was broken; with jax.numpy under a trace."""
+  def run(acc):
+    traced = any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(acc))
+    xp = jnp if traced else np
+    acc = acc if traced else jax.tree.map(np.asarray, acc)
+    with np.errstate(over="ignore", invalid="ignore"):  # beyond float32 is inf, as on a device
+      values = compute(xp, acc)
+    return {k: xp.where(acc.broken > 0, xp.nan, v).astype(xp.float32) for k, v in values.items()}
+
+  return run
 
 
 def _columns(logits: jax.Array, expected: int, what: str) -> jax.Array:
@@ -60,11 +80,20 @@ def _columns(logits: jax.Array, expected: int, what: str) -> jax.Array:
   return logits.astype(jnp.float32)
 
 
-def _used(weight: jax.Array, *arrays: jax.Array) -> tuple[jax.Array, ...]:
-  """Weight and arrays with the content of weight-0 rows replaced by 0, by selection."""
-  used = weight > 0
-  select = lambda x: jnp.where(used.reshape((-1,) + (1,) * (x.ndim - 1)), x, jnp.zeros((), x.dtype))
-  return select(weight.astype(jnp.float32)), *(select(x) for x in arrays)
+def _used(
+    weight: jax.Array, logits: jax.Array, label: jax.Array) -> tuple[jax.Array, ...]:
+  """(weight, logits, label, broken): 0 in rows of weight 0 and in logits that are not finite.
+
+  broken: how many rows that count have such logits.
+  """
+  used, finite = weight > 0, jnp.isfinite(logits).all(-1)
+
+  def select(rows, x):
+    return jnp.where(rows.reshape((-1,) + (1,) * (x.ndim - 1)), x, jnp.zeros((), x.dtype))
+
+  broken = jnp.sum(used & ~finite, dtype=jnp.float32)
+  return (select(used, weight.astype(jnp.float32)), select(used & finite, logits),
+          select(used, label), broken)
 
 
 def _positive(name: str, value: int) -> None:
@@ -91,11 +120,11 @@ def classification(num_classes: int) -> Metric:
 
   def init():
     zeros = lambda *shape: jnp.zeros(shape, jnp.float32)
-    return ClassificationSums(zeros(num_classes, num_classes), zeros(), zeros(BINS))
+    return ClassificationSums(zeros(num_classes, num_classes), zeros(), zeros(BINS), zeros())
 
   def update(acc, logits, label, weight):
     logits = _columns(logits, num_classes, "one column per class")
-    weight, logits, label = _used(weight, logits, label)
+    weight, logits, label, broken = _used(weight, logits, label)
     said = jnp.argmax(logits, -1)
     log_p = jax.nn.log_softmax(logits)
     own = jnp.take_along_axis(log_p, label[:, None], axis=-1)[:, 0]
@@ -104,21 +133,24 @@ def classification(num_classes: int) -> Metric:
     return ClassificationSums(
         acc.confusion.at[label, said].add(weight),
         acc.nll - jnp.sum(weight * own),
-        acc.gap.at[index].add(weight * ((said == label) - confidence)))
+        acc.gap.at[index].add(weight * ((said == label) - confidence)),
+        acc.broken + broken)
 
-  def compute(acc):
-    right, total = jnp.diagonal(acc.confusion), jnp.sum(acc.confusion)
-    labels, predictions = jnp.sum(acc.confusion, 1), jnp.sum(acc.confusion, 0)
-    recall, f1 = _ratio(right, labels, 0.0), _ratio(2 * right, labels + predictions, 0.0)
+  def compute(xp, acc):
+    right, total = acc.confusion.diagonal(), acc.confusion.sum()
+    labels, predictions = acc.confusion.sum(1), acc.confusion.sum(0)
+    recall = _ratio(right, labels, 0.0, xp)
+    f1 = _ratio(2 * right, labels + predictions, 0.0, xp)
+    share = lambda a, b: _ratio(a, b, xp.nan, xp)
     return {
-        "accuracy": _ratio(jnp.sum(right), total, jnp.nan),
-        "balanced_accuracy": _ratio(jnp.sum(recall), jnp.sum(labels > 0), jnp.nan),
-        "macro_f1": _ratio(jnp.sum(f1), jnp.sum(labels + predictions > 0), jnp.nan),
-        "nll": _ratio(acc.nll, total, jnp.nan),
-        "ece": _ratio(jnp.sum(jnp.abs(acc.gap)), total, jnp.nan),
+        "accuracy": share(right.sum(), total),
+        "balanced_accuracy": share(recall.sum(), (labels > 0).sum()),
+        "macro_f1": share(f1.sum(), (labels + predictions > 0).sum()),
+        "nll": share(acc.nll, total),
+        "ece": share(xp.abs(acc.gap).sum(), total),
     }
 
-  return Metric(init, update, compute)
+  return Metric(init, update, _on_host(compute))
 
 
 def multilabel(num_labels: int) -> Metric:
@@ -136,11 +168,11 @@ def multilabel(num_labels: int) -> Metric:
 
   def init():
     zero = jnp.zeros((), jnp.float32)
-    return MultilabelSums(jnp.zeros((num_labels, 2, 2), jnp.float32), zero, zero)
+    return MultilabelSums(jnp.zeros((num_labels, 2, 2), jnp.float32), zero, zero, zero)
 
   def update(acc, logits, label, weight):
     logits = _columns(logits, num_labels, "one column per label")
-    weight, logits, label = _used(weight, logits, label.astype(jnp.float32))
+    weight, logits, label, broken = _used(weight, logits, label.astype(jnp.float32))
     truth, said = label > 0.5, logits > 0
     rows = jnp.stack([~truth, truth], -1).astype(jnp.float32) * weight[:, None, None]
     columns = jnp.stack([~said, said], -1).astype(jnp.float32)
@@ -148,21 +180,22 @@ def multilabel(num_labels: int) -> Metric:
     exact = jnp.sum(weight * (truth == said).all(-1))
     signed = jnp.where(truth, logits, -logits)
     nll = jnp.sum(weight * jnp.mean(jax.nn.softplus(-signed), -1))
-    return MultilabelSums(acc.counts + counts, acc.exact + exact, acc.nll + nll)
+    return MultilabelSums(
+        acc.counts + counts, acc.exact + exact, acc.nll + nll, acc.broken + broken)
 
-  def compute(acc):
+  def compute(xp, acc):
     hit, missed, false = acc.counts[:, 1, 1], acc.counts[:, 1, 0], acc.counts[:, 0, 1]
-    weight, errors = jnp.sum(acc.counts[0]), jnp.sum(missed + false)
-    known = lambda x: jnp.where(weight > 0, x, jnp.nan)
+    weight, cells, errors = acc.counts[0].sum(), acc.counts.sum(), (missed + false).sum()
+    known = lambda x: xp.where(weight > 0, x, xp.nan)
     return {
-        "accuracy": _ratio(jnp.sum(acc.counts) - errors, jnp.sum(acc.counts), jnp.nan),
-        "micro_f1": known(_ratio(2 * jnp.sum(hit), 2 * jnp.sum(hit) + errors, 0.0)),
-        "macro_f1": known(jnp.mean(_ratio(2 * hit, 2 * hit + missed + false, 0.0))),
-        "subset_accuracy": _ratio(acc.exact, weight, jnp.nan),
-        "nll": _ratio(acc.nll, weight, jnp.nan),
+        "accuracy": _ratio(cells - errors, cells, xp.nan, xp),
+        "micro_f1": known(_ratio(2 * hit.sum(), 2 * hit.sum() + errors, 0.0, xp)),
+        "macro_f1": known(_ratio(2 * hit, 2 * hit + missed + false, 0.0, xp).mean()),
+        "subset_accuracy": _ratio(acc.exact, weight, xp.nan, xp),
+        "nll": _ratio(acc.nll, weight, xp.nan, xp),
     }
 
-  return Metric(init, update, compute)
+  return Metric(init, update, _on_host(compute))
 
 
 def _merge(a: RegressionSums, b: RegressionSums) -> RegressionSums:
@@ -172,7 +205,8 @@ def _merge(a: RegressionSums, b: RegressionSums) -> RegressionSums:
   delta = b.mean - a.mean
   moment = a.moment + b.moment + delta[:, None] * delta[None] * (a.weight * share)
   return RegressionSums(
-      weight, a.mean + delta * share, moment, a.absolute + b.absolute, a.squared + b.squared)
+      weight, a.mean + delta * share, moment, a.absolute + b.absolute, a.squared + b.squared,
+      a.broken + b.broken)
 
 
 def regression(num_outputs: int = 1, unit: Sequence[float] | None = None) -> Metric:
@@ -193,14 +227,15 @@ def regression(num_outputs: int = 1, unit: Sequence[float] | None = None) -> Met
 
   def init():
     zeros = lambda *shape: jnp.zeros((*shape, num_outputs), jnp.float32)
-    return RegressionSums(jnp.zeros((), jnp.float32), zeros(2), zeros(2, 2), zeros(), zeros())
+    zero = jnp.zeros((), jnp.float32)
+    return RegressionSums(zero, zeros(2), zeros(2, 2), zeros(), zeros(), zero)
 
   def update(acc, logits, label, weight):
     predicted = _columns(logits, num_outputs, "one column per output")
     label = label.reshape(label.shape[0], -1).astype(jnp.float32)
     if label.shape != predicted.shape:
       raise ValueError(f"label has {label.shape[-1]} outputs per row, the prediction {num_outputs}")
-    weight, predicted, label = _used(weight, predicted, label)
+    weight, predicted, label, broken = _used(weight, predicted, label)
     total, w = jnp.sum(weight), weight[None, :, None]
     both = jnp.stack([label, predicted])
     mean = _ratio(jnp.sum(w * both, 1), total, 0.0)
@@ -208,25 +243,27 @@ def regression(num_outputs: int = 1, unit: Sequence[float] | None = None) -> Met
     moment = jnp.sum(w[None] * away[:, None] * away[None], 2)
     error = label - predicted
     return _merge(acc, RegressionSums(
-        total, mean, moment, jnp.sum(w[0] * jnp.abs(error), 0), jnp.sum(w[0] * error**2, 0)))
+        total, mean, moment, jnp.sum(w[0] * jnp.abs(error), 0), jnp.sum(w[0] * error**2, 0),
+        broken))
 
-  def compute(acc):
+  def compute(xp, acc):
     # Below this the deviations are rounding errors of the mean itself.
-    floor = acc.weight * jnp.square(4 * jnp.finfo(jnp.float32).eps * acc.mean)
-    variance = jnp.stack([acc.moment[0, 0], acc.moment[1, 1]])
+    floor = acc.weight * xp.square(4 * xp.finfo(xp.float32).eps * acc.mean)
+    variance = xp.stack([acc.moment[0, 0], acc.moment[1, 1]])
     constant = variance <= floor
-    perfect = (acc.squared == 0).astype(jnp.float32)
-    r2 = jnp.where(constant[0], perfect, 1 - _ratio(acc.squared, variance[0], 0.0))
-    pearson = _ratio(acc.moment[0, 1], jnp.sqrt(variance[0]) * jnp.sqrt(variance[1]), 0.0)
-    known = lambda x: jnp.where(acc.weight > 0, jnp.mean(x), jnp.nan)
+    perfect = (acc.squared == 0).astype(xp.float32)
+    r2 = xp.where(constant[0], perfect, 1 - _ratio(acc.squared, variance[0], 0.0, xp))
+    spread = xp.sqrt(variance[0]) * xp.sqrt(variance[1])
+    pearson = _ratio(acc.moment[0, 1], spread, 0.0, xp)
+    known = lambda x: xp.where(acc.weight > 0, x.mean(), xp.nan)
     return {
         "r2": known(r2),
-        "mae": known(scale * _ratio(acc.absolute, acc.weight, 0.0)),
-        "rmse": known(scale * jnp.sqrt(_ratio(acc.squared, acc.weight, 0.0))),
-        "pearson": known(jnp.where(constant.any(0), 0.0, pearson)),
+        "mae": known(scale * _ratio(acc.absolute, acc.weight, 0.0, xp)),
+        "rmse": known(scale * xp.sqrt(_ratio(acc.squared, acc.weight, 0.0, xp))),
+        "pearson": known(xp.where(constant.any(0), 0.0, pearson)),
     }
 
-  return Metric(init, update, compute)
+  return Metric(init, update, _on_host(compute))
 
 
 _BUILDERS = {"classification": classification, "multilabel": multilabel, "regression": regression}

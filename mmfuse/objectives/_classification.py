@@ -1,8 +1,8 @@
 """Supervised losses per objective: fused first, then each modality; the label decides which loss.
 
 int [B]: softmax cross-entropy; int [B, L]: mean binary cross-entropy over labels; float [B] or
-[B, R]: squared error. Every loss is a mean over present rows, in float32, in nats (squared units
-for regression).
+[B, R]: squared error. Every loss is a mean over present rows whose label is known, in float32, in
+nats (squared units for regression).
 """
 
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from mmfuse.core import Batch, Outputs
+from mmfuse.core import Batch, Outputs, label_weight
 from mmfuse.tree import FUSED
 
 
@@ -90,7 +90,7 @@ def supervised_losses(
 
   def objective(outputs: Outputs, batch: Batch, **extra) -> dict[str, jax.Array]:
     del extra
-    weight = batch.weight
+    weight = label_weight(batch)
     if by_class is not None:
       if task_of(batch.label) != "classification":
         raise ValueError("class_weights need one integer class per row")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from mmfuse.core import Batch, Outputs
+from mmfuse.core import Batch, Outputs, label_weight
 from mmfuse.objectives._branches import check_classes
 from mmfuse.objectives._classification import row_losses, weighted_mean
 from mmfuse.tree import FUSED
@@ -73,7 +73,7 @@ def removal_chain(outputs: Outputs, batch: Batch, heads, order: jax.Array):
 def cml(lam: float = 0.1, *, ranking: str = "batch", order_seed: int = 0):
   r"""L = (1/M) \sum_{i<M} CE(logits after i removals) + lam `ranking_penalty`.
 
-  The order of removal is drawn once an epoch, from the epoch and `order_seed`. An objective for
+  The penalty reads no label, so that rows without one count in it. The order of removal is drawn once an epoch, from the epoch and `order_seed`. An objective for
   `train.supervised`, which hands it `heads` and `clock`. Returns {"fused": the mean of the M
   cross-entropies, "ranking": lam times the penalty}. Any number of modalities and any fusion head
   (the published code subtracts branches of a concat head, the same for that head).
@@ -98,7 +98,8 @@ def cml(lam: float = 0.1, *, ranking: str = "batch", order_seed: int = 0):
     order = jax.random.permutation(key, len(outputs.features))
     chain, weights = removal_chain(outputs, batch, heads, order)
     links = [outputs.logits, *chain[1:]]  # the loss of all modalities is the training pass itself
-    losses = [weighted_mean(row_losses(z, batch.label), w) for z, w in zip(links, weights)]
+    known = [label_weight(batch._replace(weight=w)) for w in weights]
+    losses = [weighted_mean(row_losses(z, batch.label), w) for z, w in zip(links, known)]
     return {FUSED: jnp.mean(jnp.stack(losses)),
             "ranking": lam * ranking_penalty(chain, weights, ranking=ranking)}
 

@@ -47,7 +47,10 @@ def alignment(
 
 
 def lfm_losses(outputs: Outputs, batch: Batch) -> tuple[jax.Array, jax.Array]:
-  """(CE of the fused head, `alignment` of the branches), classification only."""
+  """(CE of the fused head, `alignment` of the branches), classification only.
+
+  The alignment reads no label: rows without one count in it.
+  """
   check_classes(batch.label, "lfm")
   loss = fused(outputs, batch)[FUSED]
   return loss, alignment(branch_logits(outputs), batch.mask, batch.weight)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mmfuse.core import Batch, Outputs
+from mmfuse.core import Batch, Outputs, label_weight
 from mmfuse.objectives._branches import branch_logits, check_classes, pairs
 from mmfuse.objectives._classification import fused, weighted_mean
 from mmfuse.tree import FUSED
@@ -94,15 +94,16 @@ def mbsd(*, variant: str = "released"):
         FUSED: fused(outputs, batch)[FUSED],
         "branches": branch_losses(branches, batch),
         "distillation": mutual_distillation(
-            branches, batch.label, batch.mask, batch.weight, variant=variant)}
+            branches, batch.label, batch.mask, label_weight(batch), variant=variant)}
 
   return objective
 
 
 def branch_losses(branches: Mapping[str, jax.Array], batch: Batch) -> jax.Array:
-  r"""\sum_m CE(z_m), each a mean over the rows in which m is present."""
+  r"""\sum_m CE(z_m), each a mean over the labelled rows in which m is present."""
+  weight = label_weight(batch)
   return sum((
       weighted_mean(
           optax.softmax_cross_entropy_with_integer_labels(z.astype(jnp.float32), batch.label),
-          jnp.where(batch.mask[m], batch.weight, 0.0))
+          jnp.where(batch.mask[m], weight, 0.0))
       for m, z in branches.items()), jnp.zeros(()))

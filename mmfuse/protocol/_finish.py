@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from mmfuse import masks, metrics, report, train
-from mmfuse.core import Sequence
+from mmfuse.core import Sequence, label_weight
 from mmfuse.protocol._rows import Row, config_hash
 from mmfuse.protocol._search import Search, Trial
 from mmfuse.protocol._store import read_json, write_json
@@ -44,7 +44,8 @@ def records_of(
   metric = train.metric_of(search.splits)
   modalities = search.splits.modalities
   trained = [m for m in modalities if search.splits.train.mask[m].any()]
-  judged = tuple(m for m in trained if test.mask[m].any())
+  nobody = train.absent(test)
+  judged = tuple(m for m in trained if m not in nobody)
   out = []
   for seed in search.seeds:
     saved = read_json(search.path(row, seed, trial, ".json"))
@@ -66,6 +67,14 @@ def records_of(
           method, state, search.splits.train, test,
           task=search.splits.task, num_outputs=search.splits.num_outputs,
         )
+    validation = {
+      h: score if h in (FUSED, *trained) else None
+      for h, score in validation_scores(log, name, modalities).items()
+    }
+    tested = {
+      h: full[h][name] if h in full and h in (FUSED, *judged) else None
+      for h in (FUSED, *modalities)
+    }
     out.append(
       {
         "method": row.name,
@@ -75,14 +84,10 @@ def records_of(
         "selected_epoch": log.selected_epoch,
         "learning_rate": trial.rate,
         "tuning": {k: choice[k] for k in ("rates", "trials", "hyper", "edge", "spread")},
-        "validation": {
-          h: score if h in (FUSED, *trained) else None
-          for h, score in validation_scores(log, name, modalities).items()
-        },
-        "test": {
-          h: full[h][name] if h in full and h in (FUSED, *judged) else None
-          for h in (FUSED, *modalities)
-        },
+        "diverged_at": log.diverged_at,
+        "validation": validation,
+        "test": tested,
+        "non_finite": not_finite(validation=validation, test=tested),
         "scores": {"test": full.get(FUSED, {})},
         "contribution": contribution(by_subset, judged),
         "shapley": shapley(by_subset, judged),
@@ -100,6 +105,15 @@ def records_of(
       }
     )
   return out
+
+
+def not_finite(**scores: Mapping[str, float | None]) -> list[str]:
+  """["test/<head>", ...]: the scores that are NaN since a prediction was not finite.
+
+  In a file of results they are null, as is the score of a head whose modality no row has.
+  """
+  return [f"{part}/{h}" for part, found in scores.items() for h, v in found.items()
+          if v is not None and np.isnan(v)]  # fmt: skip
 
 
 def contribution(
@@ -135,11 +149,12 @@ def evaluations(search: Search, row: Row) -> int:
 
 def majority_score(splits: Any) -> float:
   """The constant predictor's score on the test rows, from the labels of the training rows."""
-  logits = metrics.majority(splits.train.label, splits.task, splits.num_outputs)
-  metric = train.metric_of(splits)
-  rows = len(splits.test.index)
+  known = splits.train.label[train.judged(splits.train)]
+  logits = metrics.majority(known, splits.task, splits.num_outputs)
+  metric, test = train.metric_of(splits), train.to_batch(splits.test)
+  weight = label_weight(test)
   totals = metric.update(
-    metric.init(), np.tile(logits, (rows, 1)), splits.test.label, np.ones(rows, np.float32)
+    metric.init(), np.tile(logits, (len(weight), 1)), splits.test.label, weight
   )
   return float(metric.compute(totals)[metrics.primary(splits.task)])
 

@@ -12,7 +12,7 @@ import optax
 
 from mmfuse import masks, objectives, train
 from mmfuse.balancing import _agm, _groups
-from mmfuse.core import Method, Objective
+from mmfuse.core import Method, Objective, label_weight
 from mmfuse.schemes import _common
 from mmfuse.tree import FUSED
 
@@ -125,7 +125,8 @@ def agm_objective(
     still = jax.lax.stop_gradient(phi)
     judged = still if variant == "default" else _agm.shapley_logits(
       jax.lax.stop_gradient(subsets), variant)  # fmt: skip
-    scores, present = _agm.agm_scores(judged, batch.label, batch.mask, batch.weight)
+    weight = label_weight(batch)
+    scores, present = _agm.agm_scores(judged, batch.label, batch.mask, weight)
     on = clock.epoch >= start_epoch
     if end_epoch is not None:
       on = on & (clock.epoch <= end_epoch)
@@ -133,7 +134,7 @@ def agm_objective(
     ks = memory.coefficients
     logits = sum(still[m] + ks[m].astype(phi[m].dtype) * (phi[m] - still[m]) for m in names)
     rows = objectives.row_losses(logits, batch.label)
-    return {FUSED: objectives.weighted_mean(rows, batch.weight)}, memory
+    return {FUSED: objectives.weighted_mean(rows, weight)}, memory
 
   return Objective(init, apply)
 

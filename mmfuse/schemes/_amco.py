@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from mmfuse import objectives, train
-from mmfuse.core import Method, Objective
+from mmfuse.core import Method, Objective, label_weight
 from mmfuse.objectives._amco import amco_ratio, class_mask, modality_shares, num_masked
 from mmfuse.objectives._branches import branch_logits, check_classes
 from mmfuse.objectives._mbsd import branch_losses
@@ -83,7 +83,8 @@ def _objective(sigma: float, eps: float) -> Objective:
     masked = sum(_masked(z, i, dominant, keep, batch.mask, m)
                  for i, (m, z) in enumerate(branches.items()))
     logits = outputs.logits - masked @ outputs.aux[REFINE]
-    fused = objectives.weighted_mean(objectives.row_losses(logits, batch.label), batch.weight)
+    fused = objectives.weighted_mean(
+        objectives.row_losses(logits, batch.label), label_weight(batch))
     shares = modality_shares(jax.lax.stop_gradient(branches), batch.mask, batch.weight)
     top = jnp.argmax(shares).astype(jnp.int32)
     dominant = jnp.where(shares[top] > sigma, top, -1)

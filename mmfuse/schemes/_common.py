@@ -115,6 +115,20 @@ def rows_of(split: Any) -> int:
   return len(next(iter(split.mask.values())))
 
 
+def judged_rows(split: Any) -> np.ndarray:
+  """Places of the rows whose label counts. Raises Unavailable where there is none."""
+  rows = np.flatnonzero(train.judged(split))
+  if not len(rows):
+    raise Unavailable("it reads labels between epochs, and no row of a part has one")
+  return rows
+
+
+def spread_rows(split: Any, most: int) -> np.ndarray:
+  """Up to `most` of the `judged_rows`, evenly spaced: files are often sorted by class."""
+  rows = judged_rows(split)
+  return rows[np.unique(np.linspace(0, len(rows) - 1, min(most, len(rows))).astype(int))]
+
+
 def mean_logits(outputs: Outputs, mask: Mapping[str, jax.Array]) -> Outputs:
   """logits = the mean of z_m [B, C] over the present modalities; 0 where none is present."""
   names = sorted(outputs.unimodal_logits)
@@ -125,14 +139,19 @@ def mean_logits(outputs: Outputs, mask: Mapping[str, jax.Array]) -> Outputs:
 
 
 def padded_batches(split: Any, rows: np.ndarray, batch_size: int) -> Iterator[Batch]:
-  """Chosen rows of a split as batches of one shape; the last is padded with rows of weight 0."""
+  """Chosen rows of a split as batches of one shape; the last is padded with rows of weight 0.
+
+  Rows keep their weights; padding has no modality.
+  """
   size = min(batch_size, len(rows))
   whole = train.to_batch(split)
   for start in range(0, len(rows), size):
     chosen = rows[start:start + size]
     index = np.resize(chosen, size)
     batch = jax.tree.map(lambda x, index=index: np.asarray(x)[index], whole)
-    yield batch._replace(weight=(np.arange(size) < len(chosen)).astype(np.float32))
+    real = np.arange(size) < len(chosen)
+    mask = {m: v & real for m, v in batch.mask.items()}
+    yield batch._replace(weight=batch.weight * real, mask=mask)
 
 
 @functools.partial(jax.jit, static_argnames=("function",))

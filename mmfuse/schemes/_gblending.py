@@ -14,7 +14,7 @@ import optax
 
 from mmfuse import objectives, train
 from mmfuse.balancing import _gblending
-from mmfuse.core import Method, State
+from mmfuse.core import Method, State, label_weight
 from mmfuse.schemes import _common
 
 PROBES = ("probe", "probe_unimodal")  # the two copies' entries in `State.opt`
@@ -34,7 +34,8 @@ class _Losses:
         for copy in ("joint", "alone"))
     names = sorted(self.model.modalities)
     logits = [fused.logits, *(alone.unimodal_logits[m] for m in names)]
-    weights = [batch.weight, *(jnp.where(batch.mask[m], batch.weight, 0.0) for m in names)]
+    known = label_weight(batch)
+    weights = [known, *(jnp.where(batch.mask[m], known, 0.0) for m in names)]
     rows = [objectives.row_losses(z, batch.label) for z in logits]
     return jnp.stack(rows, 1), jnp.stack(weights, 1)
 
@@ -51,8 +52,7 @@ class _PredictJoint:
 
 def measure(model, state: State, split) -> np.ndarray:
   """Mean loss of each objective [K] on up to 2048 evenly spaced rows, over rows that have it."""
-  count = _common.rows_of(split)
-  rows = np.unique(np.linspace(0, count - 1, min(count, MEASURED)).astype(int))
+  rows = _common.spread_rows(split, MEASURED)
   small = state._replace(params={}, stats={})
   losses, weights = _common.over_split(_Losses(model), small, split, rows)
   return (losses * weights).sum(0) / np.maximum(weights.sum(0), 1e-12)
@@ -94,7 +94,8 @@ class _Builder:
   def start(self, state, splits):
     """Copies and their optimisers from the current ones; losses at the first checkpoint."""
     kept = _common.weights_of(state)
-    opt = {**state.opt, **{p: {"tx": state.opt["train"]["tx"]} for p in PROBES}}
+    current = {k: v for k, v in state.opt["train"].items() if k != "aggregator"}
+    opt = {**state.opt, **dict.fromkeys(PROBES, current)}
     state = _common.remember(state._replace(opt=opt), joint=kept, alone=kept)
     ends = [measure(self.model, state, s) for s in self.both(splits)]
     return _common.remember(state, losses=jnp.asarray(np.stack(ends), jnp.float32))

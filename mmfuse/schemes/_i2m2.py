@@ -112,7 +112,8 @@ def _build(experts: Experts, tx, pretrained: bool, expert_tx, tune_share, predic
     # Shapes of the optimiser and the objective; the weights are those of `state`.
     for name, (_, own) in parts.items():
       empty = own.init(key, batch)
-      opt = {k: {"tx": txs[name].init(experts.take(state.params, name))} for k in empty.opt}
+      own_tx = txs[name].init(experts.take(state.params, name))
+      opt = {k: {**v, "tx": own_tx} for k, v in empty.opt.items()}
       state = state._replace(opt={**state.opt, **opt}, memory={**state.memory, **empty.memory})
     return state
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from mmfuse import train
@@ -76,9 +75,7 @@ def lfm(
   def update(state, splits, key):
     del key
     split = _common.validation_of(splits, "lfm")
-    count = _common.rows_of(split)
-    # Spread over the split: files are often sorted by class.
-    rows = np.unique(np.linspace(0, count - 1, min(validation_rows, count)).astype(int))
+    rows = _common.spread_rows(split, validation_rows)
     batch = next(_common.padded_batches(split, rows, len(rows)))
     memory = state.memory["objective"]
     halved = (memory["epoch"] > 0) & (memory["epoch"] % _HALVE_EVERY == 0)

@@ -10,6 +10,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from mmfuse import generative, objectives, train
@@ -56,9 +57,13 @@ class Reader:
             "batch_stats": {**state.stats, HEADS: moments}}  # fmt: skip
 
   def moments(self, state: State, split: Any) -> dict[str, jax.Array]:
-    """Mean and standard deviation of h over the rows of a split, {"mean": [H], "std": [H]}."""
+    """Mean and standard deviation of h over the rows of a split, {"mean": [H], "std": [H]}.
+
+    Labels are not read; rows of weight 0 do not count.
+    """
     state = state._replace(params=_without_heads(state.params))
-    hidden = _common.over_split(self._of_batch, state, split)
+    rows = np.flatnonzero(train.to_batch(split).weight > 0)
+    hidden = _common.over_split(self._of_batch, state, split, rows)
     return {"mean": jnp.asarray(hidden.mean(0)), "std": jnp.maximum(hidden.std(0), LEAST)}
 
   def _of_batch(self, state, batch):

@@ -13,10 +13,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mmfuse import masks, objectives, train, tree
+from mmfuse import objectives, train, tree
 from mmfuse.balancing import _mla as rule
 from mmfuse.balancing._groups import check_choice
-from mmfuse.core import Batch, Clock, Method, Outputs, State
+from mmfuse.core import Batch, Clock, Method, Outputs, State, label_weight
 from mmfuse.fusion._late import named_key
 from mmfuse.objectives._branches import check_classes
 from mmfuse.schemes import _common
@@ -135,7 +135,7 @@ def mla(
   counts as one gradient evaluation; the head alone is updated M times (1.03 x the FLOPs of a joint
   step where encoders dominate). Statistics of batch norm move once. Each encoder, and the head with
   all else that is shared, has its own state of `tx`, hence its own Adam count and clipping norm. A
-  modality that is absent from a whole batch has no turn: nothing moves for it, neither P nor the
+  modality that no labelled row of a batch has gets no turn: nothing moves for it, neither P nor the
   head. Links of `tx` see one modality at a time; those that compare modalities (OGM) cannot work.
 
   Args:
@@ -211,16 +211,14 @@ class _AlternatingStep:
   name: str  # of the phase
 
   def __call__(self, state: State, batch: Batch, key: jax.Array, clock: Clock):
-    real = batch.weight > 0
-    mask = {m: batch.mask[m] & real for m in sorted(self.turns)}
-    inputs = masks.fill({m: batch.inputs[m] for m in mask}, mask)
-    batch = batch._replace(inputs=inputs, mask=mask)
+    batch = train.counted(sorted(self.turns), batch)
+    known = label_weight(batch) > 0
     parts, opt = split(state.params, self.turns), dict(state.opt[self.name])
     stats, memory = state.stats, state.memory["mla"]
     losses, squares = {}, []
     had_turn: dict[str, jax.Array] = {}  # whether the modalities before took theirs
     for turn, m in enumerate(self.turns):
-      here = jnp.any(mask[m])
+      here = jnp.any(batch.mask[m] & known)
       before = (parts, opt, stats, memory)
       parts, opt, stats, memory, losses[m], square = self._turn(
         m, parts, opt, stats, memory, batch, had_turn, jax.random.fold_in(key, turn), clock)  # fmt: skip
@@ -238,7 +236,7 @@ class _AlternatingStep:
     moving = [g for g in (m, REST) if g in parts]
     still = {g: p for g, p in parts.items() if g not in moving}
     only = {j: v if j == m else jnp.zeros_like(v) for j, v in batch.mask.items()}
-    weight = jnp.where(batch.mask[m], batch.weight, 0.0)
+    weight = jnp.where(batch.mask[m], label_weight(batch), 0.0)
     dropout, rule_key = jax.random.split(key)
     rngs = {"dropout": dropout}
 
@@ -258,7 +256,7 @@ class _AlternatingStep:
     if self.projection != "off":
       memory, grads = self._project(memory, grads, objectives.mean_rows(h, weight), clock)
     context = {
-      "value": value, "losses": value[None], "present": jnp.any(batch.mask[m])[None],
+      "value": value, "losses": value[None], "present": jnp.any(weight > 0)[None],
       "unimodal_logits": {m: z}, "features": {m: h}, "label": batch.label, "weight": weight,
       "mask": only, "key": rule_key, "clock": clock}  # fmt: skip
     parts, opt = dict(parts), dict(opt)

@@ -55,10 +55,10 @@ def mslr(
 
 
 def by_modality(method: Method, state: State, split: Any, judge) -> dict[str, float]:
-  """{modality: mean of judge(logits [n, C], label) over the rows that have it}; NaN without any."""
-  outputs, out = train.predict_split(method, state, split), {}
+  """{modality: mean of judge(logits [n, C], label) over labelled rows that have it}; else NaN."""
+  outputs, known, out = train.predict_split(method, state, split), train.judged(split), {}
   for m, logits in sorted(outputs.unimodal_logits.items()):
-    rows = np.asarray(split.mask[m])
+    rows = np.asarray(split.mask[m]) & known
     values = np.asarray(judge(logits, np.asarray(split.label)))
     out[m] = float(values[rows].mean()) if rows.any() else float("nan")
   return out

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from mmfuse import balancing, objectives, train
-from mmfuse.core import Method
+from mmfuse.core import Method, label_weight
 from mmfuse.objectives._opm import opm_drop_rates
 from mmfuse.schemes import _common
 
@@ -72,7 +72,7 @@ def opm(
   def perturb(features, batch, key, clock, heads):
     del clock
     clean = jax.lax.stop_gradient(heads(jax.lax.stop_gradient(features), batch.mask))
-    present = {m: batch.mask[m] & (batch.weight > 0) for m in names}
+    present = {m: batch.mask[m] & (label_weight(batch) > 0) for m in names}
     # Only scores are read off them, so that probes beside a head that is not additive will do.
     branches = clean.aux.get("split_logits") or clean.unimodal_logits
     scores = balancing.scores(branches, batch.label, present)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from mmfuse import objectives, train
-from mmfuse.core import Batch, Method, Objective, State
+from mmfuse.core import Batch, Method, Objective, State, label_weight
 from mmfuse.objectives import _prototypes
 from mmfuse.schemes import _common
 from mmfuse.tree import FUSED
@@ -32,7 +32,7 @@ def pmr(
   """The joint loss plus a prototype loss: `pmr_objective`, its prototypes renewed between epochs.
 
   Estimates are made before the first epoch and after each, in evaluation mode, from max(1,
-  floor(n / 10)) random training batches of `batch_size` rows, n batches being an epoch.
+  floor(n / 10)) random training batches of `batch_size` labelled rows, n batches being an epoch.
 
   Args:
     alpha: weight of the prototype loss, >= 0 (authors: 1).
@@ -50,9 +50,9 @@ def pmr(
   method = train.supervised(model, objective, _common.optimiser(tx, learning_rate))
 
   def estimate(state: State, splits, key) -> State:
-    rows = len(next(iter(splits["train"].mask.values())))
-    size = min(batch_size, rows)
-    count = max(1, rows // size // 10) * size
+    rows = _common.judged_rows(splits["train"])
+    size = min(batch_size, len(rows))
+    count = max(1, len(rows) // size // 10) * size
     chosen = _common.generator(key).permutation(rows)[:count]
     memory, total = state.memory["objective"], None
     for batch in _common.padded_batches(splits["train"], chosen, size):
@@ -91,7 +91,7 @@ def pmr_objective(
       seen = memory["seen"][m]
       logits = _prototypes.prototype_logits(
         outputs.features[m], memory["prototypes"][m], seen)  # fmt: skip
-      weight = jnp.where(batch.mask[m] & seen[batch.label], batch.weight, 0.0)
+      weight = jnp.where(batch.mask[m] & seen[batch.label], label_weight(batch), 0.0)
       losses[m] = objectives.weighted_mean(objectives.row_losses(logits, batch.label), weight)
       chance = jnp.take_along_axis(jax.nn.softmax(logits), batch.label[:, None], axis=1)[:, 0]
       scores[m] = objectives.weighted_mean(chance, weight)
@@ -123,7 +123,7 @@ def _sums(predict, state, batch):
   outputs = predict(state, batch.inputs, {m: v & real for m, v in batch.mask.items()})
   names = sorted(state.memory["objective"]["prototypes"])
   return {m: _prototypes.class_sums(
-            outputs.features[m], batch.label, jnp.where(batch.mask[m], batch.weight, 0.0),
+            outputs.features[m], batch.label, jnp.where(batch.mask[m], label_weight(batch), 0.0),
             outputs.logits.shape[-1]) for m in names}  # fmt: skip
 
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from mmfuse import objectives, train
-from mmfuse.core import Clock, Method
+from mmfuse.core import Clock, Method, label_weight
 from mmfuse.objectives._branches import branch_logits, check_classes
 from mmfuse.objectives._reconboost import agreement_loss, reconboost_loss
 from mmfuse.schemes import _common
@@ -81,18 +81,18 @@ def _objective(own: float, residual: float, alpha: float, variant: str):
     branches = branch_logits(outputs)
     names = sorted(branches)
     active, alone = turn(clock, len(names))
-    total = objectives.weighted_mean(
-        objectives.row_losses(outputs.logits, batch.label), batch.weight)
+    known = label_weight(batch)
+    total = objectives.weighted_mean(objectives.row_losses(outputs.logits, batch.label), known)
     total = jnp.where(alone, 0.0, total)
     for i, m in enumerate(names):
       others = {j: z for j, z in branches.items() if j != m}
       ensemble = outputs.aux[RATE] * present_sum(others, batch.mask)
       ensemble = jnp.broadcast_to(ensemble, branches[m].shape)
-      weight = jnp.where(batch.mask[m], batch.weight, 0.0)
       rows = reconboost_loss(branches[m], ensemble, batch.label, own=own, residual=residual)
-      loss = objectives.weighted_mean(rows, weight)
+      loss = objectives.weighted_mean(rows, jnp.where(batch.mask[m], known, 0.0))
       before = names[i - 1]
-      both = jnp.where(batch.mask[before], weight, 0.0)
+      # The agreement reads no label.
+      both = jnp.where(batch.mask[before] & batch.mask[m], batch.weight, 0.0)
       agreement = objectives.weighted_mean(
           agreement_loss(branches[m], branches[before], attached=variant == "attached"), both)
       loss += jnp.where(clock.epoch >= 2 * len(names), alpha, 0.0) * agreement

@@ -124,13 +124,13 @@ def reinit_weight(train_purity: float, validation_purity: float, strength: float
 def modality_purities(
   method: Method, state: State, split: Any, generator: np.random.Generator
 ) -> dict[str, float]:
-  """{modality: purity of the clusters of its features}, over the rows that have it."""
-  outputs = train.predict_split(method, state, split)
+  """{modality: purity of the clusters of its features}, over the labelled rows that have it."""
+  outputs, known = train.predict_split(method, state, split), train.judged(split)
   num, out = np.asarray(outputs.logits).shape[-1], {}
   for m in sorted(outputs.features):
-    rows = np.asarray(split.mask[m])
-    features = np.asarray(outputs.features[m], np.float64)[rows]
-    features = features.reshape(len(features), -1)
+    rows = np.asarray(split.mask[m]) & known
+    features = np.asarray(outputs.features[m], np.float64)
+    features = features.reshape(len(features), -1)[rows]  # a part may have no such row
     clusters = k_means(_scaled(features), num, generator) if len(features) else np.zeros(0, int)
     out[m] = purity(np.asarray(split.label)[rows], clusters)
   return out

@@ -88,25 +88,29 @@ def _values(model, state, split, rows):
 
 
 def _by_sample(model, state, split, rng):
-  """{m: copies int8 [N]}: every row is valued."""
+  """{m: copies int8 [N]}: every labelled row is valued."""
   del rng
-  phi, present = _values(model, state, split, np.arange(_common.rows_of(split)))
-  # An absent modality contributes 0, but has nothing to show alone.
-  return {m: np.where(present[m], copies_by_value(p), 0).astype(np.int8) for m, p in phi.items()}
+  rows, count = _common.judged_rows(split), _common.rows_of(split)
+  phi, present = _values(model, state, split, rows)
+  table = {m: np.zeros(count, np.int8) for m in phi}
+  for m, p in phi.items():
+    # An absent modality contributes 0, but has nothing to show alone.
+    table[m][rows] = np.where(present[m], copies_by_value(p), 0)
+  return table
 
 
 def _by_modality(part_ratio: float):
   def copies(model, state, split, rng):
-    """{m: copies int8 [N]}: int(D N) rows once more with only the modality that lags."""
-    count = _common.rows_of(split)
-    rows = np.sort(rng.choice(count, max(1, int(part_ratio * count)), replace=False))
+    """{m: copies int8 [N]}: int(D n) of n labelled rows again with only the modality that lags."""
+    judged, count = _common.judged_rows(split), _common.rows_of(split)
+    rows = np.sort(rng.choice(judged, max(1, int(part_ratio * len(judged))), replace=False))
     phi, present = _values(model, state, split, rows)
     means = {m: float(p[present[m]].mean()) for m, p in phi.items() if present[m].any()}
     table = {m: np.zeros(count, np.int8) for m in phi}
     if len(means) > 1:
       lagging = min(sorted(means), key=lambda m: means[m])
-      able = np.flatnonzero(np.asarray(split.mask[lagging]))
-      wanted = min(int(resampled_share(means) * count), len(able))
+      able = judged[np.asarray(split.mask[lagging])[judged]]
+      wanted = min(int(resampled_share(means) * len(judged)), len(able))
       table[lagging][rng.choice(able, wanted, replace=False)] = 1
     return table
 
@@ -116,8 +120,8 @@ def _by_modality(part_ratio: float):
 def _method(model, tx, grow: bool, capacity: int, value: Callable[..., dict]) -> Method:
   names = tuple(sorted(model.modalities))
   if len(names) > MOST:
-    raise ValueError(f"modality valuation runs 2^M - 1 passes; {len(names)} modalities are more "
-                     f"than {MOST}")
+    raise _common.Unavailable(
+        f"modality valuation runs 2^M - 1 passes; {len(names)} modalities are more than {MOST}")
   method = train.supervised(model, objectives.fused, tx)
 
   def begin(state, splits, key):
@@ -169,7 +173,7 @@ def valuation_sample(
     grow: bool = False,
     capacity: int = CAPACITY,
 ) -> Method:
-  """The joint loss; after each epoch every training row is valued, and comes again by its values.
+  """The joint loss; after each epoch every labelled row is valued, and comes again by its values.
 
   phi_m of a row: Shapley value in whether the prediction from a subset is right. Modality m of a
   row with phi in (.4, 1), (-.1, .4), below -.1 gives 1, 2, 3 copies with all others masked. The
@@ -182,8 +186,8 @@ def valuation_sample(
     capacity: largest training set, rows; default 2^18. It fixes the state's shape.
 
   Raises:
-    ValueError: too many modalities, or (when training starts) rows.
-    Unavailable: labels that are not one class per row (when training starts).
+    ValueError: too many rows (when training starts).
+    Unavailable: too many modalities, labels that are not one class per row (when training starts).
   """
   return _method(model, _common.optimiser(tx, learning_rate), grow, capacity, _by_sample)
 

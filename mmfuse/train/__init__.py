@@ -14,8 +14,10 @@ from mmfuse.train._checkpoint import save_weights
 from mmfuse.train._cost import Cost
 from mmfuse.train._cost import cost_of
 from mmfuse.train._cost import step_cost
+from mmfuse.train._evaluate import absent
 from mmfuse.train._evaluate import evaluate
 from mmfuse.train._evaluate import evaluate_subsets
+from mmfuse.train._evaluate import judged
 from mmfuse.train._evaluate import metric_of
 from mmfuse.train._evaluate import modality_values
 from mmfuse.train._evaluate import predict_split
@@ -33,6 +35,7 @@ from mmfuse.train._probe import linear_probe
 from mmfuse.train._result import Result
 from mmfuse.train._result import RunLog
 from mmfuse.train._result import validation_scores
+from mmfuse.train._supervised import counted
 from mmfuse.train._supervised import supervised
 from mmfuse.train._timing import interleaved_step_times
 from mmfuse.train._writers import jsonl_writer
@@ -48,11 +51,13 @@ __all__ = [
     "Cost",
     "Result",
     "RunLog",
+    "absent",
     "adam",
     "budget",
     "cache_dir",
     "clip_global_norm",
     "cost_of",
+    "counted",
     "enable_compilation_cache",
     "evaluate",
     "evaluate_subsets",
@@ -60,6 +65,7 @@ __all__ = [
     "has_learning_rate",
     "interleaved_step_times",
     "jsonl_writer",
+    "judged",
     "keep_freed_memory",
     "linear_probe",
     "load_weights",

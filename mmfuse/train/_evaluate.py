@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mmfuse import masks, metrics
-from mmfuse.core import Batch, Method, Outputs, State
+from mmfuse.core import Batch, Method, Outputs, State, label_weight
 from mmfuse.tree import FUSED
 
 
@@ -25,7 +25,7 @@ def to_batch(split: Any) -> Batch:
 
 
 def padded_batches(split: Any, batch_size: int) -> Batch:
-  """A `Batch` of stacked batches [N, B, ...]; the last one is padded with rows of weight 0."""
+  """A `Batch` of stacked batches [N, B, ...]; the last is padded with rows of weight 0, all absent."""
   batch = to_batch(split)
   rows = batch.weight.shape[0]
   if rows == 0:
@@ -37,7 +37,20 @@ def padded_batches(split: Any, batch_size: int) -> Batch:
   index = np.minimum(np.arange(count * size), rows - 1).reshape(count, size)
   stacked = jax.tree.map(lambda x: np.asarray(x)[index], batch)
   real = np.arange(count * size).reshape(count, size) < rows
-  return stacked._replace(weight=stacked.weight * real)
+  return stacked._replace(
+      weight=stacked.weight * real, mask={m: v & real for m, v in stacked.mask.items()})
+
+
+def judged(split: Any) -> np.ndarray:
+  """bool [N]: the rows whose label counts, known and of a weight above 0."""
+  batch = to_batch(split)
+  return np.asarray((batch.weight > 0) & batch.labelled)
+
+
+def absent(split: Any) -> frozenset[str]:
+  """The modalities that no judged row has: their heads have no score."""
+  rows = judged(split)
+  return frozenset(m for m, v in split.mask.items() if not np.any(np.asarray(v) & rows))
 
 
 @functools.lru_cache(maxsize=64)
@@ -60,10 +73,14 @@ def _heads(outputs: Outputs) -> dict[str, jax.Array]:
 
 
 def _update(predict, metric, totals, state, batch, keep):
-  """Adds one batch to {head: accumulator}; a modality's head is judged where it is present."""
-  mask = {m: v & keep[m] for m, v in batch.mask.items()}
+  """Adds one batch to {head: accumulator}; a modality's head is judged where it is present.
+
+  A row of weight 0 has no modality, and one without a label counts in no score.
+  """
+  mask = {m: v & keep[m] & (batch.weight > 0) for m, v in batch.mask.items()}
   heads = _heads(predict(state, batch.inputs, mask))
-  weight = {h: jnp.where(mask[h], batch.weight, 0.0) if h in mask else batch.weight for h in heads}
+  known = label_weight(batch)
+  weight = {h: jnp.where(mask[h], known, 0.0) if h in mask else known for h in heads}
   if totals is None:
     totals = {h: metric.init() for h in heads}
   return {h: metric.update(totals[h], heads[h], batch.label, weight[h]) for h in heads}
@@ -80,19 +97,33 @@ def _run(predict, metric, state, batches, keep):
   totals = {h: metric.init() for h in totals}
   totals, _ = jax.lax.scan(
       lambda t, batch: (_update(predict, metric, t, state, batch, keep), None), totals, batches)
-  return {h: metric.compute(t) for h, t in totals.items()}
+  return totals
+
+
+def _scores(metric, totals) -> dict[str, dict[str, Any]]:
+  """{head: {metric: value}} of accumulators, on the host: a NaN there is an answer, not a fault."""
+  return {h: metric.compute(t) for h, t in jax.device_get(totals).items()}
 
 
 @functools.partial(jax.jit, static_argnames=("predict", "metric", "stacked"))
-def scan_batches(predict, metric, state, batches, keep, stacked=False):
-  """{head: {metric: value}} over stacked batches in one call; `stacked`: states [S, ...]."""
+def _scan_batches(predict, metric, state, batches, keep, stacked):
   run = lambda s: _run(predict, metric, s, batches, keep)
   return jax.vmap(run)(state) if stacked else run(state)
 
 
+def scan_batches(predict, metric, state, batches, keep, stacked=False):
+  """{head: {metric: value}} over stacked batches in one call; `stacked`: states and values [S, ...]."""
+  totals = jax.device_get(_scan_batches(predict, metric, state, batches, keep, stacked))
+  if not stacked:
+    return _scores(metric, totals)
+  runs = len(jax.tree.leaves(totals)[0])
+  each = [_scores(metric, jax.tree.map(lambda x, i=i: x[i], totals)) for i in range(runs)]
+  return jax.tree.map(lambda *v: np.stack(v), *each)
+
+
 @functools.partial(jax.jit, static_argnames=("predict", "metric"))
 def _map_subsets(predict, metric, state, batches, keeps):
-  """As `scan_batches` for keeps {m: bool [S]}: values [S], one program whatever S."""
+  """{head: accumulators [S, ...]} for keeps {m: bool [S]}, one program whatever S."""
   return jax.lax.map(lambda keep: _run(predict, metric, state, batches, keep), keeps)
 
 
@@ -102,7 +133,7 @@ def loop_batches(predict, metric, state, batches, keep):
   for i in range(batches.weight.shape[0]):
     batch = jax.tree.map(lambda x, i=i: x[i], batches)
     totals = _update_jit(predict, metric, totals, state, batch, keep)
-  return {h: jax.jit(metric.compute)(t) for h, t in totals.items()}
+  return _scores(metric, totals)
 
 
 def seen(state: State) -> State:
@@ -125,7 +156,9 @@ def evaluate(
     batch_size: int = 512,
     predict: Callable[..., Outputs] | None = None,
 ) -> dict[str, dict[str, float]]:
-  """{head: {metric: value}} of one state on a split, all rows counted once.
+  """{head: {metric: value}} of one state on a split, all labelled rows counted once.
+
+  NaN for a modality that no row has, and where logits are not finite.
 
   Args:
     method, state: what predicts.
@@ -162,10 +195,11 @@ def evaluate_subsets(
     if unknown:
       raise ValueError(f"modality {unknown[0]!r} not in data; available: {', '.join(names)}")
   keeps = {m: np.array([m in subset for subset in chosen]) for m in names}
-  scores = jax.device_get(
+  totals = jax.device_get(
       _map_subsets(predict or method.predict, metric, seen(state), batches, keeps))
-  return [(subset, {h: {k: float(v[i]) for k, v in values.items()} for h, values in scores.items()})
-          for i, subset in enumerate(chosen)]
+  each = [_scores(metric, jax.tree.map(lambda x, i=i: x[i], totals)) for i in range(len(chosen))]
+  return [(subset, {h: {k: float(v) for k, v in values.items()} for h, values in scores.items()})
+          for subset, scores in zip(chosen, each)]
 
 
 def modality_values(

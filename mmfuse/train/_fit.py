@@ -304,6 +304,7 @@ class Group:
     validation = plan.data.validation
     self.validation = None if validation is None else self._place(
         _evaluate.padded_batches(validation, 512))
+    self.absent = frozenset() if validation is None else _evaluate.absent(validation)
     self.keep = _evaluate.keep_all(plan.data.train.mask)
     self.structure = 0  # of the state, where it is checkpointed
 
@@ -494,6 +495,8 @@ class Group:
       scores = mine.pop("validation", None)
       score = loss = None
       if scores is not None:
+        # A modality that no validation row has is judged on nothing; NaN stays for what diverged.
+        scores = {h: dict.fromkeys(v) if h in self.absent else v for h, v in scores.items()}
         if FUSED not in scores:
           raise ValueError("nothing to select by: the prediction has no fused logits; give the "
                            "phase a `predict` that sets them")

@@ -49,7 +49,7 @@ def linear_probe(
 ) -> dict[str, float]:
   """{modality: score on `split` of a linear head fitted to the frozen features of `train_split`}.
 
-  Each head sees the rows where its modality is present, features standardised by the training rows.
+  Each head sees the labelled rows where its modality is present, features standardised by the training rows.
   It minimises the supervised loss of the task plus decay / 2 |W|^2 by L-BFGS. A modality absent
   from all rows, and features that are no array [N, D], are left out.
 
@@ -67,7 +67,8 @@ def linear_probe(
   out = {}
   for m in sorted(seen[0]):
     fitted, judged = (np.asarray(f[m], np.float32) for f in seen)
-    here, there = (np.asarray(s.mask[m], np.float32) for s in (train_split, split))
+    here, there = (np.asarray(s.mask[m] & _evaluate.judged(s), np.float32)
+                   for s in (train_split, split))
     if fitted.ndim != 2 or not here.any() or not there.any():
       continue
     mean, scale = fitted[here > 0].mean(0), fitted[here > 0].std(0)

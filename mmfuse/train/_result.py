@@ -46,7 +46,8 @@ class RunLog:
     score, loss = judged
     self.examples += examples
     heads = None if scores is None else {
-        h: {k: float(v) for k, v in values.items()} for h, values in scores.items()}
+        h: {k: None if v is None else float(v) for k, v in values.items()}
+        for h, values in scores.items()}
     values = {k: np.asarray(v).tolist() for k, v in entry.items()}
     self.history.append({"phase": phase, "epoch": epoch, **values, "validation": heads,
                          "seconds_per_step": seconds[0], "hook_seconds_per_step": seconds[1]})
@@ -123,10 +124,11 @@ class Result:
 
 
 def validation_scores(log: RunLog, metric: str, modalities) -> dict[str, float | None]:
-  """{fused, <modality>: value or None} of a run's selected epoch."""
+  """{fused, <modality>: value} of a run's selected epoch.
+
+  None for a head that is not there or whose modality no row has; NaN is what diverged.
+  """
   heads = (FUSED, *modalities)
   entry = log.selected
   found = {} if entry is None or entry["validation"] is None else entry["validation"]
-  values = {h: found.get(h, {}).get(metric) for h in heads}
-  # A modality that no row has is judged on nothing: its metric is NaN, which is no number.
-  return {h: None if v is None or np.isnan(v) else v for h, v in values.items()}
+  return {h: found.get(h, {}).get(metric) for h in heads}

@@ -13,8 +13,9 @@ import optax
 
 from mmfuse import balancing, masks, metrics, tree
 from mmfuse import objectives as objectives_lib
-from mmfuse.core import Batch, Clock, Method, Objective, Outputs, Phase, State
+from mmfuse.core import Batch, Clock, Method, Objective, Outputs, Phase, State, label_weight
 from mmfuse.train import _plans
+from mmfuse.train._dependence import dependence
 
 
 def _as_objective(objective: Any) -> Objective:
@@ -34,6 +35,7 @@ def _as_objective(objective: Any) -> Objective:
 # the encoders make a loss depend on all of them, which the stacked plan cannot see.
 HANDLES = ("forward", "encode", "heads")
 THROUGH_ENCODERS = ("forward", "encode")
+SHARED = "shared"  # the leaves of no modality, among those that wait for a row (`_freeze_absent`)
 
 
 def _wanted(fn: Any) -> tuple[str, ...]:
@@ -143,6 +145,21 @@ def _view(modalities, inputs, mask):
   return masks.fill({m: inputs[m] for m in modalities}, mask), mask
 
 
+def counted(modalities, batch: Batch) -> Batch:
+  """What a step sees of a batch: a row of weight 0 has no modality, an unknown label reads 0.
+
+  Absent inputs are zeroed. So neither padding nor what stands in place of a label is ever read.
+  """
+  real, known = batch.weight > 0, label_weight(batch) > 0
+  inputs, mask = _view(modalities, batch.inputs, {m: batch.mask[m] & real for m in modalities})
+
+  def select(x):
+    x = jnp.asarray(x)
+    return jnp.where(known.reshape((-1,) + (1,) * (x.ndim - 1)), x, jnp.zeros((), x.dtype))
+
+  return batch._replace(inputs=inputs, mask=mask, label=jax.tree.map(select, batch.label))
+
+
 def _eval(model, params, stats, inputs, mask) -> Outputs:
   variables = {"params": params, "batch_stats": stats}
   features, stats = model.encode(variables, inputs, mask, train=False, rngs=None)
@@ -179,8 +196,9 @@ class _Gradients:
       return {}
     spine = _Spine(self.model, _as_objective(_every_head), (), optax.identity(), None,
                    None, self.perturb, 1, "auto", True, "train")
-    batch, state = spine._batch(batch), state._replace(memory={"objective": ()})
-    forward, labels, separable = spine._plans(state, batch, key, clock, probe=False)
+    batch = counted(spine.modalities, batch)
+    state = state._replace(memory={"objective": ()})
+    forward, labels, separable, _ = spine._plans(state, batch, key, clock, probe=False)
     pull = _plans.stacked_gradients if separable else _plans.general_gradients
     rows = pull(forward, state.params)[1]
     return metrics.conflict(rows, labels, forward.names) if self.compare else rows
@@ -198,20 +216,14 @@ class _Spine:
     self.through_encoders = any(h in THROUGH_ENCODERS for h in wanted)
     self.modalities = tuple(sorted(model.modalities))
 
-  # What a step sees of a batch.
-
-  def _batch(self, batch: Batch) -> Batch:
-    real = batch.weight > 0
-    mask = {m: batch.mask[m] & real for m in self.modalities}
-    inputs, mask = _view(self.modalities, batch.inputs, mask)
-    return batch._replace(inputs=inputs, mask=mask)
-
   def init(self, key: jax.Array, batch: Batch) -> State:
-    batch = self._batch(batch)
+    batch = counted(self.modalities, batch)
     variables = _init_model(self.model, key, batch.inputs, batch.mask)
     params, stats = variables["params"], variables.get("batch_stats", {})
     outputs = jax.eval_shape(lambda: _eval(self.model, params, stats, batch.inputs, batch.mask))
     opt = {"tx": self.tx.init(params)}
+    if not self.coast:
+      opt["seen"] = {m: jnp.zeros((), bool) for m in (*self.modalities, SHARED)}
     if self.aggregator is not None:
       like = params if self.plan != "features" else jax.tree.map(
           lambda f: jnp.zeros(f.shape, f.dtype), dict(outputs.features))
@@ -284,15 +296,15 @@ class _Spine:
     """The batch as `parts` batches, by the weights of its rows."""
     if self.parts == 1:
       return [batch]
-    place = jnp.arange(batch.weight.shape[0])
+    place = jnp.cumsum(batch.weight > 0) - 1  # among the rows that count: equal parts of those
     return [batch._replace(weight=jnp.where(place % self.parts == s, batch.weight, 0.0))
             for s in range(self.parts)]
 
-  def _part_shares(self, names, batch: Batch) -> jax.Array:
+  def _part_shares(self, names, reads, batch: Batch) -> jax.Array:
     """[S, K]: the part of the rows of each objective that each part holds; 0 where there is none."""
     held = jnp.stack([
-        jnp.stack([jnp.where(batch.mask[n], g.weight, 0.0).sum() if n in batch.mask
-                   else g.weight.sum() for n in names]) for g in self._groups(batch)])
+        jnp.stack([w.sum() for w in self._row_weights(names, reads, g)])
+        for g in self._groups(batch)])
     return held / jnp.maximum(held.sum(0, keepdims=True), 1e-12)
 
   def _probed(self, params):
@@ -302,18 +314,33 @@ class _Spine:
         params, tree.label_leaves(params, self.modalities))
 
   def _plans(self, state, batch, key, clock, objective=None, probe=True, rows=True):
-    """-> (Forward with names, labels (with the rows that reach a leaf if asked for), separable)."""
-    encode, heads, names = self._forward(state, batch, key, clock, objective, probe)
-    jax.eval_shape(lambda p: heads(p, *encode(p)), state.params)  # fills the names
-    forward = _plans.Forward(encode, heads, tuple(names), self.parts, self.modalities)
-    if not rows:
-      return forward, tree.label_leaves(state.params, self.modalities), False
-    labels, separable = _plans.structure(forward, state.params)
-    return forward, labels, separable and not self.through_encoders
+    """-> (Forward with names, labels (with the rows that reach a leaf if asked for), separable,
+    which objectives can depend on the label)."""
+    names: tuple[str, ...] = ()
 
-  def _present(self, names, batch):
-    rows = batch.weight > 0
-    return jnp.stack([jnp.any(batch.mask[n] & rows if n in batch.mask else rows) for n in names])
+    def losses(label):
+      nonlocal names
+      encode, heads, found = self._forward(
+          state, batch._replace(label=label), key, clock, objective, probe)
+      out = heads(state.params, *encode(state.params))[0][0]
+      names = tuple(found)
+      return out
+
+    reach = dependence(losses, batch.label)
+    reads = tuple(any(map(bool, reach[k::len(names)])) for k in range(len(names)))
+    encode, heads, _ = self._forward(state, batch, key, clock, objective, probe)
+    forward = _plans.Forward(encode, heads, names, self.parts, self.modalities)
+    if not rows:
+      return forward, tree.label_leaves(state.params, self.modalities), False, reads
+    labels, separable = _plans.structure(forward, state.params)
+    return forward, labels, separable and not self.through_encoders, reads
+
+  def _row_weights(self, names, reads, batch: Batch) -> list[jax.Array]:
+    """K weights [B], of the rows that each objective is a mean over."""
+    known = label_weight(batch)
+    weights = [known if r else batch.weight for r in reads]
+    return [jnp.where(batch.mask[n], w, 0.0) if n in batch.mask else w
+            for n, w in zip(names, weights)]
 
   def _choose(self, separable: bool) -> str:
     if self.plan != "auto":
@@ -337,14 +364,17 @@ class _Spine:
     augment_key, forward_key, rule_key = jax.random.split(key, 3)
     if self.augment is not None:
       batch = self.augment(batch, augment_key)
-    batch = self._batch(batch)
+    batch = counted(self.modalities, batch)
     needs_rows = self._choose(True) in ("stacked", "general", "features")
-    forward, labels, separable = self._plans(state, batch, forward_key, clock, rows=needs_rows)
+    forward, labels, separable, reads = self._plans(
+        state, batch, forward_key, clock, rows=needs_rows)
     plan = self._choose(separable)
-    present = self._present(forward.names, batch)
+    rows_of = self._row_weights(forward.names, reads, batch)
     opt = dict(state.opt[self.name])
-    context = {"present": present, "labels": labels, "key": rule_key, "clock": clock,
-               "label": batch.label, "weight": batch.weight, "mask": batch.mask}
+    # `weight` is what rules read with `label`: 0 where the label is unknown.
+    context = {"present": jnp.stack([jnp.any(w > 0) for w in rows_of]), "labels": labels,
+               "key": rule_key, "clock": clock, "label": batch.label,
+               "weight": label_weight(batch), "mask": batch.mask}
 
     if plan == "sum":
       losses, grads, aux = _plans.sum_gradient(forward, state.params)
@@ -369,7 +399,7 @@ class _Spine:
         num = len(forward.names)
         context["parts"] = jax.tree.map(
             lambda g: g.reshape(self.parts, num, *g.shape[1:]), rows)
-        shares = self._part_shares(forward.names, batch)
+        shares = self._part_shares(forward.names, reads, batch)
         rows = jax.tree.map(lambda g: _over_parts(shares, g), context["parts"])
         losses = (shares * losses.reshape(self.parts, num)).sum(0)
       if self.aggregator is None:
@@ -384,14 +414,18 @@ class _Spine:
     updates, opt["tx"] = self.tx.update(
         grads, opt["tx"], state.params, losses=losses, value=losses.sum(), **context)
     if not self.coast:
-      updates = _freeze_absent(updates, labels, batch.mask)
+      # A row without a label moves nothing where every loss reads it.
+      moving = label_weight(batch) > 0 if all(reads) else batch.weight > 0
+      updates, opt["seen"] = _freeze_absent(
+          updates, labels, opt["seen"],
+          {**{m: jnp.any(v & moving) for m, v in batch.mask.items()}, SHARED: jnp.any(moving)})
     params = optax.apply_updates(state.params, updates)
     new = State(
         params, stats, {**state.opt, self.name: opt}, {**state.memory, self.memory: memory})
     if getattr(self.aggregator, "after", None) is not None:
       after = jnp.stack(_plans.run(forward, params)[0][0])
       if self.parts > 1:
-        after = (self._part_shares(forward.names, batch) * after.reshape(self.parts, -1)).sum(0)
+        after = (self._part_shares(forward.names, reads, batch) * after.reshape(self.parts, -1)).sum(0)
       opt["aggregator"] = self.aggregator.after(after, opt["aggregator"])
     log = {f"loss/{n}": l for n, l in zip(forward.names, losses)}
     log["gradient_norm"] = optax.tree.norm(grads)
@@ -406,7 +440,9 @@ class _Spine:
     split = outputs.aux.get("split_logits") or outputs.unimodal_logits
     classes = _is_supervised(batch.label) and objectives_lib.task_of(batch.label) != "regression"
     if split and classes:
-      seen["scores"] = balancing.scores(split, batch.label, batch.mask)
+      known = label_weight(batch) > 0
+      seen["scores"] = balancing.scores(
+          split, batch.label, {m: v & known for m, v in batch.mask.items()})
     return seen
 
 
@@ -425,11 +461,16 @@ def _over_parts(shares: jax.Array, gradients: jax.Array) -> jax.Array:
   return (shaped * gradients).sum(0)
 
 
-def _freeze_absent(updates, labels, mask):
-  """Zero update for every leaf of a modality that is absent from the whole batch."""
-  moved = {m: jnp.any(v) for m, v in mask.items()}
+def _freeze_absent(updates, labels, before, now):
+  """(updates, seen): zero for the leaves of a modality absent since they moved last.
 
-  def freeze(u, l):
-    return jnp.where(moved[l.modality], u, jnp.zeros_like(u)) if l.modality in moved else u
-
-  return jax.tree.map(freeze, updates, labels)
+  before, now {m or "shared": bool}: present in a batch since then, and in this one. A transform that
+  accumulates (`optax.MultiSteps`) gives zeros until it emits, which may be on a batch without m.
+  """
+  owners = jax.tree.map(lambda l: l.modality or SHARED, labels)
+  seen = {m: before[m] | now[m] for m in before}
+  moved = dict.fromkeys(seen, jnp.zeros((), bool))
+  for u, owner in zip(jax.tree.leaves(updates), jax.tree.leaves(owners), strict=True):
+    moved[owner] = moved[owner] | jnp.any(u != 0)
+  frozen = jax.tree.map(lambda u, o: jnp.where(seen[o], u, jnp.zeros_like(u)), updates, owners)
+  return frozen, {m: seen[m] & ~moved[m] for m in seen}
