@@ -89,7 +89,7 @@ def aggregate_by_moco(
     _groups.check_stacked(updates, num_objectives)
     here = _groups.everyone(present, num_objectives)
     t = (state.steps + 1).astype(jnp.float32)
-    norms = jnp.sqrt(jnp.diag(_shared.shared_gram(updates, labels, num_objectives)))
+    norms = _shared.shared_norms(updates, labels, num_objectives)
     scales = losses.astype(jnp.float32) / (norms + _EPS)
     rates = jnp.where(here, beta / t**beta_sigma, 0.0)
     tracked = _track(state.tracked, updates, labels, scales, rates)

@@ -24,14 +24,24 @@ def shared_leaves(stacked: Any, labels: Any, num_objectives: int) -> dict[int, t
 def cross_gram(left: Any, right: Any, labels: Any, num_objectives: int) -> jax.Array:
   """G H^T [K, K] over the shared leaves of two trees of [K, *param], in float32."""
   ours, theirs = jax.tree.leaves(left), jax.tree.leaves(right)
-  total = jnp.zeros((num_objectives, num_objectives), jnp.float32)
+  found: dict[tuple[int, ...], jax.Array] = {}
   for i, rows in shared_leaves(left, labels, num_objectives).items():
-    index = jnp.array(rows)
     a, b = (_flat(leaf, rows) for leaf in (ours[i], theirs[i]))
-    total = total.at[jnp.ix_(index, index)].add(
-      jnp.matmul(a, b.T, precision=jax.lax.Precision.HIGHEST)
-    )
+    part = jnp.matmul(a, b.T, precision=jax.lax.Precision.HIGHEST)
+    found[rows] = found[rows] + part if rows in found else part
+  total = jnp.zeros((num_objectives, num_objectives), jnp.float32)
+  for rows, gram in found.items():  # a scatter a leaf takes long to compile
+    total = total.at[jnp.ix_(jnp.array(rows), jnp.array(rows))].add(gram)
   return total
+
+
+def shared_norms(stacked: Any, labels: Any, num_objectives: int) -> jax.Array:
+  """|g_k| [K] over the shared leaves, in float32."""
+  leaves, squares = jax.tree.leaves(stacked), [jnp.zeros((), jnp.float32)] * num_objectives
+  for i, rows in shared_leaves(stacked, labels, num_objectives).items():
+    for k in rows:
+      squares[k] = squares[k] + jnp.sum(jnp.square(leaves[i][k].astype(jnp.float32)))
+  return jnp.sqrt(jnp.stack(squares))
 
 
 def _flat(leaf: jax.Array, rows: tuple[int, ...]) -> jax.Array:

@@ -137,6 +137,23 @@ def test_no_rows_is_nan_and_batches_of_padding_change_nothing(task):
     assert metric.compute(more)[name] == value, name
 
 
+@pytest.mark.parametrize("task", metrics.TASKS)
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_row_that_counts_and_is_not_finite_makes_every_score_nan(task, bad):
+  """argmax of NaN is class 0, and NaN > 0 is False: both would be right for some rows."""
+  metric = metrics.for_task(task, 2)
+  label = {"classification": [0, 0], "multilabel": [[0, 0], [0, 0]], "regression": [[0.0, 0.0]] * 2}
+  logits = jnp.array([[0.3, -0.2], [bad, 0.9]])
+  feed = lambda acc, weight: metric.update(acc, logits, jnp.array(label[task]), jnp.array(weight))
+  with jax.debug_nans(np.isinf(bad)):  # the sums stay finite
+    acc = feed(metric.init(), [1.0, 1.0])
+    acc = feed(acc, [1.0, 0.0])
+    fine = feed(metric.init(), [1.0, 0.0])
+  assert all(np.isfinite(x).all() for x in jax.tree.leaves(acc))
+  assert all(np.isnan(v) for v in metric.compute(acc).values())
+  assert all(np.isfinite(v) for v in metric.compute(fine).values())
+
+
 def test_accumulators_are_float32_whatever_comes_in():
   metric = metrics.classification(2)
   acc = metric.update(

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmfuse import objectives, train
+from mmfuse import objectives, schemes, train
 from mmfuse.schemes import _agm
 
 from . import _modulated
@@ -132,5 +132,5 @@ def test_multilabel_is_defined_and_regression_is_not():
 
 
 def test_too_many_modalities():
-  with pytest.raises(ValueError, match="at most 8"):
+  with pytest.raises(schemes.Unavailable, match="at most 8"):
     _agm.agm_objective("abcdefghi")

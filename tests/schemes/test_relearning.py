@@ -4,9 +4,10 @@ import jax
 import numpy as np
 import pytest
 
+from mmfuse import schemes
 from mmfuse.schemes import _common, _relearning
 
-from . import _modulated
+from . import _modulated, _small
 
 
 def test_purity_by_hand():
@@ -109,3 +110,17 @@ def test_a_modality_alone_and_labels():
 def test_impossible_options(options, message):
   with pytest.raises(ValueError, match=message):
     _relearning.relearning(_modulated.model(2), **options)
+
+
+@pytest.mark.parametrize("hide", ["mask", "labelled"])
+def test_a_part_without_a_modality_or_a_label_has_no_purity(hide):
+  method = schemes.relearning(_small.model(2))
+  split = _small.splits(2).validation
+  if hide == "mask":
+    split = split._replace(mask={**split.mask, "b": np.zeros(12, bool)})
+  else:
+    split = split._replace(labelled=~split.mask["b"])
+  found = _relearning.modality_purities(
+    method, _small.start(method), split, np.random.default_rng(0))  # fmt: skip
+  assert np.isnan(found["b"]) and 0 < found["a"] <= 1
+  assert _relearning.reinit_weight(found["a"], found["b"]) == 0

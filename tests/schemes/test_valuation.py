@@ -119,7 +119,7 @@ def test_refusals():
   with pytest.raises(ValueError, match=r"48 rows, the table of copies 10: .*capacity=48"):
     method.phases[0].begin(_small.start(method), _small.hooks(), None)
   nine = type(_small.model())({f"m{i}": _small.model().encoders["a"] for i in range(9)}, 3)
-  with pytest.raises(ValueError, match="9 modalities are more than 8"):
+  with pytest.raises(schemes.Unavailable, match="9 modalities are more than 8"):
     schemes.valuation_sample(nine)
   split = _small.hooks()["train"]._replace(label=np.zeros(_small.ROWS, np.float32))
   method = schemes.valuation_sample(_small.model())
