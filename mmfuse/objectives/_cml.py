@@ -75,9 +75,9 @@ def cml(lam: float = 0.1, *, ranking: str = "batch", order_seed: int = 0):
 
   The penalty reads no label: rows without one count in it. The order of removal is drawn once an
   epoch, from the epoch and `order_seed`. An objective for `train.supervised`, which hands it `heads`
-  and `clock`. Returns {"fused": the mean of the M
-  cross-entropies, "ranking": lam times the penalty}. Any number of modalities and any fusion head
-  (the published code subtracts branches of a concat head, the same for that head).
+  and `clock`. Returns {"fused": the mean of the M cross-entropies, "ranking": lam times the penalty}.
+  Any number of modalities and any fusion head (the published code subtracts branches of a concat
+  head, the same for that head).
 
   Args:
     lam: weight of the penalty, default .1 (BalanceBenchmark).

@@ -85,9 +85,9 @@ def records_of(
         "learning_rate": trial.rate,
         "tuning": {k: choice[k] for k in ("rates", "trials", "hyper", "edge", "spread")},
         "diverged_at": log.diverged_at,
+        # None: no row has the modality; NaN: the prediction is not finite.
         "validation": validation,
         "test": tested,
-        "non_finite": not_finite(validation=validation, test=tested),
         "scores": {"test": full.get(FUSED, {})},
         "contribution": contribution(by_subset, judged),
         "shapley": shapley(by_subset, judged),
@@ -105,15 +105,6 @@ def records_of(
       }
     )
   return out
-
-
-def not_finite(**scores: Mapping[str, float | None]) -> list[str]:
-  """["test/<head>", ...]: the scores that are NaN since a prediction was not finite.
-
-  In a file of results they are null, as is the score of a head whose modality no row has.
-  """
-  return [f"{part}/{h}" for part, found in scores.items() for h, v in found.items()
-          if v is not None and np.isnan(v)]  # fmt: skip
 
 
 def contribution(

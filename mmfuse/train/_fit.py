@@ -224,6 +224,10 @@ def make_plan(method: Method, data: Any, *, epochs: Any, batch_size: Any, steps:
   rows = len(next(iter(data.train.mask.values())))
   if rows == 0:
     raise ValueError("the training split is empty")
+  judging = any((p.select or select) != LAST for p in method.phases)
+  if judging and data.validation is not None and not _evaluate.judged(data.validation).any():
+    raise ValueError("no validation row has a known label and a weight above 0: there is nothing to "
+                     "select an epoch by; give some, or select='last'")
   usual = budget_lib.budget(rows, batch_size if isinstance(batch_size, int) else None)
   batch_size = usual.batch_size if batch_size is None else batch_size
   epochs = usual.epochs if epochs is None else epochs

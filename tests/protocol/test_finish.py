@@ -14,7 +14,7 @@ from ._helpers import arrays, call, records
 STABLE = ("method", "seed", "fold", "selected_epoch", "learning_rate", "tuning", "validation",
           "test", "seconds_per_step", "hook_seconds_per_step", "config_hash", "data_fingerprint",
           "versions")  # fmt: skip
-FURTHER = ("metric", "scores", "contribution", "shapley", "probe", "conflict_rate",
+FURTHER = ("metric", "diverged_at", "scores", "contribution", "shapley", "probe", "conflict_rate",
            "relative_step_time", "parameters", "gradient_evaluations")  # fmt: skip
 ROWS = ("joint", "uniform", "twin", "late_average", "unimodal/a", "unimodal/b")
 
@@ -37,6 +37,7 @@ def test_one_line_per_method_and_seed_with_the_stable_fields(finished):
     assert set(r["validation"]) == set(r["test"]) == {"fused", "a", "b"}
     assert 0 <= r["selected_epoch"] < 2 and r["seconds_per_step"] > 0
     assert {"cpu_count", "device_count", "XLA_FLAGS", "jax"} <= set(r["versions"])
+    assert r["diverged_at"] is None
   assert len({r["config_hash"] for r in found}) == len(ROWS)
   assert len({r["data_fingerprint"] for r in found}) == 1
 
@@ -131,6 +132,10 @@ def test_the_majority_row_predicts_the_most_frequent_training_label(finished):
 
   Made.train, Made.test = part, test
   assert _finish.majority_score(Made) == 0.75
+  # Where the label is unknown a row is neither counted nor judged.
+  Made.train = part._replace(labelled=np.arange(48) >= 29)
+  Made.test = test._replace(labelled=np.arange(16) < 5)
+  assert round(_finish.majority_score(Made), 6) == 0.8
 
 
 def test_the_tables_mention_every_row(finished):
