@@ -27,6 +27,11 @@ class Chain(nn.Module):
     """Output width."""
     return self.stages[-1].features
 
+  @property
+  def reads_lengths(self) -> bool:
+    """Whether the first stage takes a `core.Sequence`."""
+    return getattr(self.stages[0], "reads_lengths", False)
+
   @nn.compact
   def __call__(self, x: Any, mask: jax.Array, *, train: bool) -> jax.Array:
     for stage in self.stages:

@@ -9,9 +9,19 @@ import jax.numpy as jnp
 from mmfuse.encoders._conv import Conv
 from mmfuse.encoders._norm import Norm
 from mmfuse.encoders._segments import segment_means
+from mmfuse.encoders._sequence import length_of, mean_over, steps_of_vectors, within, zero_after
 
 STEPS = 256  # positions that the stem leaves, at most twice this
 LEAST = 16  # steps below which a convolution does not halve them
+
+
+def centred(steps: int, kernel: int, stride: int) -> tuple[int, int]:
+  """Padding (low, high) for ceil(T / stride) windows, window p around p * stride.. + stride - 1.
+
+  "SAME" with a left side that does not depend on T, so that padding a clip moves no window.
+  """
+  low = max(0, (kernel - stride) // 2)
+  return low, max(0, (-(-steps // stride) - 1) * stride + kernel - steps - low)
 
 
 class Conv1D(nn.Module):
@@ -26,7 +36,13 @@ class Conv1D(nn.Module):
   on two layers. 512 steps or more are first cut into patches of T // 256, each mapped to the first
   width. A dense layer follows where `features` (default 64) is not the width. formulation: see
   `Conv`.
+
+  Of a `core.Sequence` each row stops at its length L: later values are zeros to every convolution,
+  ceil(L / stride) positions are left by a stride, norms see those alone, segments are cut within
+  them, and the steps after them are zero.
   """
+
+  reads_lengths = True
 
   features: int = 64
   widths: Sequence[int] = (32, 64)
@@ -46,20 +62,26 @@ class Conv1D(nn.Module):
   def __call__(self, x: jax.Array, mask: jax.Array, *, train: bool) -> jax.Array:
     if self.pool not in ("segments", "mean", "none"):
       raise ValueError(f"pool is 'segments', 'mean' or 'none', got {self.pool!r}")
+    x, length = steps_of_vectors(x)[0], length_of(x)
     patch = max(1, x.shape[1] // STEPS)
     if patch > 1:
-      x = self._block(x, self.widths[0], patch, patch, "stem", mask, train)
+      x, length = self._block(x, length, self.widths[0], patch, patch, "stem", mask, train)
     for i, width in enumerate(self.widths):
       stride = self.stride if x.shape[1] >= LEAST else 1
-      x = self._block(x, width, self.kernel, stride, str(i), mask, train)
+      x, length = self._block(x, length, width, self.kernel, stride, str(i), mask, train)
     if self.pool == "mean":
-      x = jnp.mean(x, 1)
+      x = mean_over(x, within(length, x.shape[:2])) if length is not None else jnp.mean(x, 1)
     elif self.pool == "segments":
-      x = segment_means(x, self.segments)
+      x = segment_means(x, self.segments, length)
       x = x.reshape(x.shape[0], -1)
-    return x if x.shape[-1] == self.features else nn.Dense(self.features, name="project")(x)
+    x = x if x.shape[-1] == self.features else nn.Dense(self.features, name="project")(x)
+    return zero_after(x, length) if self.pool == "none" else x
 
-  def _block(self, x, width, kernel, stride, name, mask, train):
-    conv = Conv(width, (kernel,), (stride,), use_bias=self.norm != "batch",
-                formulation=self.formulation, name=f"conv{name}")
-    return nn.relu(Norm(self.norm, name=f"norm{name}")(conv(x), mask, train=train))
+  def _block(self, x, length, width, kernel, stride, name, mask, train):
+    """(convolution, norm, ReLU) of x, and the lengths that it leaves."""
+    conv = Conv(width, (kernel,), (stride,), (centred(x.shape[1], kernel, stride),),
+                use_bias=self.norm != "batch", formulation=self.formulation, name=f"conv{name}")
+    x = conv(zero_after(x, length))
+    length = None if length is None else -(-length // stride)
+    seen = mask if length is None else mask[:, None] & within(length, x.shape[:2])
+    return nn.relu(Norm(self.norm, name=f"norm{name}")(x, seen, train=train)), length

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from mmfuse.encoders._conv import Conv, prefer_batch_last
 from mmfuse.encoders._norm import Norm
 from mmfuse.encoders._segments import grid_means, segment_means
+from mmfuse.encoders._sequence import as_array, length_of, steps
 
 SIDE = 32  # positions per axis that the stem leaves, less than twice this
 LEAST = 8  # positions of an axis below which a convolution does not halve it
@@ -18,6 +19,7 @@ FRAME_SIDE, FRAME_SEGMENTS = 16, 4  # of a frame's encoder, and of the time
 
 def as_image(x: jax.Array) -> jax.Array:
   """x [B, H, W] as [B, H, W, 1]; [B, H, W, C] as it is."""
+  x = as_array(x)
   if x.ndim not in (3, 4):
     raise ValueError(f"an image encoder takes [B, H, W] or [B, H, W, C], got shape {list(x.shape)}")
   return x[..., None] if x.ndim == 3 else x
@@ -72,8 +74,11 @@ class Frames(nn.Module):
   """x [B, T, H, W, C] -> [B, features]: `encoder` on every frame, then means over the time.
 
   segments: equal parts of the time, whose means stand side by side (default 4; 1 = the mean over
-  T); a dense layer back to the encoder's width follows where there are several.
+  T), of a `core.Sequence` within each row's own length; a dense layer back to the encoder's width
+  follows where there are several.
   """
+
+  reads_lengths = True
 
   encoder: nn.Module
   segments: int = FRAME_SEGMENTS
@@ -85,8 +90,9 @@ class Frames(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, mask: jax.Array, *, train: bool) -> jax.Array:
-    rows, frames = x.shape[:2]
-    flat = x.reshape(rows * frames, *x.shape[2:])
-    h = self.encoder(flat, jnp.repeat(mask, frames), train=train)
-    h = segment_means(h.reshape(rows, frames, -1), self.segments).reshape(rows, -1)
+    (values, valid), length = steps(x), length_of(x)
+    rows, frames = valid.shape
+    flat = values.reshape(rows * frames, *values.shape[2:])
+    h = self.encoder(flat, (valid & mask[:, None]).reshape(-1), train=train)
+    h = segment_means(h.reshape(rows, frames, -1), self.segments, length).reshape(rows, -1)
     return h if h.shape[-1] == self.features else nn.Dense(self.features, name="project")(h)

@@ -1,7 +1,8 @@
 """Which encoder fits an array: by rank and dtype, or by name."""
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -10,13 +11,17 @@ from mmfuse.encoders._conv1d import Conv1D
 from mmfuse.encoders._conv2d import FRAME_SIDE, Conv2D, Frames
 from mmfuse.encoders._embedding import Embedding
 from mmfuse.encoders._lenet import LeNet, lenet_layers
-from mmfuse.encoders._mlp import MLP
+from mmfuse.encoders._mlp import MLP, Identity
 from mmfuse.encoders._recurrent import GRU, LSTM
 from mmfuse.encoders._resnet import ResNet18, ResNet34
 from mmfuse.encoders._transformer import Transformer
 
+ANY = range(2, 33)  # ranks: whatever has a batch axis
+
 # name -> (ranks it takes, batch axis included; module of the shape)
-NAMES: dict[str, tuple[tuple[int, ...], Callable[[tuple[int, ...]], nn.Module]]] = {
+NAMES: dict[str, tuple[Collection[int], Callable[[tuple[int, ...]], nn.Module]]] = {
+    "linear": (ANY, lambda shape: MLP(hidden=(), linear=True)),
+    "identity": (ANY, lambda shape: Identity()),
     "mlp": ((1, 2, 3, 4, 5), lambda shape: MLP()),
     "conv1d": ((3,), lambda shape: Conv1D()),
     "conv1d_steps": ((3,), lambda shape: Conv1D(pool="none")),
@@ -62,10 +67,11 @@ def by_name(
     spec: str, shape: tuple[int, ...], dtype, vocabulary: int | None = None) -> nn.Module:
   """The encoder called `spec`, fitted to arrays of `shape` (batch axis included) and `dtype`.
 
-  Names: mlp, conv1d, conv2d, lenet, resnet18, resnet34, gru, lstm, transformer, embedding; and
-  conv1d_steps, transformer_steps, whose steps a fusion like `mult` attends to. ResNets take the
-  small stem for sides up to 64. Raises ValueError for an unknown name (with the closest one), and
-  for a rank or dtype that the encoder cannot take.
+  Names: linear (flattened, one dense layer), identity (flattened, nothing else), mlp, conv1d,
+  conv2d, lenet, resnet18, resnet34, gru, lstm, transformer, embedding; and conv1d_steps,
+  transformer_steps, whose steps a fusion like `mult` attends to (see `keep_steps`). ResNets take
+  the small stem for sides up to 64. Raises ValueError for an unknown name (with the closest one),
+  and for a rank or dtype that the encoder cannot take.
   """
   known = [*NAMES, "embedding"]
   if spec not in known:
@@ -78,6 +84,16 @@ def by_name(
     return _embedding(shape, vocabulary)
   ranks, build = NAMES[spec]
   if len(shape) not in ranks or not jnp.issubdtype(dtype, jnp.floating):
-    raise ValueError(f"encoder {spec!r} takes floats of rank {' or '.join(map(str, ranks))} (batch "
-                     f"axis included), got shape {list(shape)} of {jnp.dtype(dtype).name}")
+    takes = "2 or more" if ranks is ANY else " or ".join(map(str, ranks))
+    raise ValueError(f"encoder {spec!r} takes floats of rank {takes} (batch axis included), "
+                     f"got shape {list(shape)} of {jnp.dtype(dtype).name}")
   return build(shape)
+
+
+def keep_steps(module: Any) -> Any:
+  """`module` for a fusion that attends to steps: a `Conv1D` that averages them keeps them instead.
+
+  Anything else comes back as it is: what pools by its nature, and a user's own module.
+  """
+  pools = type(module) is Conv1D and module.pool == "segments"
+  return module.clone(pool="none") if pools else module

@@ -5,8 +5,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mmfuse.core import Sequence
 from mmfuse.encoders._mlp import MLP
-from mmfuse.encoders._sequence import mean_over
+from mmfuse.encoders._sequence import mean_over, steps
 
 
 def vocabulary_size(tokens) -> int:
@@ -21,10 +22,13 @@ class Embedding(nn.Module):
   """int tokens [B, L] or [B] -> [B, features]: the mean of their embeddings, then `MLP`.
 
   vocabulary: how many tokens there are (`vocabulary_size(tokens)`); tokens from there on share one
-  extra row, "unknown"; negative ones are padding and left out of the mean. width of an embedding:
+  extra row, "unknown"; negative ones are padding and left out of the mean, as are those beyond the
+  length of a `core.Sequence`. width of an embedding:
   64; features: 64; hidden, norm, dropout: those of `MLP`. Raises TypeError for tokens that are not
   integers.
   """
+
+  reads_lengths = True
 
   vocabulary: int
   features: int = 64
@@ -35,11 +39,17 @@ class Embedding(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, mask: jax.Array, *, train: bool) -> jax.Array:
-    if not jnp.issubdtype(x.dtype, jnp.integer):
-      raise TypeError(f"an embedding takes integer tokens, got dtype {x.dtype}")
-    x = x.reshape(x.shape[0], -1)
+    x, valid = _tokens(x)
     table = self.param("table", nn.initializers.normal(1.0), (self.vocabulary + 1, self.width))
     h = jnp.take(table, jnp.clip(x, 0, self.vocabulary), axis=0, mode="clip")
-    h = mean_over(h, x >= 0)
+    h = mean_over(h, valid & (x >= 0))
     mlp = MLP(self.features, self.hidden, self.norm, self.dropout, name="mlp")
     return mlp(h, mask, train=train)
+
+
+def _tokens(x):
+  """(tokens [B, L], valid bool [B, L])."""
+  tokens = x.values if isinstance(x, Sequence) else x
+  if not jnp.issubdtype(tokens.dtype, jnp.integer):
+    raise TypeError(f"an embedding takes integer tokens, got dtype {tokens.dtype}")
+  return steps(x) if isinstance(x, Sequence) else steps(x.reshape(x.shape[0], -1))

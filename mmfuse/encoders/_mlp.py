@@ -1,4 +1,4 @@
-"""Multi-layer perceptron."""
+"""Flat inputs: a multi-layer perceptron, or nothing at all."""
 
 from collections.abc import Sequence
 
@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 
 from mmfuse.encoders._norm import Norm
+from mmfuse.encoders._sequence import as_array
 
 
 class MLP(nn.Module):
@@ -24,6 +25,7 @@ class MLP(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, mask: jax.Array, *, train: bool) -> jax.Array:
+    x = as_array(x)
     x = x.reshape(x.shape[0], -1)
     for i, width in enumerate((*self.hidden, self.features)):
       last = self.linear and i == len(self.hidden)
@@ -32,3 +34,16 @@ class MLP(nn.Module):
       x = nn.Dense(width, use_bias=last or self.norm != "batch", name=f"dense{i}")(x)
       x = x if last else nn.relu(Norm(self.norm, name=f"norm{i}")(x, mask, train=train))
     return x
+
+
+class Identity(nn.Module):
+  """x [B, ...] -> [B, D]: the inputs themselves, flattened. It has no parameters.
+
+  For features that come from elsewhere: the uni-modal heads are then linear models of the inputs.
+  """
+
+  @nn.compact
+  def __call__(self, x: jax.Array, mask: jax.Array, *, train: bool) -> jax.Array:
+    del mask, train
+    x = as_array(x)
+    return x.reshape(x.shape[0], -1)

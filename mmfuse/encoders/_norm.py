@@ -37,12 +37,20 @@ def batch_moments(x: jax.Array, mask: jax.Array, row: int = 0, channel: int = -1
   return mean, total(jnp.square(x - along(mean, channel, x.ndim))) / count
 
 
-def group_norm(x: jax.Array, groups: int) -> jax.Array:
-  """(x - mean) / sqrt(var + eps) per row and channel group of x [B, ..., C], in float32."""
+def group_norm(x: jax.Array, groups: int, valid: jax.Array | None = None) -> jax.Array:
+  """(x - mean) / sqrt(var + eps) per row and channel group of x [B, ..., C], in float32.
+
+  valid: bool [B, T] of x [B, T, C], the positions that the moments are taken over; None = all.
+  """
   grouped = x.astype(jnp.float32).reshape(x.shape[0], -1, groups, x.shape[-1] // groups)
-  centred = grouped - jnp.mean(grouped, (1, 3), keepdims=True)
-  var = jnp.mean(jnp.square(centred), (1, 3), keepdims=True)
-  return (centred * jax.lax.rsqrt(var + EPSILON)).reshape(x.shape)
+  if valid is None:
+    mean = lambda y: jnp.mean(y, (1, 3), keepdims=True)
+  else:
+    here = valid[:, :, None, None]
+    count = jnp.maximum(here.sum(1, keepdims=True), 1) * grouped.shape[-1]
+    mean = lambda y: jnp.sum(jnp.where(here, y, 0.0), (1, 3), keepdims=True) / count
+  centred = grouped - mean(grouped)
+  return (centred * jax.lax.rsqrt(mean(jnp.square(centred)) + EPSILON)).reshape(x.shape)
 
 
 def layer_norm(x: jax.Array, channel: int) -> jax.Array:
@@ -71,7 +79,8 @@ class Norm(nn.Module):
   "batch" over the present rows and all positions in training (`mask` [B], True = present) and from
   running averages (momentum 0.9, biased variance) otherwise (Ioffe and Szegedy, Batch
   Normalization, ICML 2015); "none" returns x. A batch without any present row leaves the running
-  averages as they were. channel: the axis of the channels; -1 (default) has the rows first, any other
+  averages as they were. A mask bool [B, T], of x [B, T, C], says which positions count instead of
+  which rows. channel: the axis of the channels; -1 (default) has the rows first, any other
   has them last: 0 in [C, ..., B], 1 in [4, C, ..., B]. Raises ValueError for another kind.
   """
 
@@ -91,14 +100,14 @@ class Norm(nn.Module):
     if self.kind == "batch":  # one factor per channel: one product less per position
       mean, var = (along(a, channel, x.ndim) for a in self._moments(x, mask, train, channel))
       return ((x - mean) * (jax.lax.rsqrt(var + EPSILON) * scale) + bias).astype(x.dtype)
-    return (self._normalised(x, channel) * scale + bias).astype(x.dtype)
+    return (self._normalised(x, mask, channel) * scale + bias).astype(x.dtype)
 
-  def _normalised(self, x, channel):
+  def _normalised(self, x, mask, channel):
     if self.kind == "layer":
       return layer_norm(x, channel)
     groups = math.gcd(32, x.shape[channel])
     if channel == x.ndim - 1:
-      return group_norm(x, groups)
+      return group_norm(x, groups, mask if mask.ndim > 1 else None)
     return jnp.moveaxis(group_norm(jnp.moveaxis(x, (-1, channel), (0, -1)), groups), (0, -1), (-1, channel))
 
   def _moments(self, x, mask, train, channel):
@@ -107,6 +116,8 @@ class Norm(nn.Module):
     var = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)
     if not train:
       return mean.value, var.value
+    if mask.ndim > 1:  # every position is a row of its own
+      x, mask, channel = x.reshape(-1, x.shape[-1]), mask.reshape(-1), 1
     moments = batch_moments(x, mask, 0 if channel == x.ndim - 1 else -1, channel)
     if not self.is_initializing():
       seen = jnp.any(mask)

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mmfuse.encoders._sequence import mean_over, unpack, valid_steps
+from mmfuse.encoders._sequence import length_of, mean_over, steps_of_vectors, zero_after
 
 POOLS = ("last", "mean", "all")
 
@@ -17,6 +17,7 @@ class _Recurrent(nn.Module):
   pool: str = "last"
   project: int = 0
 
+  reads_lengths = True
   cell: ClassVar[Callable[..., nn.RNNCellBase]]
 
   @nn.compact
@@ -24,25 +25,26 @@ class _Recurrent(nn.Module):
     del mask, train  # rows never meet: an absent one cannot reach the others
     if self.pool not in POOLS:
       raise ValueError(f"pool is one of {', '.join(POOLS)}, got {self.pool!r}")
-    values, lengths = unpack(x)
+    (values, valid), length = steps_of_vectors(x), length_of(x)
+    # The state of a row of length 0, an absent one, is that of one step of zeros.
+    ends = None if length is None else jnp.maximum(length, 1)
     rnn = nn.RNN(self.cell(features=self.features, name="cell"), return_carry=True, name="rnn")
-    carry, outputs = rnn(values, seq_lengths=lengths)
+    carry, outputs = rnn(values, seq_lengths=ends)
     if self.project:
       if self.pool != "all":
         raise ValueError(f'project is for pool="all", got pool={self.pool!r}')
       outputs = nn.Dense(self.project, name="project")(outputs)
     if self.pool == "all":
-      kept = jnp.where(valid_steps(values, lengths)[..., None], outputs, 0.0)
-      return kept.reshape(kept.shape[0], -1)
+      return zero_after(outputs, length).reshape(outputs.shape[0], -1)
     if self.pool == "mean":
-      return mean_over(outputs, valid_steps(values, lengths))
+      return mean_over(outputs, valid)
     return jax.tree.leaves(carry)[-1]  # an LSTM carries (cell, hidden), a GRU its hidden state
 
 
 class GRU(_Recurrent):
   """x [B, T, C] -> [B, features]: the hidden state of a gated recurrent unit.
 
-  x may be {"values": [B, T, C], "length": int [B]}. pool: "last" (default), the state after the
+  x may be a `core.Sequence`. pool: "last" (default), the state after the
   last valid step, "mean" over the valid steps, or "all": every step flattened, [B, T * features],
   invalid ones zero. project: with "all", the width of a linear layer on each step (default 0, none;
   features 30 and project 15 are the series encoder of MIMIC in MultiBench and I2M2). features

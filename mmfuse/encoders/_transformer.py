@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from mmfuse.encoders._norm import Norm
-from mmfuse.encoders._sequence import mean_over, unpack, valid_steps
+from mmfuse.encoders._sequence import mean_over, steps_of_vectors
 
 
 def attend(q: jax.Array, k: jax.Array, v: jax.Array, valid: jax.Array) -> jax.Array:
@@ -37,7 +37,7 @@ class Block(nn.Module):
 class Transformer(nn.Module):
   """x [B, T, C] -> [B, features]: dense to D = features, learned positions, pre-norm blocks, norm.
 
-  x may be {"values": [B, T, C], "length": int [B]}; steps beyond the length are not attended to.
+  x may be a `core.Sequence`; steps beyond the length are not attended to.
   pool: "token" (default), a learned class token, "mean" over the valid steps, or "none": all steps
   [B, T, features], invalid ones zero, for a fusion that attends to them. Defaults: features
   64, 2 layers, 4 heads, dropout 0.1 after both halves of a block. T is fixed by the first batch.
@@ -45,6 +45,8 @@ class Transformer(nn.Module):
   Need, NeurIPS 2017; pre-norm: Xiong et al., On Layer Normalization in the Transformer
   Architecture, ICML 2020.
   """
+
+  reads_lengths = True
 
   features: int = 64
   layers: int = 2
@@ -61,8 +63,7 @@ class Transformer(nn.Module):
   def __call__(self, x: jax.Array, mask: jax.Array, *, train: bool) -> jax.Array:
     del mask  # rows never meet: an absent one cannot reach the others
     self._check()
-    values, lengths = unpack(x)
-    valid = valid_steps(values, lengths)
+    values, valid = steps_of_vectors(x)
     normal = nn.initializers.normal(0.02)
     h = nn.Dense(self.features, name="embed")(values)
     h = h + self.param("positions", normal, (1, *h.shape[1:]))

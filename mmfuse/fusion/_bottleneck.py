@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from mmfuse.fusion._attention import Block, check_counts, check_width
-from mmfuse.fusion._features import presence, sequences
+from mmfuse.fusion._features import presence, sequences, within
 
 
 def mean_present(tokens: jax.Array, present: jax.Array, otherwise: jax.Array) -> jax.Array:
@@ -61,36 +61,34 @@ class Bottleneck(nn.Module):
   @nn.compact
   def __call__(self, features, mask, *, num_classes: int, train: bool):
     del train
-    normal, x = nn.initializers.normal(0.02), {}
+    normal, x, own = nn.initializers.normal(0.02), {}, {}
     for m, h in sequences(features, mask).items():
-      place = self.param(f"positions_{m}", normal, (1, h.shape[1], self.width))
-      x[m] = nn.Dense(self.width, name=f"project_{m}")(h) + place
+      place = self.param(f"positions_{m}", normal, (1, h.values.shape[1], self.width))
+      x[m] = nn.Dense(self.width, name=f"project_{m}")(h.values) + place
+      own[m] = within(h)
     b = self.param("bottleneck", normal, (1, self.tokens, self.width))
     b = jnp.broadcast_to(b, (_rows(x), self.tokens, self.width))
     for i in range(self.layers):
       block = {m: Block(self.heads, name=f"block{i}_{m}") for m in x}
       if i < self.fusion_layer or not self.exchange:
-        x = {m: block[m](h, _all(h)) for m, h in x.items()}
+        x = {m: block[m](h, own[m][:, None]) for m, h in x.items()}
       else:
-        x, b = self._exchange(block, x, b, mask)
+        x, b = self._exchange(block, x, b, own, mask)
     norm = nn.LayerNorm(name="norm")
-    total = sum(jnp.where(mask[m][:, None], norm(h).sum(1), 0.0) for m, h in x.items())
-    count = sum(mask[m][:, None] * h.shape[1] for m, h in x.items())
+    total = sum(jnp.where(own[m][..., None], norm(h), 0.0).sum(1) for m, h in x.items())
+    count = sum(valid.sum(1, keepdims=True) for valid in own.values())
     return nn.Dense(num_classes, name="out")(total / jnp.maximum(count, 1)), None
 
-  def _exchange(self, block, x, b, mask):
-    own, shared = {}, []
+  def _exchange(self, block, x, b, own, mask):
+    after, shared = {}, []
     for m, h in x.items():
       both = jnp.concatenate([h, b], 1)
-      both = block[m](both, _all(both))
-      own[m] = both[:, : h.shape[1]]
+      valid = jnp.pad(own[m], ((0, 0), (0, self.tokens)), constant_values=True)
+      both = block[m](both, valid[:, None])
+      after[m] = both[:, : h.shape[1]]
       shared.append(both[:, h.shape[1] :])
-    return own, mean_present(jnp.stack(shared), presence(own, mask), b)
+    return after, mean_present(jnp.stack(shared), presence(after, mask), b)
 
 
 def _rows(x):
   return next(iter(x.values())).shape[0]
-
-
-def _all(x):
-  return jnp.ones((1, 1, x.shape[1]), bool)

@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mmfuse import masks, tree
+from mmfuse import encoders, masks, tree
 from mmfuse.core import Outputs
 from mmfuse.fusion._concat import Concat
 
@@ -51,14 +51,17 @@ class LateFusion:
   parameters; `variables` is {"params": {m: ..., "heads": {m: ..., "fused": ...}}, "batch_stats":
   {m: ..., "heads": ...}}, where subtrees without statistics are left out.
 
-  encoders: {modality: Linen module `(x, mask, *, train) -> [B, D_m]`}; one that returns more axes is
-  flattened, and a fusion that reads sequences (`reads_steps`: MulT, Bottleneck, Perceiver)
-  gets [B, T, D] from an encoder whose `step_features` is D. num_classes C: the width of every head;
+  encoders: {modality: Linen module `(x, mask, *, train) -> [B, D_m]`}, or what `encoders.adapt` takes;
+  one that returns more axes is flattened, and a fusion that reads sequences (`reads_steps`: MulT,
+  Bottleneck, Perceiver) gets [B, T, D] from an encoder whose `step_features` is D; steps of zeros at
+  a row's end are none to it. A `core.Sequence` goes to encoders that say `reads_lengths`, to others
+  its values with zeros after each end. num_classes C: the width of every head;
   fusion: Linen module `(features, mask, *, num_classes, train) -> (logits [B, C],
   split {m: [B, C]} or None)`, default `Concat()`; dropout: rate on the features before all heads
   (default 0). Initialisation of encoder m and head m depends on the key and the name m alone.
-  Raises ValueError for no modality, a reserved name, num_classes < 1, a rate outside [0, 1), or a
-  fusion led by a modality that is not there.
+  Raises ValueError for no modality, a reserved name, what is no encoder, num_classes < 1, a rate
+  outside [0, 1), or a fusion led by a modality that is not there; `init` for an encoder that returns
+  something else than one array of a row per row.
   """
 
   encoders: Mapping[str, nn.Module]
@@ -68,6 +71,9 @@ class LateFusion:
 
   def __post_init__(self):
     check_modalities(self.modalities)
+    taken = {m: encoders.adapt(e, m) for m, e in self.encoders.items()}
+    if any(taken[m] is not e for m, e in self.encoders.items()):
+      object.__setattr__(self, "encoders", taken)
     if self.num_classes < 1:
       raise ValueError(f"num_classes must be at least 1, got {self.num_classes}")
     if not 0 <= self.dropout < 1:
@@ -92,8 +98,8 @@ class LateFusion:
       raise ValueError(
           f"modality {unknown[0]!r} not in the model; available: {', '.join(self.modalities)}")
     fusion = self.fusion.restrict(modalities) if hasattr(self.fusion, "restrict") else self.fusion
-    encoders = {m: self.encoders[m] for m in sorted(modalities)}
-    return dataclasses.replace(self, encoders=encoders, fusion=fusion)
+    fewer = {m: self.encoders[m] for m in sorted(modalities)}
+    return dataclasses.replace(self, encoders=fewer, fusion=fusion)
 
   def init(self, key: jax.Array, inputs: Mapping[str, Any], mask: masks.Mask) -> dict[str, Any]:
     """Variables from one example batch: inputs {m: [B, ...]}, mask {m: bool [B]}."""
@@ -104,6 +110,7 @@ class LateFusion:
     for m in self.modalities:
       h, variables = self.encoders[m].init_with_output(
           named_key(key, m), inputs[m], mask[m], train=False)
+      encoders.check_output(h, variables, m, self.encoders[m], mask[m].shape[0])
       features[m] = h.reshape(h.shape[0], -1)
       _store(variables, m, params, stats)
     heads = {m: self._dense().init(named_key(key, f"heads/{m}"), features[m])["params"]
@@ -172,7 +179,8 @@ class LateFusion:
 
   def _select(self, inputs, mask):
     check_present(self.modalities, inputs, mask)
-    return masks.fill({m: inputs[m] for m in self.modalities}, mask)
+    filled = masks.fill({m: inputs[m] for m in self.modalities}, mask)
+    return {m: encoders.readable(self.encoders[m], x) for m, x in filled.items()}
 
 
 def _store(variables, name, params, stats):

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import flax.linen as nn
 
-from mmfuse import masks
+from mmfuse import core, encoders, masks
 from mmfuse.core import Model, Outputs
 from mmfuse.fusion._late import check_modalities, check_present
 
@@ -16,7 +16,7 @@ def from_linen(module: nn.Module, modalities: Sequence[str]) -> Model:
   `heads(features, mask, train)` returns `Outputs`. Their submodules are made in `setup`, named
   after the modality (encoders) and collected under one named "heads", if the parameters are to be
   told apart by modality (`tree.label_leaves`); all others count as shared. Absent input rows come
-  in as zeros. `restrict` is None: only the module's author knows what it is on fewer modalities.
+  in as zeros, and so do the values of a `core.Sequence` after each row's end. `restrict` is None: only the module's author knows what it is on fewer modalities.
   Raises TypeError for a module without these methods, ValueError for no modality or a reserved
   name.
   """
@@ -32,7 +32,7 @@ def from_linen(module: nn.Module, modalities: Sequence[str]) -> Model:
 
   def select(inputs, mask):
     check_present(names, inputs, mask)
-    return masks.fill({m: inputs[m] for m in names}, mask)
+    return {m: _ended(x) for m, x in masks.fill({m: inputs[m] for m in names}, mask).items()}
 
   def apply(variables, method, *args, train, rngs):
     collections = {"params": variables["params"], "batch_stats": variables["batch_stats"]}
@@ -58,6 +58,11 @@ def from_linen(module: nn.Module, modalities: Sequence[str]) -> Model:
     return outputs, stats
 
   return Model(init, encode, heads, names)
+
+
+def _ended(x):
+  """A sequence with zeros after its rows' ends; anything else as it is."""
+  return x._replace(values=encoders.as_array(x)) if isinstance(x, core.Sequence) else x
 
 
 def _merge(old, new):

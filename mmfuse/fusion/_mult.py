@@ -5,11 +5,13 @@ Language Sequences, ACL 2019; the form of MultiBench (Liang et al., NeurIPS 2021
 """
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mmfuse.core import Sequence
 from mmfuse.fusion._attention import MultiHead, check_counts, check_width
-from mmfuse.fusion._features import sequences
+from mmfuse.fusion._features import sequences, within
 
 
 def sinusoids(rows: int, width: int) -> np.ndarray:
@@ -24,18 +26,20 @@ def sinusoids(rows: int, width: int) -> np.ndarray:
   return table.astype(np.float32)
 
 
-def causal(queries: int, keys: int) -> np.ndarray:
-  """bool [Tq, Tk]: step t sees keys s <= t + |Tk - Tq|."""
-  return np.arange(keys)[None] <= np.arange(queries)[:, None] + abs(keys - queries)
+def causal(queries: int, keys: int, shift: jax.Array) -> jax.Array:
+  """bool [B, Tq, Tk]: step t sees keys s <= t + shift, shift [B] = |Lk - Lq| of the lengths."""
+  later = np.arange(keys)[None] - np.arange(queries)[:, None]
+  return jnp.asarray(later)[None] <= shift[:, None, None]
 
 
 class CrossEncoder(nn.Module):
   r"""L pre-norm layers: x += MHA(N0(x), N0(k), N0(k)); x += W2 relu(W1 N1(x)); a final norm.
 
-  `(x [B, Tq, E], context [B, Tk, E] or None, present bool [B], *, train) -> [B, Tq, E]`. Both come
-  in as sqrt(E) x + position, positions from 1; a step whose first channel is exactly 0 is padding
-  and has none. k is the context as it came in, in every layer, or x itself where context is None;
-  rows of which the context is absent read nothing. Norms use the epsilon of the source, 1e-5.
+  `(x, context or None, *, train) -> [B, Tq, E]`, x a `core.Sequence` of values [B, Tq, E], context
+  of [B, Tk, E]; steps beyond a row's length are not read. Both come in as sqrt(E) x + position,
+  positions from 1; a step whose first channel is exactly 0 is padding and has none. k is the
+  context as it came in, in every layer, or x itself where context is None; rows of which the
+  context is absent (length 0) read nothing. Norms use the epsilon of the source, 1e-5.
   """
 
   layers: int = 3
@@ -44,13 +48,15 @@ class CrossEncoder(nn.Module):
   dropout: float = 0.0
 
   @nn.compact
-  def __call__(self, x, context, present, *, train: bool):
+  def __call__(self, x: Sequence, context: Sequence | None, *, train: bool):
     drop = lambda a: nn.Dropout(self.dropout, deterministic=not train)(a)
-    keys = x.shape[1] if context is None else context.shape[1]
-    seen = causal(x.shape[1], keys) if self.masked else np.ones((x.shape[1], keys), bool)
-    allowed = present[:, None, None] & jnp.asarray(seen)[None]
-    x = drop(_placed(x))
-    context = None if context is None else drop(_placed(context))
+    read = x if context is None else context
+    allowed = within(read)[:, None, :]
+    if self.masked:
+      shift = jnp.abs(read.length - x.length)
+      allowed = allowed & causal(x.values.shape[1], read.values.shape[1], shift)
+    x = drop(_placed(x.values))
+    context = None if context is None else drop(_placed(context.values))
     for i in range(self.layers):
       norm = nn.LayerNorm(1e-5, name=f"norm0_{i}")
       h = norm(x)
@@ -59,6 +65,12 @@ class CrossEncoder(nn.Module):
       h = nn.Dense(4 * x.shape[-1], name=f"up_{i}")(nn.LayerNorm(1e-5, name=f"norm1_{i}")(x))
       x = x + drop(nn.Dense(x.shape[-1], name=f"down_{i}")(drop(nn.relu(h))))
     return nn.LayerNorm(1e-5, name="norm")(x)
+
+
+def last(x: jax.Array, length: jax.Array) -> jax.Array:
+  """[B, E]: of x [B, T, E] the last of each row's steps, its first one where it has none."""
+  at = jnp.maximum(length - 1, 0)[:, None, None]
+  return jnp.take_along_axis(x, jnp.broadcast_to(at, (*at.shape[:2], x.shape[-1])), 1)[:, 0]
 
 
 def _placed(x):
@@ -101,17 +113,16 @@ class MulT(nn.Module):
 
   @nn.compact
   def __call__(self, features, mask, *, num_classes: int, train: bool):
-    x = {m: nn.Dense(self.width, use_bias=False, name=f"project_{m}")(h)
-         for m, h in sequences(features, mask).items()}  # fmt: skip
+    narrow = lambda m: nn.Dense(self.width, use_bias=False, name=f"project_{m}")
+    x = {m: h._replace(values=narrow(m)(h.values)) for m, h in sequences(features, mask).items()}
     encoder = lambda layers, name: CrossEncoder(
         layers, self.heads, self.masked, self.dropout, name=name)
     fused = []
     for i in x:
-      streams = [encoder(self.layers, f"cross_{i}_{j}")(x[i], x[j], mask[j], train=train)
-                 for j in x]  # fmt: skip
-      memory = encoder(max(self.layers, self.memory_layers), f"memory_{i}")(
-          jnp.concatenate(streams, -1), None, mask[i], train=train)
-      fused.append(jnp.where(mask[i][:, None], memory[:, -1], jnp.zeros((), memory.dtype)))
+      streams = [encoder(self.layers, f"cross_{i}_{j}")(x[i], x[j], train=train) for j in x]
+      both = Sequence(jnp.concatenate(streams, -1), x[i].length)
+      memory = encoder(max(self.layers, self.memory_layers), f"memory_{i}")(both, None, train=train)
+      fused.append(jnp.where(mask[i][:, None], last(memory, both.length), jnp.zeros((), memory.dtype)))
     o = jnp.concatenate(fused, -1)
     h = nn.relu(nn.Dense(o.shape[-1], name="up")(o))
     o = o + nn.Dense(o.shape[-1], name="down")(nn.Dropout(self.dropout, deterministic=not train)(h))

@@ -5,21 +5,25 @@ modalities at once: Liang et al., High-Modality Multimodal Transformer (HighMMT)
 """
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
-import numpy as np
 
 from mmfuse.fusion._attention import Block, check_counts, check_width
-from mmfuse.fusion._features import sequences
+from mmfuse.fusion._features import sequences, within
 
 
-def fourier(steps: int, bands: int) -> np.ndarray:
-  """[T, 1 + 2 bands]: p, sin(pi f p), cos(pi f p); p even in [-1, 1], f even in [1, T / 2].
+def fourier(length: jax.Array, steps: int, bands: int) -> jax.Array:
+  """[B, T, 1 + 2 bands]: p, sin(pi f p), cos(pi f p); p even in [-1, 1], f even in [1, L / 2].
 
-  One step is at p = 0; f is never below 1.
+  length: L [B] of T steps; a row of one step is at p = 0, and f is never below 1.
   """
-  p = np.linspace(-1, 1, steps)[:, None] if steps > 1 else np.zeros((1, 1))
-  angles = np.pi * p * np.linspace(1, max(steps / 2, 1), bands)[None]
-  return np.concatenate([p, np.sin(angles), np.cos(angles)], 1).astype(np.float32)
+  whole = jnp.maximum(length, 1).astype(jnp.float32)[:, None]
+  p = 2 * jnp.arange(steps, dtype=jnp.float32)[None] / jnp.maximum(whole - 1, 1) - 1
+  p = jnp.where(whole > 1, p, 0.0)[..., None]
+  share = jnp.linspace(0, 1, bands)[None]
+  f = 1 + (jnp.maximum(whole / 2, 1) - 1) * share
+  angles = jnp.pi * p * f[:, None]
+  return jnp.concatenate([p, jnp.sin(angles), jnp.cos(angles)], -1)
 
 
 class Perceiver(nn.Module):
@@ -54,12 +58,12 @@ class Perceiver(nn.Module):
     del train
     normal, tokens, allowed = nn.initializers.normal(0.02), [], []
     for m, h in sequences(features, mask).items():
-      rows, steps = h.shape[:2]
-      place = jnp.asarray(fourier(steps, self.bands), h.dtype)[None]
-      h = jnp.concatenate([h, jnp.broadcast_to(place, (rows, *place.shape[1:]))], -1)
+      rows, steps = h.values.shape[:2]
+      place = fourier(h.length, steps, self.bands).astype(h.values.dtype)
       which = self.param(f"modality_{m}", normal, (1, 1, self.width))
-      tokens.append(nn.Dense(self.width, name=f"project_{m}")(h) + which)
-      allowed.append(jnp.repeat(mask[m][:, None], steps, 1))
+      dense = nn.Dense(self.width, name=f"project_{m}")
+      tokens.append(dense(jnp.concatenate([h.values, place], -1)) + which)
+      allowed.append(within(h))
     z = self.param("latents", normal, (1, self.latents, self.width))
     z = jnp.broadcast_to(z, (rows, self.latents, self.width))
     present = jnp.concatenate(allowed, 1)[:, None, :]

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mmfuse import masks
-from mmfuse.core import Unavailable
+from mmfuse.core import Sequence, Unavailable
 
 SPREAD = 2.0  # standard deviations
 Ranges = Mapping[str, Mapping[str, jax.Array]]  # {m: {"low": [C], "high": [C]}}, C = last axis
@@ -21,6 +21,8 @@ Ranges = Mapping[str, Mapping[str, jax.Array]]  # {m: {"low": [C], "high": [C]}}
 def check_real(inputs: Mapping[str, Any]) -> None:
   """Raises Unavailable for a modality whose values are no real numbers."""
   for m, x in sorted(inputs.items()):
+    if isinstance(x, Sequence):
+      raise Unavailable(f"its units need rows of one length, and those of {m!r} have their own")
     if not hasattr(x, "dtype"):
       raise Unavailable(f"its units need one array per modality; {m!r} is a {type(x).__name__}")
     if not jnp.issubdtype(x.dtype, jnp.floating):

@@ -26,6 +26,7 @@ from mmfuse.protocol._rows import (
   make_rows,
   method_words,
   present,
+  said_of_encoders,
   try_settings,
 )
 from mmfuse.protocol._search import Diverged, Search
@@ -114,11 +115,13 @@ def run(cfg: Compare, command: str = "") -> report.Summary:
   if cfg.select is not None:
     _check_select(cfg.select, table)
   model = checked_model(splits[folds[0]], cfg.fusion, table.task)
+  chosen, remarks = said_of_encoders(splits[folds[0]], model)
+  spoken += ["encoders: " + "; ".join(f"{m} {said}" for m, said in chosen.items()), *remarks]
   try_settings(cfg, rows, model)
   rows = available(cfg, rows, model, unavailable)
   store = Store.open(cfg.out or f"results/{table.name}", cfg.resume)
   train.enable_compilation_cache()
-  info = store.start(_info(cfg, table, command), cfg.resume)
+  info = store.start({**_info(cfg, table, command), "encoders": chosen}, cfg.resume)
   info["notes"] = [*_split_notes(splits), *spoken]
   for note in info["notes"]:
     print(f"note: {note}")

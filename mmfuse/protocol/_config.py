@@ -32,7 +32,9 @@ class Compare:
   set: tuple[str, ...] = ()
   """Hyper-parameters: `mimo.lam=2 ogm.alpha=.1 early.hidden=[64,64]`."""
   encoder: tuple[str, ...] = ()
-  """Encoders: `text=embedding gait=mine.py:MyEncoder`; others are chosen by rank and dtype."""
+  """`text=embedding "heart rate=gru" gait=mine.py:MyEncoder` (Flax Linen or NNX), else by rank and
+  dtype. Names: linear, identity, mlp, conv1d, conv1d_steps, conv2d, lenet, resnet18, resnet34, gru,
+  lstm, transformer, transformer_steps, embedding."""
   modalities: tuple[str, ...] = ()
   """Use these modalities only: `accel,gyro`. Default: all."""
   ignore: tuple[str, ...] = ()
@@ -185,14 +187,35 @@ def own_sources(cfg: Compare) -> dict[str, str]:
 
 
 def parse_pairs(words: tuple[str, ...], flag: str) -> dict[str, str]:
-  """("a=b",) -> {"a": "b"}."""
-  out = {}
-  for word in split_words(words):
-    name, equals, value = word.partition("=")
-    if not (equals and name and value):
-      raise UsageError(f"{flag} takes name=value, got {word!r}")
-    out[name] = value
+  """("a=b c=d", "heart rate=e") -> {"a": "b", "c": "d", "heart rate": "e"}.
+
+  A word is cut at commas and spaces. What has no "=" belongs to the name that follows it, and at the
+  end of a word to the value before it, a path.
+  """
+  out: dict[str, str] = {}
+  for word in words:
+    for pair in _pairs(word):
+      name, equals, value = (part.strip() for part in pair.partition("="))
+      if not (equals and name and value):
+        raise UsageError(f"{flag} takes name=value, got {pair!r}")
+      if name in out:
+        raise UsageError(f"{flag} names {name!r} twice: {out[name]} and {value}")
+      out[name] = value
   return out
+
+
+def _pairs(word: str) -> list[str]:
+  """The "name=value" pieces of a word: "a=b heart rate=c" -> ["a=b", "heart rate=c"]."""
+  pieces: list[str] = []
+  begun = ""
+  for part in re.findall(r"[^,\s]+[,\s]*", word):
+    begun += part
+    if "=" in part:
+      pieces.append(begun)
+      begun = ""
+  if begun:
+    pieces = [*pieces[:-1], "".join([*pieces[-1:], begun])]
+  return [piece.strip(", \t\n") for piece in pieces]
 
 
 def closest(name: str, known: Iterable[str]) -> str:

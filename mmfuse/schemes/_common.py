@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from mmfuse import masks, train
+from mmfuse import encoders, masks, train
 from mmfuse.core import Batch, Method, Outputs, Phase, State, Unavailable
 from mmfuse.fusion import LateFusion
 
@@ -28,10 +28,16 @@ def validation_of(splits: Mapping[str, Any], method: str) -> Any:
 
 
 def with_fusion(model: Any, fusion: Any, method: str) -> LateFusion:
-  """`model` with another fusion. Raises `Unavailable` for a model that has none to replace."""
+  """`model` with another fusion; its encoders keep their steps for one that attends to them.
+
+  Raises `Unavailable` for a model that has no fusion to replace.
+  """
   if not isinstance(model, LateFusion):
     raise Unavailable(
         f"{method} replaces the fusion of a LateFusion model, got a {type(model).__name__}")
+  if getattr(fusion, "reads_steps", False):
+    steps = {m: encoders.keep_steps(e) for m, e in model.encoders.items()}
+    return dataclasses.replace(model, fusion=fusion, encoders=steps)
   return dataclasses.replace(model, fusion=fusion)
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from mmfuse import encoders
+from mmfuse.core import Sequence
 
 SIZES = (1, 2, 3, 5, 8, 28, 127, 128, 257, 512)
 SMALL = {  # name: (module, shape of one example)
@@ -193,24 +194,6 @@ def test_frames_average_the_encoder_over_time():
   np.testing.assert_allclose(*run(x), atol=1e-6)
 
 
-@pytest.mark.parametrize("module", [
-    encoders.GRU(4), encoders.GRU(4, "mean"), encoders.LSTM(4), encoders.LSTM(4, "mean"),
-    encoders.Transformer(4, 1, 2), encoders.Transformer(4, 1, 2, pool="mean")],
-    ids=lambda module: f"{type(module).__name__}-{module.pool}")
-def test_steps_beyond_the_length_are_not_seen(module):
-  x = jax.random.normal(jax.random.key(0), (2, 4, 3))
-  length = jnp.array([2, 4])
-  variables = _init(module, x, MASK[:2])
-  run = jax.jit(lambda x, n: module.apply(
-      variables, {"values": x, "length": n}, MASK[:2], train=False))
-  h = run(x, length)
-  np.testing.assert_allclose(h, run(x.at[0, 2:].set(50.0), length), atol=1e-6)
-  assert not np.allclose(h[0], run(x.at[0, 1].set(50.0), length)[0], atol=1e-4)
-  assert not np.allclose(h[0], run(x, jnp.array([4, 4]))[0], atol=1e-4)
-  plain = jax.jit(lambda x: module.apply(variables, x, MASK[:2], train=False))(x)
-  np.testing.assert_allclose(h[1], plain[1], atol=1e-6)
-
-
 def test_gru_by_its_equations():
   x = jax.random.normal(jax.random.key(0), (1, 2, 3))
   module = encoders.GRU(2)
@@ -280,9 +263,32 @@ def test_defaults_by_rank_and_dtype():
     ("lenet", (2, 3, 4), "LeNet"), ("resnet18", (2, 3, 4, 1), "ResNet18"),
     ("resnet34", (2, 3, 4, 1), "ResNet34"), ("gru", (2, 3, 4), "GRU"), ("lstm", (2, 3, 4), "LSTM"),
     ("transformer", (2, 3, 4), "Transformer"), ("conv1d_steps", (2, 3, 4), "Conv1D"),
-    ("transformer_steps", (2, 3, 4), "Transformer")])
+    ("transformer_steps", (2, 3, 4), "Transformer"), ("linear", (2, 3, 4, 1, 2), "MLP"),
+    ("identity", (2, 3), "Identity")])
 def test_by_name(spec, shape, kind):
   assert type(encoders.by_name(spec, shape, np.float32)).__name__ == kind
+
+
+def test_linear_is_one_dense_layer_and_identity_is_nothing():
+  x, mask = jax.random.normal(jax.random.key(0), (3, 2, 2)), jnp.ones(3, bool)
+  linear, identity = (encoders.by_name(n, x.shape, x.dtype) for n in ("linear", "identity"))
+  h, variables = linear.init_with_output(jax.random.key(1), x, mask, train=True)
+  (dense,) = variables["params"].values()
+  np.testing.assert_allclose(h, x.reshape(3, 4) @ dense["kernel"] + dense["bias"], atol=1e-6)
+  assert h.shape == (3, 64) and (np.asarray(h) < 0).any()
+  h, variables = identity.init_with_output(jax.random.key(1), x, mask, train=True)
+  np.testing.assert_array_equal(h, x.reshape(3, 4))
+  assert not variables
+
+
+def test_steps_are_kept_by_what_averages_them_and_by_nothing_else():
+  class Own(encoders.Conv1D):
+    """A user's."""
+
+  kept = encoders.keep_steps(encoders.Conv1D(5, kernel=3))
+  assert kept == encoders.Conv1D(5, kernel=3, pool="none") and kept.step_features == 5
+  for module in (Own(), encoders.Conv1D(pool="mean"), encoders.GRU(), encoders.MLP()):
+    assert encoders.keep_steps(module) is module
 
 
 @pytest.mark.parametrize("kind", ["conv1d", "transformer"])
@@ -292,7 +298,7 @@ def test_an_encoder_without_pooling_keeps_its_steps(kind):
     encoders.Conv1D(4, (3, 4), pool=pool) if kind == "conv1d" else encoders.Transformer(4, 1, 2, pool=pool)
     for pool in ("none", "mean"))
   assert steps.step_features == 4 and mean.step_features is None
-  given = x if kind == "conv1d" else {"values": x, "length": jnp.array([6, 2, 6])}
+  given = x if kind == "conv1d" else Sequence(x, jnp.array([6, 2, 6]))
   present = jnp.ones(3, bool)
   variables = jax.jit(lambda: mean.init(jax.random.key(0), given, present, train=False))()
   kept, pooled = (
@@ -311,13 +317,15 @@ def test_by_name_refuses_with_a_sentence():
     encoders.by_name("resnet-18", (2, 3, 3, 1), jnp.float32)
   with pytest.raises(ValueError, match=r"'conv1d' takes floats of rank 3 .*got shape \[2, 3\] of"):
     encoders.by_name("conv1d", (2, 3), jnp.float32)
+  with pytest.raises(ValueError, match=r"'linear' takes floats of rank 2 or more .*got shape \[2\] of"):
+    encoders.by_name("linear", (2,), jnp.float32)
   with pytest.raises(ValueError, match="'embedding' takes integers, got float32"):
     encoders.by_name("embedding", (2, 3), jnp.float32, vocabulary=4)
 
 
 @pytest.mark.parametrize("module,x,sentence", [
     (encoders.GRU(), jnp.ones((2, 3)), r"takes \[B, T, C\], got shape \[2, 3\]"),
-    (encoders.GRU(), {"values": jnp.ones((2, 3, 1)), "len": 1}, "an array or {'values', 'length'}"),
+    (encoders.GRU(), Sequence(jnp.ones((2, 3)), jnp.ones(2)), r"takes \[B, T, C\], got shape \[2, 3\]"),
     (encoders.GRU(pool="max"), jnp.ones((2, 3, 1)), "pool is one of last, mean, all, got 'max'"),
     (encoders.Transformer(6), jnp.ones((2, 3, 1)), r"features \(6\) must be a multiple of heads"),
     (encoders.Transformer(pool="max"), jnp.ones((2, 3, 1)), "'mean' or 'none', got 'max'"),

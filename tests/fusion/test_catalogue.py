@@ -270,13 +270,16 @@ def test_positions_and_causal_mask_of_mult():
   np.testing.assert_allclose(
     table[2], [np.sin(2), np.sin(2e-4), np.cos(2), np.cos(2e-4), 0], rtol=1e-6
   )
-  np.testing.assert_array_equal(causal(2, 2), [[1, 0], [1, 1]])
-  np.testing.assert_array_equal(causal(2, 3), [[1, 1, 0], [1, 1, 1]])
+  np.testing.assert_array_equal(causal(2, 2, jnp.array([0])), [[[1, 0], [1, 1]]])
+  np.testing.assert_array_equal(causal(2, 3, jnp.array([1, 0])), [
+    [[1, 1, 0], [1, 1, 1]], [[1, 0, 0], [1, 1, 0]]])  # fmt: skip
 
 
 def test_fourier_positions_by_hand():
-  np.testing.assert_allclose(fourier(1, 2), [[0, 0, 0, 1, 1]])
-  np.testing.assert_allclose(fourier(2, 1), [[-1, 0, -1], [1, 0, -1]], atol=1e-6)
+  np.testing.assert_allclose(fourier(jnp.array([1]), 1, 2), [[[0, 0, 0, 1, 1]]])
+  np.testing.assert_allclose(fourier(jnp.array([2]), 2, 1), [[[-1, 0, -1], [1, 0, -1]]], atol=1e-6)
+  whole, short = fourier(jnp.array([4]), 4, 3), fourier(jnp.array([4]), 9, 3)[:, :4]
+  np.testing.assert_array_equal(whole, short)  # of the row's own length
 
 
 def test_bottleneck_is_the_mean_of_those_present():

@@ -11,6 +11,7 @@ import numpy as np
 
 from mmfuse import fusion
 from mmfuse.balancing._gblending import gblending_weights
+from mmfuse.core import Sequence
 from mmfuse.fusion._attend_sum import weighted_sum
 from mmfuse.fusion._deep_set import normalized, pool_present, set_weights
 from mmfuse.fusion._early import concat_vectors
@@ -144,11 +145,11 @@ def _encoder_params(case: Case) -> dict:
 def mult_encoder(case: Case) -> dict:
   """Inputs [T, B, E]; `x_query` and `x_kv`, or `x` for self-attention."""
   swap = lambda x: jnp.swapaxes(_float(x), 0, 1)
-  x = swap(case.inputs.get("x_query", case.inputs.get("x")))
-  context = swap(case.inputs["x_kv"]) if "x_kv" in case.inputs else None
+  whole = lambda x: Sequence(x, jnp.full(x.shape[0], x.shape[1]))
+  x = whole(swap(case.inputs.get("x_query", case.inputs.get("x"))))
+  context = whole(swap(case.inputs["x_kv"])) if "x_kv" in case.inputs else None
   encoder = CrossEncoder(case.hp["layers"], case.hp["heads"], masked="nomask" not in case.name)
-  present = jnp.ones(x.shape[0], bool)
-  y = encoder.apply({"params": _encoder_params(case)}, x, context, present, train=False)
+  y = encoder.apply({"params": _encoder_params(case)}, x, context, train=False)
   return {"y": swap(y)}
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mmfuse import encoders, fusion, methods, schemes, train
-from mmfuse.core import Batch
+from mmfuse.core import Batch, Sequence
 from mmfuse.schemes import _experts
 
 from . import _small
@@ -267,7 +267,7 @@ def test_unknown_head_of_the_recipe():
 
 def test_recurrent_pool_all_is_flat_and_blind_to_padding():
   model = encoders.GRU(4, pool="all", project=2)
-  x = {"values": draw(0, (3, 5, 2)), "length": jnp.asarray([5, 2, 1])}
+  x = Sequence(draw(0, (3, 5, 2)), jnp.asarray([5, 2, 1]))
   params = model.init(jax.random.key(0), x, jnp.ones(3, bool), train=False)
   out = model.apply(params, x, jnp.ones(3, bool), train=False)
   assert out.shape == (3, 10)

@@ -1,0 +1,175 @@
+"""Modules that are not called as `(x, mask, *, train)`, taken as encoders: Linen and NNX."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+from flax import nnx
+
+from mmfuse.core import Sequence
+
+# What a `__call__` gets by naming it, besides x.
+NAMED: Mapping[str, Callable[[Any, bool], Any]] = {
+    "mask": lambda mask, train: mask,
+    "train": lambda mask, train: train,
+    "training": lambda mask, train: train,
+    "is_training": lambda mask, train: train,
+    "deterministic": lambda mask, train: not train,
+    "use_running_average": lambda mask, train: not train,
+}
+# What the class of an NNX module, or a function that makes one, gets by naming it.
+MADE_OF = ("shape", "in_features", "rngs")
+
+
+def title(module: Any) -> str:
+  """The name of a module's class, or of the class or function itself."""
+  module = getattr(module, "module", module) if isinstance(module, Adapted) else module
+  return getattr(module, "__name__", type(module).__name__)
+
+
+def adapt(module: Any, modality: str) -> Any:
+  """`module` as an encoder `(x, mask, *, train)`; one that is called that way comes back as it is.
+
+  A Linen module with another `__call__(x, ...)` gets what it names of mask, train, training,
+  is_training, deterministic and use_running_average. So does an NNX module, taken through
+  `flax.nnx.bridge`: a class, or a function that makes one, called with what it names of `shape` (of
+  a row), `in_features` (its last axis) and `rngs`; or an instance, whose weights are then where
+  every run starts. Its `train()` and `eval()` are called before each use. Statistics of a module
+  that names no mask see absent rows as zeros.
+
+  Raises ValueError, naming `modality`, for whatever else there is, and for a parameter of another
+  name without a default.
+  """
+  what = f"the encoder of {modality!r} ({title(module)})"
+  if isinstance(module, nnx.Module):
+    named(module.__call__, what)
+    return AdaptedNNX(module, what)
+  if isinstance(module, type) and issubclass(module, nnx.Module):
+    _check_made_of(module, what)
+    return AdaptedNNX(module, what)
+  if inspect.isfunction(module) and "rngs" in inspect.signature(module).parameters:
+    _check_made_of(module, what)
+    return AdaptedNNX(module, what)
+  if isinstance(module, type) or not hasattr(module, "apply"):
+    raise ValueError(f"{what} is a {'class' if isinstance(module, type) else type(module).__name__}, "
+                     "expected a Linen module, or an NNX module, its class or a function of rngs")
+  if not isinstance(module, nn.Module) or _is_encoder(module.__call__):
+    return module
+  return AdaptedLinen(module, named(module.__call__, what))
+
+
+def _is_encoder(call: Any) -> bool:
+  try:
+    inspect.signature(call).bind(None, None, train=False)
+  except TypeError:
+    return False
+  return True
+
+
+def named(call: Any, what: str) -> tuple[str, ...]:
+  """Which of `NAMED` a bound `__call__` has behind x. Raises ValueError for others it needs."""
+  x, *rest = inspect.signature(call).parameters.values() or [None]
+  if x is None or x.kind is x.KEYWORD_ONLY:
+    raise ValueError(f"{what} takes no input; an encoder is called as (x, mask, *, train)")
+  _check_known(rest, NAMED, what, "is called with", "an encoder is called with x and")
+  return tuple(p.name for p in rest if p.name in NAMED)
+
+
+def _check_made_of(make: Any, what: str) -> None:
+  _check_known(inspect.signature(make).parameters.values(), MADE_OF, what, "is made with",
+               "an NNX module is made with")
+
+
+def _check_known(parameters, known, what, does, rule):
+  for p in parameters:
+    needed = p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+    if needed and (p.name not in known or p.kind is p.POSITIONAL_ONLY):
+      raise ValueError(f"{what} {does} {p.name!r}, which has no default; {rule} what it names of "
+                       f"{', '.join(known)}")
+
+
+class Adapted(nn.Module):
+  """What `adapt` makes of a module that is no encoder by itself."""
+
+  module: Any
+
+  def passed(self, x: Any) -> tuple[str, ...]:
+    """What the module gets besides `x`, by name."""
+    raise NotImplementedError
+
+  @property
+  def features(self) -> int | None:
+    """Output width, where the module tells."""
+    return getattr(self.module, "features", None)
+
+  @property
+  def step_features(self) -> int | None:
+    """As the module says."""
+    return getattr(self.module, "step_features", None)
+
+  @property
+  def reads_lengths(self) -> bool:
+    """As the module says."""
+    return getattr(self.module, "reads_lengths", False)
+
+
+class AdaptedLinen(Adapted):
+  """A Linen module that is given `names` by name. Parameters have the paths of the module's own."""
+
+  names: tuple[str, ...] = ()
+
+  def passed(self, x: Any) -> tuple[str, ...]:
+    """`names`."""
+    del x
+    return self.names
+
+  def setup(self):
+    nn.share_scope(self, self.module)
+
+  def __call__(self, x: Any, mask: jax.Array, *, train: bool) -> Any:
+    return self.module(x, **{k: NAMED[k](mask, train) for k in self.names})
+
+
+class AdaptedNNX(Adapted):
+  """An NNX module: a class, a function that makes one, or an instance. See `adapt`."""
+
+  what: str = "the encoder"
+
+  @nn.compact
+  def __call__(self, x: Any, mask: jax.Array, *, train: bool) -> Any:
+    rngs = self._rngs(train)
+
+    def make():
+      module = self._make(x, rngs)
+      module.train() if train else module.eval()
+      return module
+
+    given = {k: NAMED[k](mask, train) for k in self.passed(x)}
+    # Plain arrays, not boxes with NNX's metadata: parameters are like those of any encoder.
+    inner = nnx.bridge.ToLinen(make, skip_rng=True, metadata_fn=None, name="nnx")
+    nn.share_scope(self, inner)
+    return inner(x, **given)
+
+  def passed(self, x: Any) -> tuple[str, ...]:
+    """What the module's `__call__` names."""
+    if inspect.isfunction(self.module):  # its result is known once it is made
+      found = nnx.eval_shape(lambda: self._make(x, nnx.Rngs(0)))
+      return named(found.__call__, self.what)
+    return named(self.module.__call__, self.what)
+
+  def _rngs(self, train):
+    key = lambda name: self.make_rng(name) if self.has_rng(name) else jax.random.key(0)
+    params, dropout = key("params"), key("dropout")
+    return nnx.Rngs(dropout if train else params, params=params, dropout=dropout)
+
+  def _make(self, x, rngs):
+    if isinstance(self.module, nnx.Module):
+      module = nnx.clone(self.module)
+      nnx.reseed(module, default=rngs(), dropout=rngs.dropout())  # else every step draws alike
+      return module
+    shape = (x.values if isinstance(x, Sequence) else x).shape
+    known = {"shape": tuple(shape[1:]), "in_features": shape[-1], "rngs": rngs}
+    names = inspect.signature(self.module).parameters
+    return self.module(**{k: v for k, v in known.items() if k in names})
