@@ -43,43 +43,54 @@ def adapt(module: Any, modality: str) -> Any:
   name without a default.
   """
   what = f"the encoder of {modality!r} ({title(module)})"
-  if isinstance(module, nnx.Module):
-    named(module.__call__, what)
-    return AdaptedNNX(module, what)
-  if isinstance(module, type) and issubclass(module, nnx.Module):
-    _check_made_of(module, what)
-    return AdaptedNNX(module, what)
-  if inspect.isfunction(module) and "rngs" in inspect.signature(module).parameters:
-    _check_made_of(module, what)
+  made = isinstance(module, type) and issubclass(module, nnx.Module) or _is_factory(module)
+  if made:
+    _check_known(_made_of(module), MADE_OF, what, "is made with", "an NNX module is made with")
+  if made or isinstance(module, nnx.Module):
+    if not _is_factory(module):  # the module of a factory is known once it is made
+      named(module, what)
     return AdaptedNNX(module, what)
   if isinstance(module, type) or not hasattr(module, "apply"):
     raise ValueError(f"{what} is a {'class' if isinstance(module, type) else type(module).__name__}, "
                      "expected a Linen module, or an NNX module, its class or a function of rngs")
-  if not isinstance(module, nn.Module) or _is_encoder(module.__call__):
+  if not isinstance(module, nn.Module) or _is_encoder(module):
     return module
-  return AdaptedLinen(module, named(module.__call__, what))
+  return AdaptedLinen(module, named(module, what))
 
 
-def _is_encoder(call: Any) -> bool:
+def _is_factory(module: Any) -> bool:
+  return inspect.isfunction(module) and "rngs" in inspect.signature(module).parameters
+
+
+def _made_of(make: Any) -> list[inspect.Parameter]:
+  """The parameters of a function, or of the `__init__` of a class."""
+  if isinstance(make, type):
+    return _behind_self(make.__init__)  # type: ignore[misc]
+  return list(inspect.signature(make).parameters.values())
+
+
+def _behind_self(function: Any) -> list[inspect.Parameter]:
+  return list(inspect.signature(function).parameters.values())[1:]
+
+
+def _is_encoder(module: nn.Module) -> bool:
   try:
-    inspect.signature(call).bind(None, None, train=False)
+    inspect.signature(type(module).__call__).bind(module, None, None, train=False)
   except TypeError:
     return False
   return True
 
 
-def named(call: Any, what: str) -> tuple[str, ...]:
-  """Which of `NAMED` a bound `__call__` has behind x. Raises ValueError for others it needs."""
-  x, *rest = inspect.signature(call).parameters.values() or [None]
-  if x is None or x.kind is x.KEYWORD_ONLY:
+def named(module: Any, what: str) -> tuple[str, ...]:
+  """Which of `NAMED` the `__call__` of a module, or of its class, has behind x.
+
+  Raises ValueError for no x, and for others that it needs.
+  """
+  parameters = _behind_self((module if isinstance(module, type) else type(module)).__call__)
+  if not parameters or parameters[0].kind is inspect.Parameter.KEYWORD_ONLY:
     raise ValueError(f"{what} takes no input; an encoder is called as (x, mask, *, train)")
-  _check_known(rest, NAMED, what, "is called with", "an encoder is called with x and")
-  return tuple(p.name for p in rest if p.name in NAMED)
-
-
-def _check_made_of(make: Any, what: str) -> None:
-  _check_known(inspect.signature(make).parameters.values(), MADE_OF, what, "is made with",
-               "an NNX module is made with")
+  _check_known(parameters[1:], NAMED, what, "is called with", "an encoder is called with x and")
+  return tuple(p.name for p in parameters[1:] if p.name in NAMED)
 
 
 def _check_known(parameters, known, what, does, rule):
@@ -154,10 +165,9 @@ class AdaptedNNX(Adapted):
 
   def passed(self, x: Any) -> tuple[str, ...]:
     """What the module's `__call__` names."""
-    if inspect.isfunction(self.module):  # its result is known once it is made
-      found = nnx.eval_shape(lambda: self._make(x, nnx.Rngs(0)))
-      return named(found.__call__, self.what)
-    return named(self.module.__call__, self.what)
+    if _is_factory(self.module):
+      return named(nnx.eval_shape(lambda: self._make(x, nnx.Rngs(0))), self.what)
+    return named(self.module, self.what)
 
   def _rngs(self, train):
     key = lambda name: self.make_rng(name) if self.has_rng(name) else jax.random.key(0)
@@ -171,5 +181,5 @@ class AdaptedNNX(Adapted):
       return module
     shape = (x.values if isinstance(x, Sequence) else x).shape
     known = {"shape": tuple(shape[1:]), "in_features": shape[-1], "rngs": rngs}
-    names = inspect.signature(self.module).parameters
-    return self.module(**{k: v for k, v in known.items() if k in names})
+    names = [p.name for p in _made_of(self.module)]
+    return self.module(**{k: known[k] for k in names if k in known})

@@ -55,16 +55,16 @@ class CrossEncoder(nn.Module):
     if self.masked:
       shift = jnp.abs(read.length - x.length)
       allowed = allowed & causal(x.values.shape[1], read.values.shape[1], shift)
-    x = drop(_placed(x.values))
-    context = None if context is None else drop(_placed(context.values))
+    h = drop(_placed(x.values))
+    keys = None if context is None else drop(_placed(context.values))
     for i in range(self.layers):
       norm = nn.LayerNorm(1e-5, name=f"norm0_{i}")
-      h = norm(x)
-      other = h if context is None else norm(context)
-      x = x + drop(MultiHead(self.heads, name=f"attention_{i}")(h, other, allowed))
-      h = nn.Dense(4 * x.shape[-1], name=f"up_{i}")(nn.LayerNorm(1e-5, name=f"norm1_{i}")(x))
-      x = x + drop(nn.Dense(x.shape[-1], name=f"down_{i}")(drop(nn.relu(h))))
-    return nn.LayerNorm(1e-5, name="norm")(x)
+      own = norm(h)
+      other = own if keys is None else norm(keys)
+      h = h + drop(MultiHead(self.heads, name=f"attention_{i}")(own, other, allowed))
+      up = nn.Dense(4 * h.shape[-1], name=f"up_{i}")(nn.LayerNorm(1e-5, name=f"norm1_{i}")(h))
+      h = h + drop(nn.Dense(h.shape[-1], name=f"down_{i}")(drop(nn.relu(up))))
+    return nn.LayerNorm(1e-5, name="norm")(h)
 
 
 def last(x: jax.Array, length: jax.Array) -> jax.Array:

@@ -1,5 +1,7 @@
 """Rows that end early: what stands after the end, and how much of it there is, is never seen."""
 
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -11,6 +13,7 @@ from mmfuse.core import Sequence
 
 SHORT = 17  # of 22 steps: one halving each, to 9 and 11
 LENGTH = jnp.array([SHORT, 22, 5, 0])
+QUICK = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 MASK = jnp.array([True, True, True, False])
 SMALL = {
   "conv1d": encoders.Conv1D(4, (3, 4), 3, segments=2),
@@ -51,16 +54,16 @@ def test_steps_by_hand():
     encoders.steps(x[:, 0])
 
 
-@pytest.mark.parametrize("name", sorted(SMALL))
+@pytest.mark.parametrize("name", sorted(set(SMALL) - {"lstm", "transformer_steps"}))  # as their kin
 def test_what_stands_after_the_end_is_not_seen(name):
   """NaN there reaches no feature, gradient or statistic; a row of length 0 is harmless."""
   module, x = SMALL[name], _values(name)
   junk = _with_after(x, 4 if name == "embedding" else jnp.nan)
   init = lambda x: module.init(jax.random.key(1), Sequence(x, LENGTH), MASK, train=False)
-  variables = jax.jit(init)(junk)
+  variables = QUICK(init)(junk)
   rest = {k: v for k, v in variables.items() if k != "params"}
 
-  @jax.jit
+  @QUICK
   def run(x):
     def loss(params):
       h, new = module.apply({"params": params, **rest}, Sequence(x, LENGTH), MASK, train=True,
@@ -72,7 +75,7 @@ def test_what_stands_after_the_end_is_not_seen(name):
   found = run(junk)
   chex.assert_tree_all_finite(found)
   chex.assert_trees_all_equal(found, run(_with_after(x, 0)))
-  other = run(x.at[0, SHORT - 1].set(3))  # and the last step that counts is
+  other = run(x.at[0, SHORT - 1].add(1))  # and the last step that counts is
   assert not np.allclose(found[1][0][0], other[1][0][0], atol=1e-5)
 
 
@@ -81,8 +84,8 @@ def test_a_row_is_what_it_is_without_padding(name):
   """Row 0 among longer ones gives the features of its own 17 steps as a plain array."""
   module, x = SMALL[name], _values(name)
   init = lambda x: module.init(jax.random.key(1), x, MASK, train=False)
-  variables = jax.jit(init)(x)
-  run = jax.jit(lambda v, x, mask: module.apply(v, x, mask, train=False))
+  variables = QUICK(init)(x)
+  run = QUICK(lambda v, x, mask: module.apply(v, x, mask, train=False))
   padded = run(variables, Sequence(_with_after(x, 1), LENGTH), MASK)[0]
   cut = variables
   if "positions" in variables["params"]:  # learned for every step there is
@@ -99,7 +102,7 @@ def test_a_stride_leaves_the_positions_that_cover_a_step():
   module = encoders.Conv1D(3, (3,), 5, norm="none", pool="none")
   x = Sequence(jnp.ones((4, 20, 2)), jnp.array([20, 7, 1, 0]))
   init = lambda x: module.init_with_output(jax.random.key(0), x, jnp.ones(4, bool), train=False)
-  steps, _ = jax.jit(init)(x)
+  steps, _ = QUICK(init)(x)
   assert steps.shape == (4, 10, 3)
   np.testing.assert_array_equal((np.asarray(steps) != 0).any(-1).sum(1), [10, 4, 1, 0])
 
@@ -121,22 +124,22 @@ def test_norms_see_the_valid_steps_alone():
   valid = jnp.array([[1, 1, 1, 0], [1, 0, 0, 0], [0, 0, 0, 0]], bool)
   seen = np.asarray(x)[np.asarray(valid)]
   batch = encoders.Norm("batch")
-  y, variables = batch.init_with_output(jax.random.key(0), x, valid, train=True)
+  y, variables = QUICK(lambda: batch.init_with_output(jax.random.key(0), x, valid, train=True))()
   expected = (seen - seen.mean(0)) / np.sqrt(seen.var(0) + 1e-5)
   np.testing.assert_allclose(np.asarray(y)[np.asarray(valid)], expected, atol=1e-5)
-  _, new = batch.apply(variables, x, valid, train=True, mutable=["batch_stats"])
+  _, new = QUICK(lambda: batch.apply(variables, x, valid, train=True, mutable=["batch_stats"]))()
   np.testing.assert_allclose(new["batch_stats"]["mean"], 0.1 * seen.mean(0), atol=1e-6)
   group = encoders.Norm("group")
-  y, _ = group.init_with_output(jax.random.key(0), x, valid, train=True)
+  y, _ = QUICK(lambda: group.init_with_output(jax.random.key(0), x, valid, train=True))()
   row = np.asarray(x)[0, :3]
   np.testing.assert_allclose(y[0, :3], (row - row.mean(0)) / np.sqrt(row.var(0) + 1e-5), atol=1e-5)
   assert np.isfinite(y).all()
 
 
-@pytest.mark.parametrize("name", ["mlp", "linear", "identity", "conv2d"])
-def test_encoders_of_arrays_get_zeros_after_the_end(name):
-  module, x = encoders.by_name(name, (4, 22, 2), np.float32), _values("gru")
+@pytest.mark.parametrize("module", [
+  encoders.MLP(2, ()), encoders.Identity(), encoders.Conv2D(2, (2,))], ids=lambda m: type(m).__name__)
+def test_encoders_of_arrays_get_zeros_after_the_end(module):
+  x = _values("gru")
   init = lambda x: module.init_with_output(jax.random.key(1), x, MASK, train=False)[0]
   junk = Sequence(_with_after(x, jnp.nan), LENGTH)
-  found, expected = jax.jit(init)(junk), jax.jit(init)(_with_after(x, 0))
-  np.testing.assert_array_equal(found, expected)
+  np.testing.assert_array_equal(QUICK(init)(junk), QUICK(init)(_with_after(x, 0)))

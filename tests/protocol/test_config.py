@@ -29,6 +29,31 @@ def test_words_and_values():
   assert config.parse_pairs(("a=b", "c=d.py:E"), "--encoder") == {"a": "b", "c": "d.py:E"}
 
 
+def test_a_name_with_blanks_can_be_given_an_encoder():
+  pairs = lambda *words: config.parse_pairs(words, "--encoder")
+  assert pairs("heart rate=gru") == {"heart rate": "gru"}
+  assert pairs("a=mlp b=gru") == pairs("a=mlp,b=gru") == pairs("a=mlp", "b=gru") == {
+    "a": "mlp", "b": "gru"}  # fmt: skip
+  assert pairs("a=mlp, heart rate=gru c=lstm") == {"a": "mlp", "heart rate": "gru", "c": "lstm"}
+  assert pairs("x, y=mlp") == {"x, y": "mlp"}
+  assert pairs("a=my nets/mine.py:Net") == {"a": "my nets/mine.py:Net"}
+  for words, sentence in ((("gru",), "takes name=value, got 'gru'"), (("=gru",), "got '=gru'"),
+                          (("a=",), "got 'a='"), (("a=mlp", "a=gru"), "'a' twice: mlp and gru")):  # fmt: skip
+    with pytest.raises(UsageError, match=sentence):
+      pairs(*words)
+
+
+def test_help_names_every_encoder(capsys):
+  from mmfuse import encoders
+  from mmfuse.cli import main
+
+  with pytest.raises(SystemExit):
+    main(["compare", "--help"])
+  said = capsys.readouterr().out.partition("--encoder")[2].partition("--fusion")[0]
+  words = {w.strip(".,│|") for w in said.split()}
+  assert {*encoders.NAMES, "embedding"} <= words
+
+
 def test_closest_names_the_nearest_or_all():
   assert config.closest("mimoo", ["joint", "mimo"]) == "closest: mimo"
   assert config.closest("zzz", ["joint", "mimo"]) == "available: joint, mimo"

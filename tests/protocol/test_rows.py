@@ -1,11 +1,13 @@
 """From names to rows: equal budgets, options, models."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
 
 from mmfuse import data, encoders, fusion, methods
+from mmfuse.core import Sequence
 from mmfuse.protocol import Compare, UsageError
 from mmfuse.protocol import _rows as rows
 from mmfuse.protocol._rows import Trial
@@ -97,6 +99,71 @@ def test_the_model_takes_an_encoder_by_rank_by_name_or_of_the_user(finished, tmp
   assert type(model.encoders["a"]).__name__ == "Net" and model.encoders["a"].features == 5
   assert type(model.encoders["b"]).__name__ == "MLP"
   assert type(model.fusion).__name__ == "Sum" and model.num_classes == 2
+
+
+def test_a_fusion_that_attends_to_steps_gets_them_unless_the_module_is_the_users(finished):
+  splits = finished.fits[0]["splits"]
+  x = np.zeros((6, 9, 2), np.float32)
+  inputs = {"a": x, "b": Sequence(x, np.full(6, 9))}
+  splits = dataclasses.replace(
+    splits, train=dataclasses.replace(splits.train, inputs=inputs), encoders={"b": "conv1d"})  # fmt: skip
+  pools = lambda splits, name: {m: e.pool for m, e in rows.make_model(splits, name).encoders.items()}
+  assert pools(splits, "perceiver") == {"a": "none", "b": "none"}
+  assert pools(splits, "concat") == {"a": "segments", "b": "segments"}
+  own = dataclasses.replace(splits, encoders={"b": encoders.Conv1D()})
+  assert pools(own, "mult") == {"a": "none", "b": "segments"}
+
+
+NETS = """
+import flax.linen as nn
+import jax.numpy as jnp
+from flax import nnx
+
+
+class New(nnx.Module):
+  def __init__(self, in_features, *, rngs):
+    self.dense = nnx.Linear(in_features, 3, rngs=rngs)
+
+  def __call__(self, x):
+    return self.dense(x)
+
+
+class Dict(nn.Module):
+  def __call__(self, x, mask, *, train):
+    return {"h": x}
+
+
+class Many(nn.Module):
+  width: int
+
+  def __call__(self, x):
+    return x
+"""
+
+
+def test_a_users_module_is_taken_or_refused_at_the_door(finished, tmp_path):
+  file = tmp_path / "nets.py"
+  file.write_text(NETS)
+  splits = finished.fits[0]["splits"]
+  check = lambda name: rows.checked_model(
+    dataclasses.replace(splits, encoders=rows.encoder_choices(Compare(encoder=(f"a={file}:{name}",)))),
+    "concat", splits.task)  # fmt: skip
+  said, remarks = rows.said_of_encoders(splits, check("New"))
+  assert said["a"] == "[4] -> New, 15 parameters" and not remarks
+  with pytest.raises(UsageError, match=r"encoder of 'a' \(Dict\) returned a dict, expected one array"):
+    check("Dict")
+  with pytest.raises(UsageError, match=r"nets\.py:Many: the class needs arguments"):
+    check("Many")
+  with pytest.raises(UsageError, match=r"nets\.py:jnp: the encoder of 'a' \(.*\) is a module, expected"):
+    check("jnp")
+
+
+def test_what_was_chosen_is_printed_recorded_and_in_the_table(finished):
+  said = "[4] -> mlp, 4.7k parameters"
+  assert json.loads((finished.run / "run.json").read_text())["encoders"] == {"a": said, "b": said}
+  note = f"encoders: a {said}; b {said}"
+  assert f"note: {note}\n" in finished.said.out
+  assert note in (finished.run / "table.md").read_text()
 
 
 def test_a_method_that_is_undefined_for_the_model_is_told_apart():
