@@ -43,7 +43,7 @@ def adapt(module: Any, modality: str) -> Any:
   name without a default.
   """
   what = f"the encoder of {modality!r} ({title(module)})"
-  made = isinstance(module, type) and issubclass(module, nnx.Module) or _is_factory(module)
+  made = _is_factory(module) or (isinstance(module, type) and issubclass(module, nnx.Module))
   if made:
     _check_known(_made_of(module), MADE_OF, what, "is made with", "an NNX module is made with")
   if made or isinstance(module, nnx.Module):

@@ -171,8 +171,8 @@ def test_what_cannot_be_called_is_refused_with_a_sentence(module, sentence):
 def test_adapted_modules_train_resume_and_predict(tmp_path):
   """NNX, plain Linen and no parameters at all, side by side; a checkpoint holds all three."""
   rng = np.random.default_rng(0)
-  label = np.arange(40) % 2
-  arrays = {m: rng.normal(size=(40, 2, 2)) + label[:, None, None] for m in "abc"}
+  label = np.arange(24) % 2
+  arrays = {m: rng.normal(size=(24, 2, 2)) + label[:, None, None] for m in "abc"}
   splits = data.from_arrays({**arrays, "label": label})
   model = fusion.LateFusion({"a": Net, "b": Plain(), "c": encoders.Identity()}, 2)
   method = methods.METHODS["joint"](model, 0.1)
