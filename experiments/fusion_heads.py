@@ -22,6 +22,7 @@ Results: experiments/results/fusion_heads_<part>.md.
 
 import dataclasses
 import functools
+import json
 import pathlib
 import statistics
 import tempfile
@@ -165,9 +166,10 @@ def av_mnist(cfg: Config) -> tuple[report.Summary, list[dict]]:
       command="python -m experiments.fusion_heads",
     )
     records = report.read_jsonl(pathlib.Path(scratch) / "run" / "results.jsonl")
+    lines = json.loads((pathlib.Path(scratch) / "run" / "baselines.json").read_text())
   records = [{**r, "method": "concat" if r["method"] == "joint" else r["method"]} for r in records]
   return report.summarise(
-    records, baselines=("concat",), unavailable=summary.unavailable, majority=summary.majority,
+    records, baselines=("concat",), unavailable=summary.unavailable, lines=lines,
     info=summary.info), records  # fmt: skip
 
 

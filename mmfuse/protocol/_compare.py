@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mmfuse import data, metrics, report, schemes, train
-from mmfuse.protocol import _finish
+from mmfuse.protocol import _baselines, _finish
 from mmfuse.protocol._config import Compare, UsageError, own_sources, split_words
 from mmfuse.protocol._progress import Progress, duration
 from mmfuse.protocol._rows import (
@@ -93,8 +93,8 @@ def run(cfg: Compare, command: str = "") -> report.Summary:
 
   Returns:
     The summary that the table shows; `info["interrupted"]` says whether Ctrl-C ended it early.
-    Files: `run.json`, `results.jsonl`, `table.md`, `table.csv`, `curves.png`, `modalities.png`,
-    `index.html`, `runs/`.
+    Files: `run.json`, `results.jsonl`, `baselines.json`, `table.md`, `table.csv`, `curves.png`,
+    `modalities.png`, `index.html`, `runs/`.
 
   Raises:
     UsageError, data.DataError: bad input, before anything is written.
@@ -138,12 +138,13 @@ def run(cfg: Compare, command: str = "") -> report.Summary:
   left = remaining(cfg, rows, searches)
   progress.runs = max(1, sum(left.values()))
   print(_estimate(cfg, rows, searches[folds[0]], left))
+  lines = _fit_lines(store, searches)
   done, interrupted = _train_rows(rows, searches, unavailable, progress)
   if interrupted and not done and not unavailable:
     raise KeyboardInterrupt("before the first row was complete; --resume goes on")
   partial = f"interrupted: {len(done)} of {len(rows)} rows are complete; --resume goes on"
   summary = _report(
-    cfg, info, store, searches, splits, done, unavailable, partial if interrupted else ""
+    cfg, info, store, searches, splits, lines, done, unavailable, partial if interrupted else ""
   )
   if interrupted:
     print(partial)
@@ -250,7 +251,19 @@ def _train_rows(
   return done, False
 
 
-def _failure(folder: pathlib.Path, row: Row, error: Exception) -> str:
+def _fit_lines(store: Store, searches: Mapping[Any, Search]) -> dict[Any, list[_baselines.Line]]:
+  """The linear baselines of every split, without test rows; {} where a report has their scores."""
+  if _baselines.kept(store.folder) is not None:
+    return {}
+  began = time.perf_counter()
+  failed = lambda line, error: _failure(store.folder, line, error)
+  found = {fold: _baselines.fit_lines(s.splits, failed) for fold, s in searches.items()}
+  first = next(iter(searches))
+  print(_baselines.said(found[first], searches[first].splits.task, began))
+  return found
+
+
+def _failure(folder: pathlib.Path, row: Row | _baselines.Line, error: Exception) -> str:
   """The reason beside the row; the whole traceback goes to errors.log."""
   first = (str(error).strip().splitlines() or [""])[0][:160]
   log = folder / "errors.log"
@@ -302,6 +315,7 @@ def _report(
   store: Store,
   searches: Mapping[Any, Search],
   splits: Mapping[Any, data.Splits],
+  lines: Mapping[Any, list[_baselines.Line]],
   done: dict[Row, dict],
   unavailable: dict[str, str],
   interrupted: str,
@@ -326,11 +340,13 @@ def _report(
       unavailable[row.name] = _failure(store.folder, row, error)
       del done[row]
   report.write_jsonl(records, store.folder / "results.jsonl")
+  kept = _baselines.kept(store.folder) or []
+  baselines = _baselines.write_entries(store.folder, lines, splits) if lines else kept
   split = splits[first.fold]
   summary = report.summarise(
     records,
     unavailable=unavailable,
-    majority=statistics.mean(_finish.majority_score(s) for s in splits.values()),
+    lines=baselines,
     info={
       "name": info["name"],
       "task": split.task,
@@ -340,7 +356,12 @@ def _report(
       "varies": _varies(cfg),
       "one_rate": cfg.tune == 1,
       "interrupted": bool(interrupted),
-      "notes": [*info["notes"], *_readers(done), *([interrupted] if interrupted else [])],
+      "notes": [
+        *info["notes"],
+        *_baselines.notes(baselines),
+        *_readers(done),
+        *([interrupted] if interrupted else []),
+      ],
     },
   )
   curves = _finish.histories(first, [(r, first.chosen(c[first.fold])) for r, c in done.items()])

@@ -138,18 +138,6 @@ def evaluations(search: Search, row: Row) -> int:
   return sum(read_json(f)["log"]["examples"] for f in files)
 
 
-def majority_score(splits: Any) -> float:
-  """The constant predictor's score on the test rows, from the labels of the training rows."""
-  known = splits.train.label[train.judged(splits.train)]
-  logits = metrics.majority(known, splits.task, splits.num_outputs)
-  metric, test = train.metric_of(splits), train.to_batch(splits.test)
-  weight = label_weight(test)
-  totals = metric.update(
-    metric.init(), np.tile(logits, (len(weight), 1)), splits.test.label, weight
-  )
-  return float(metric.compute(totals)[metrics.primary(splits.task)])
-
-
 def histories(
   search: Search, rows_and_trials: list[tuple[Row, Trial]]
 ) -> dict[str, list[list[dict]]]:

@@ -10,7 +10,7 @@ from typing import Any
 import flax.linen as nn
 import numpy as np
 
-from mmfuse import encoders, fusion, methods, schemes, train
+from mmfuse import encoders, fusion, methods, report, schemes, train
 from mmfuse.core import Method, Sequence
 from mmfuse.protocol._config import (
   Compare,
@@ -145,6 +145,8 @@ def make_rows(
     name, entry, source = _entry(word)
     fixed = settings.pop(name, {})
     _check_settings(name, entry, fixed)
+    if name == report.LINEAR:
+      raise UsageError(f"a method cannot be called {name!r}, which is a line of every table; rename yours")
     if any(r.name == name for r in rows):
       raise UsageError(f"two methods are called {name!r}; rename yours")
     if task not in entry.tasks:

@@ -3,6 +3,8 @@
 from mmfuse.report._bars import bars
 from mmfuse.report._curves import curves
 from mmfuse.report._html import html
+from mmfuse.report._lines import CONSTANT
+from mmfuse.report._lines import LINEAR
 from mmfuse.report._records import read_jsonl
 from mmfuse.report._records import write_jsonl
 from mmfuse.report._records import write_whole
@@ -21,6 +23,8 @@ from mmfuse.report._words import caption
 from mmfuse.report._words import sentence
 
 __all__ = [
+  "CONSTANT",
+  "LINEAR",
   "Difference",
   "Estimate",
   "Row",

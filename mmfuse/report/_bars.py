@@ -23,8 +23,8 @@ def _bars_of(row: Row, modalities: Sequence[str]) -> list[tuple[str, Any]]:
 def bars(results: Any, path: str | os.PathLike) -> pathlib.Path:
   """A bar per method and head (fused, then each modality) with 95 % t intervals, as PNG at `path`.
 
-  `results` as in `markdown`. A dashed line marks the constant predictor. Returns the path. Raises
-  ImportError with a sentence where matplotlib is absent, ValueError without rows.
+  `results` as in `markdown`. Dashed lines mark the constant predictor and `linear`. Returns the
+  path. Raises ImportError with a sentence where matplotlib is absent, ValueError without rows.
   """
   summary: Summary = as_summary(results)
   drawn = [(r, b) for r in summary.rows if (b := _bars_of(r, summary.modalities))]
@@ -91,18 +91,21 @@ def _finish_bars(
   plain(axes.get_yticklabels())
   axes.invert_yaxis()
   axes.margins(y=0.01)
+  ends = [*ends, *(scale * x.test.mean for x in summary.lines[:1] if x.test is not None)]
   room = 0.08 * (max(ends) - min(ends) or 1.0)  # for the numbers at the ends of the bars
   axes.set_xlim(min(min(ends) - (room if min(ends) < 0 else 0), 0), max(ends) + room)
-  constant = majority_row(summary)
-  if constant is not None and constant.test is not None:
+  marked = [(majority_row(summary), "#B00020"), *((x, "#00699B") for x in summary.lines[:1])]
+  for height, (constant, colour) in enumerate(marked):
+    if constant is None or constant.test is None:
+      continue
     at = scale * constant.test.mean
-    axes.axvline(at, color="#B00020", linestyle="--", linewidth=1)
+    axes.axvline(at, color=colour, linestyle="--", linewidth=1)
     axes.annotate(
       constant.method,
       (at, 1),
-      (2, 2),
+      (2, 2 + 8 * height),  # one above the other, where they are close
       fontsize=7,
-      color="#B00020",
+      color=colour,
       xycoords=("data", "axes fraction"),
       textcoords="offset points",
     )

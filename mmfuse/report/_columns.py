@@ -4,8 +4,9 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from mmfuse.report import _format
+from mmfuse.report._lines import CONSTANT, LINEAR
 from mmfuse.report._statistics import Difference, Estimate
-from mmfuse.report._summary import Row, Summary
+from mmfuse.report._summary import Row, Summary, bare
 
 
 class Column(NamedTuple):
@@ -36,6 +37,8 @@ def _difference(summary: Summary, base: str) -> Column:
     d = row.differences.get(base)
     if d is None:
       return ""
+    if d.p is None:
+      return f"n = {d.n}"
     adjusted, plain = _format.p_value(d.p_holm), _format.p_value(d.p)
     return f"Holm-adjusted {adjusted}, unadjusted {plain}, n = {d.n}"
 
@@ -60,6 +63,12 @@ def _contribution(row: Row, metric: str) -> str:
   return ", ".join(said) or _format.NONE
 
 
+def compared_with(summary: Summary) -> tuple[str, ...]:
+  """The baselines that have a column: those that were run, and `linear` where it has a score."""
+  linear = any(line.method == LINEAR for line in summary.lines)
+  return (*summary.baselines, *((LINEAR,) if linear else ()))
+
+
 def columns(
   summary: Summary,
   *,
@@ -81,7 +90,7 @@ def columns(
   if heads:
     for m in summary.modalities:
       out.append(_score(m, lambda row, m=m: row.unimodal.get(m), metric, m, intervals))
-  out.extend(_difference(summary, base) for base in summary.baselines)
+  out.extend(_difference(summary, base) for base in compared_with(summary))
   if further:
     for s in sorted({s for row in summary.rows for s in row.scores} - {metric}):
       out.append(_score(_format.name(s), lambda row, s=s: row.scores.get(s), s, s))
@@ -122,28 +131,11 @@ def majority_row(summary: Summary) -> Row | None:
   if summary.majority is None:
     return None
   name = {"regression": "mean label", "multilabel": "majority per label"}
-  return Row(
-    method=name.get(str(summary.info.get("task")), "majority class"),
-    runs=0,
-    test=Estimate(summary.majority, None, 1),
-    unimodal={},
-    validation=None,
-    differences={},
-    scores={},
-    contribution={},
-    learning_rates=(),
-    hyper=(),
-    edge=False,
-    spread=None,
-    relative_step_time=None,
-    seconds_per_step=None,
-    parameters=None,
-    gradient_evaluations=None,
-    best=False,
-  )
+  said = name.get(str(summary.info.get("task")), CONSTANT)
+  return bare(said, Estimate(summary.majority, None, 1))
 
 
 def all_rows(summary: Summary) -> list[Row]:
-  """The rows and, last, the majority class where its score is known."""
+  """The rows, the linear baselines and, last, the majority class where its score is known."""
   last = majority_row(summary)
-  return [*summary.rows, *([last] if last is not None else [])]
+  return [*summary.rows, *summary.lines, *([last] if last is not None else [])]

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mmfuse.report._lines import CONSTANT, LINEAR, fields, less, reasons, scores_of
 from mmfuse.report._records import Record, check_unique
 from mmfuse.report._statistics import Difference, Estimate, estimate, holm
 from mmfuse.report._units import FUSED, by_run, difference, per_unit, value
@@ -37,6 +38,14 @@ class Row(NamedTuple):
   best: bool  # the best single modality by validation
 
 
+def bare(method: str, test: Estimate | None, **known: Any) -> Row:
+  """The row of something that was not trained: what is not `known` is n/a."""
+  nothing: dict[str, Any] = dict.fromkeys(Row._fields)
+  empty = {"runs": 0, "unimodal": {}, "differences": {}, "scores": {}, "contribution": {}}
+  plain = {"learning_rates": (), "hyper": (), "edge": False, "best": False}
+  return Row(**{**nothing, **empty, **plain, **known, "method": method, "test": test})
+
+
 class Summary(NamedTuple):
   """Everything the table, the plots and the sentence are made of."""
 
@@ -54,6 +63,7 @@ class Summary(NamedTuple):
   fingerprint: str | None  # of the data
   versions: dict[str, Any]  # of the first record
   notes: tuple[str, ...]  # what a reader must know: incomplete rows, missing baselines, edges
+  lines: tuple[Row, ...] = ()  # linear, linear/<m>: one score a split or fold, no runs
 
 
 def _mean(values: Iterable[Any]) -> float | None:
@@ -134,6 +144,14 @@ def _mark_best(rows: Sequence[Row]) -> list[Row]:
   return [r._replace(best=r.method == best) for r in rows]
 
 
+def _against_linear(
+  row: Row, records: Sequence[Record], split: str, linear: Mapping[Any, float]
+) -> Row:
+  """The row with its difference to `linear`, where that has a score."""
+  found = less(by_run(records, split, FUSED), linear)
+  return row if found is None else row._replace(differences={**row.differences, LINEAR: found})
+
+
 def _one(records: Sequence[Record], field: str, default: Any, why: str) -> Any:
   """The one value of a field over all records; a ValueError says where there are several."""
   first: dict[Any, str] = {}
@@ -195,6 +213,7 @@ def summarise(
   baselines: Sequence[str] = DEFAULT_BASELINES,
   unavailable: Mapping[str, str] = _NOTHING,
   majority: float | None = None,
+  lines: Iterable[Record] = (),
   info: Mapping[str, Any] = _NOTHING,
 ) -> Summary:
   """The table of a set of records.
@@ -209,7 +228,9 @@ def summarise(
     records: as in `results.jsonl`; only `method` and `seed` must be there, what is missing is n/a.
     baselines: methods every row is compared with; one that was not run is left out with a note.
     unavailable: {method: reason} of methods that could not run.
-    majority: score of the constant predictor.
+    majority: score of the constant predictor; None reads it off `lines`.
+    lines: baselines as in `baselines.json`: every row is compared with `linear`, by fold where there
+      are folds; on one split that is a number, and the interval is the row's own. No test of it.
     info: any of `name`, `task`, `sizes` (text or {split: rows}), `date`, `command`, `varies`
       ("5 seeds of one split"), `notes` (lines), `one_rate` (True: one learning rate for all rows).
 
@@ -237,6 +258,12 @@ def summarise(
   run = tuple(b for b in baselines if b in groups)
   rows = [_row(m, group, split, modalities) for m, group in groups.items()]
   rows = _mark_best(_compare(rows, groups, run, split))
+  known = scores_of(lines := list(lines), split)
+  rows = [_against_linear(r, groups[r.method], split, known.get(LINEAR, {})) for r in rows]
+  absent, said = reasons(lines, known)
+  constant = estimate([*known.pop(CONSTANT, {}).values()])
+  if majority is None and constant is not None:
+    majority = constant.mean
   return Summary(
     rows=tuple(rows),
     metric=metric,
@@ -246,12 +273,13 @@ def summarise(
     unit=unit,
     units=len({r[unit] for r in records}),
     seeds=len({r["seed"] for r in records}),
-    unavailable={m: why for m, why in unavailable.items() if m not in groups},
+    unavailable={m: why for m, why in unavailable.items() if m not in groups} | absent,
     majority=None if majority is None or not np.isfinite(majority) else float(majority),
     info=dict(info),
     fingerprint=fingerprint,
     versions=dict(next((r["versions"] for r in records if r.get("versions")), {})),
-    notes=tuple(_notes(rows, groups, baselines, unavailable, split)),
+    notes=(*_notes(rows, groups, baselines, unavailable, split), *said),
+    lines=tuple(bare(**fields(name, lines, known)) for name in known),
   )
 
 

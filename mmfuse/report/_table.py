@@ -5,7 +5,8 @@ import io
 import json
 from typing import Any
 
-from mmfuse.report._columns import Column, all_rows, columns
+from mmfuse.report._columns import Column, all_rows, columns, compared_with
+from mmfuse.report._lines import LINEAR
 from mmfuse.report._summary import Row, Summary, as_summary
 from mmfuse.report._words import caption, notes, sentence
 
@@ -66,7 +67,7 @@ def _flat(row: Row, summary: Summary, further: list[str]) -> dict[str, Any]:
     out |= spread(f"{summary.split}_{s}", row.scores.get(s))
   if summary.split != "validation":
     out |= spread("validation", row.validation)
-  for base in summary.baselines:
+  for base in compared_with(summary):
     d = row.differences.get(base)
     out |= spread(f"vs_{base}", d)
     out |= {
@@ -109,12 +110,15 @@ def csv(results: Any) -> str:
 
 def _variants(summary: Summary) -> list[list[Column]]:
   """From everything a terminal may show to the least."""
-  slim = lambda **options: [
+  linear = f"vs {LINEAR}"  # only where there is room for all
+  slim = lambda leave=linear, **options: [
     c
     for c in columns(summary, **options)
-    if c.key in ("method", "fused", "rate", "time", *summary.modalities) or c.key.startswith("vs ")
+    if c.key in ("method", "fused", "rate", "time", *summary.modalities)
+    or (c.key.startswith("vs ") and c.key != leave)
   ]
   return [
+    slim(leave=""),
     slim(),
     slim(cost=False),
     slim(intervals=False),
@@ -173,8 +177,9 @@ def _rich(summary: Summary, shown: list[Column]) -> Any:
 def terminal(results: Any) -> Any:
   """A `rich.table.Table` that fits 100 columns: what does not fit is left to the files.
 
-  In this order it gives up step time, the intervals of the modalities, the modalities. `results` as
-  in `markdown`. Notes and the reasons of rows that could not run stand under the table; `caption`
+  In this order it gives up differences to `linear`, step time, the intervals of the modalities, the
+  modalities. `results` as in `markdown`.
+  Notes and the reasons of rows that could not run stand under the table; `caption`
   and `sentence` are the caller's to print.
   """
   from rich.console import Console

@@ -1,7 +1,11 @@
 """What the table says in words: one caption, one honest sentence, notes."""
 
+import numpy as np
+
 from mmfuse.report import _format
-from mmfuse.report._summary import Summary
+from mmfuse.report._columns import majority_row
+from mmfuse.report._lines import LINEAR
+from mmfuse.report._summary import UNIMODAL, Row, Summary
 
 ONE_RATE = "one learning rate for all rows: not a comparison of methods"
 
@@ -78,8 +82,34 @@ def notes(summary: Summary) -> list[str]:
     lines.append(
       "(edge): a chosen value is the first or last of those tried; a better one may lie beyond."
     )
+  lines += _on_baselines(summary)
   own = summary.info.get("notes") or ()
   return [*lines, *summary.notes, *([own] if isinstance(own, str) else map(str, own))]
+
+
+def _on_baselines(summary: Summary) -> list[str]:
+  """What `linear` is, and which rows are below the constant predictor."""
+  lines = []
+  if summary.lines:
+    kind = "ridge" if summary.info.get("task") == "regression" else "logistic"
+    lines.append(
+      f"{LINEAR}: {kind} regression on flattened, standardised inputs side by side, "
+      f"{LINEAR}/<modality>: on one alone, in the rows that have it; the penalty by validation. "
+      f"vs {LINEAR}: "
+      + ("paired by fold" if summary.unit == "fold" else "less that number, with the row's own interval")
+      + "; it is not tested."
+    )
+  constant = majority_row(summary)
+  if constant is not None and summary.majority is not None:
+    below = [r for r in summary.rows if r.test is not None and r.test.mean < summary.majority - 1e-7]
+    if below:
+      lines.append(
+        f"{', '.join(r.method for r in below)} {'is' if len(below) == 1 else 'are'} below the "
+        f"{constant.method} ({_format.number(summary.majority, summary.metric)}): training did not "
+        "work there; try lower learning rates (--rates), more epochs (--epochs) or another encoder "
+        "(--encoder)."
+      )
+  return lines
 
 
 def _against(summary: Summary, base: str) -> str:
@@ -111,11 +141,67 @@ def _how(summary: Summary) -> str:
   )
 
 
-def sentence(summary: Summary) -> str:
-  """One sentence: which rows differ from a baseline beyond noise, or that none does.
+def _fused(summary: Summary) -> list[Row]:
+  """Rows of more than one modality that have a score."""
+  return [r for r in summary.rows if not r.method.startswith(UNIMODAL) and r.test is not None]
 
-  Where nothing can be said (one unit, no baseline, one row) it says that.
+
+def _leads(summary: Summary) -> str:
+  """That no row beats `linear`, or none by more than its interval; "" where one does."""
+  line = next((x for x in summary.lines if x.method == LINEAR), None)
+  rows = _fused(summary) or [r for r in summary.rows if r.test is not None]
+  found = [d for r in rows if (d := r.differences.get(LINEAR)) is not None]
+  if line is None or line.test is None or not found:
+    return ""
+  kind = "ridge" if summary.info.get("task") == "regression" else "logistic"
+  score = _format.number(line.test.mean, summary.metric)
+  what = f"linear ({kind} regression on the flattened inputs, {score})"
+  row = "fused row" if _fused(summary) else "row"
+  if all(d.mean <= 0 for d in found):
+    return f"No {row} beats {what}."
+  if all(d.half is not None and d.mean <= d.half for d in found):
+    return f"No {row} beats {what} by more than its interval."
+  return ""
+
+
+def _single(summary: Summary) -> str:
+  """That fusion loses to the best single modality by validation, trained or linear; else "".
+
+  A line that was scored on fewer rows than `linear` has no difference to it, and no say.
   """
+  if len(summary.modalities) < 2:
+    return ""
+  score = {r.method: r.test.mean for r in (*summary.rows, *summary.lines) if r.test is not None}
+  named = lambda method: f"{method} ({_format.number(score[method], summary.metric)})"
+  validated = {
+    x.method: x.validation.mean
+    for x in summary.lines
+    if x.method in score and x.validation is not None and x.differences.get(LINEAR) is not None
+  }
+  alone = max(validated, key=lambda m: validated[m], default=None)
+  best = [*(r.method for r in summary.rows if r.best and r.method in score), alone]
+  fused = [score[r.method] for r in _fused(summary)]
+  lost = [m for m in best if m is not None and fused and max(fused) <= score[m]]
+  said = []
+  if lost:
+    names = " or ".join(map(named, lost))
+    said.append(f"No fused row beats {names}, the best single modality by validation.")
+  if alone is not None and score.get(LINEAR, np.inf) <= score[alone]:
+    said.append(f"The linear baseline does not gain from fusion: {named(alone)} beats or equals it.")
+  return " ".join(said)
+
+
+def sentence(summary: Summary) -> str:
+  """Which rows differ from a baseline beyond noise, or that none does; first of all, what it means.
+
+  It begins with `linear` where no fused row beats it, and ends with the best single modality where
+  none beats that. Where nothing can be said (one unit, no baseline, one row) it says that.
+  """
+  return " ".join(filter(None, (_leads(summary), _beyond_noise(summary), _single(summary))))
+
+
+def _beyond_noise(summary: Summary) -> str:
+  """One sentence on the differences to the trained baselines."""
   if not summary.baselines:
     return "No baseline was run, so no row is compared with anything."
   names = " or from ".join(summary.baselines)

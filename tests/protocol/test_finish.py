@@ -7,7 +7,7 @@ import re
 import numpy as np
 
 from mmfuse import data, metrics, report, train
-from mmfuse.protocol import _finish
+from mmfuse.protocol import _baselines, _finish
 
 from ._helpers import arrays, call, records
 
@@ -23,7 +23,7 @@ def test_every_file_is_there_and_nothing_half_written(finished):
   assert finished.said.code == 0, finished.said
   names = {p.name for p in finished.run.iterdir()}
   tables = {"results.jsonl", "table.md", "table.csv", "index.html", "curves.png", "modalities.png"}
-  assert names == {*tables, "run.json", "schema.json", "runs", "step_times.json"}
+  assert names == {*tables, "run.json", "schema.json", "runs", "step_times.json", "baselines.json"}
   left = [p for p in finished.run.rglob("*") if p.name.endswith(".tmp") or "checkpoint" in p.name]
   assert not left
 
@@ -131,11 +131,11 @@ def test_the_majority_row_predicts_the_most_frequent_training_label(finished):
     task, num_outputs = "classification", 2
 
   Made.train, Made.test = part, test
-  assert _finish.majority_score(Made) == 0.75
+  assert _baselines.constant(Made, "test")["accuracy"] == 0.75
   # Where the label is unknown a row is neither counted nor judged.
   Made.train = part._replace(labelled=np.arange(48) >= 29)
   Made.test = test._replace(labelled=np.arange(16) < 5)
-  assert round(_finish.majority_score(Made), 6) == 0.8
+  assert round(_baselines.constant(Made, "test")["accuracy"], 6) == 0.8
 
 
 def test_the_tables_mention_every_row(finished):
