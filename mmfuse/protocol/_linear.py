@@ -1,11 +1,11 @@
 """`linear`: logistic or ridge regression on flattened inputs, what every table is measured against."""
 
-import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.special import log_softmax
+import scipy.optimize
+from scipy.special import expit, log_softmax
 
 from mmfuse.core import Unavailable
 from mmfuse.protocol import _flat
@@ -14,7 +14,7 @@ GRID = (1e-4, 1e-3, 0.01, 0.1, 1.0, 10.0, 100.0)  # of C, the inverse penalty of
 MOST_COLUMNS = 200_000
 MOST_CELLS = 200_000_000  # rows x columns of a fit
 CHOICE_ROWS, CHOICE_CELLS, LEAST_ROWS = 10_000, 50_000_000, 1_000  # of the search for C
-WIDE_ROWS = 5_000  # up to which more columns than rows are turned into as many columns as rows
+WIDE, NARROW = 5_000, 2_500  # rows, or columns, up to which the inputs are turned to their axes
 ITERATIONS = 1_000  # of L-BFGS
 
 
@@ -56,18 +56,23 @@ def some(rows: np.ndarray, number: int) -> np.ndarray:
   return rows[np.sort(np.random.default_rng(0).choice(len(rows), number, replace=False))]
 
 
-def reduced(x: np.ndarray) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
-  """(Z, back): with more columns than rows, coordinates of the rows in the space they span.
+def rotated(x: np.ndarray) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
+  """(Z, back): the rows along their principal axes, X = U S V^T, Z = U S = X V, w = V v.
 
-  X = U S V^T, Z = U S: a penalised w is a combination of rows (representer theorem), so that fitting
-  Z is fitting X, and w = V v = X^T U S^-1 v. U and S^2 are those of X X^T, in float64.
+  A penalised w is a combination of rows (representer theorem) and |w| = |v|, so that fitting Z is
+  fitting X, with as many columns as the smaller side, uncorrelated ones. In float64 from the smaller
+  of X X^T and X^T X; where both are large, X as it is.
   """
   rows, columns = x.shape
-  if not rows < columns or rows > WIDE_ROWS:
+  if min(rows, columns) > (WIDE if rows < columns else NARROW):
     return x.astype(np.float64), lambda v: v
+  if columns <= rows:
+    z = x.astype(np.float64)
+    v = np.linalg.eigh(z.T @ z)[1]
+    return z @ v, lambda w: v @ w
   gram = np.zeros((rows, rows))
-  for i in range(0, columns, WIDE_ROWS):
-    block = x[:, i : i + WIDE_ROWS].astype(np.float64)
+  for i in range(0, columns, WIDE):
+    block = x[:, i : i + WIDE].astype(np.float64)
     gram += block @ block.T
   square, u = np.linalg.eigh(gram)
   kept = square > square[-1] * rows * np.finfo(np.float64).eps
@@ -75,59 +80,64 @@ def reduced(x: np.ndarray) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarra
   return u * s, lambda v: x.T @ (u @ (v / s[:, None]))
 
 
-def _ridge(z, label, weight, grid) -> Iterator[tuple[float, np.ndarray, np.ndarray, bool]]:
-  from sklearn.linear_model import Ridge
+def _softmax(logits, y):
+  log_p = log_softmax(logits, axis=1)
+  return -(y * log_p).sum(1), np.exp(log_p) - y
 
+
+def _sigmoid(logits, y):
+  return (np.logaddexp(0.0, logits) - y * logits).sum(1), expit(logits) - y
+
+
+def _square(logits, y):
+  return 0.5 * np.square(logits - y).sum(1), logits - y
+
+
+def _minimise(z, y, weight, loss, curvature, grid) -> Iterator[tuple[float, np.ndarray, bool]]:
+  """(C, [w; b] of shape [r + 1, K], converged) for each C, each begun at the one before.
+
+  Minimises mean(weight loss(z w + b, y)) + |w|^2 / (2 C n) by L-BFGS in units in which the Hessian's
+  diagonal is about 1: `curvature` is the loss's second derivative where nothing is known.
+  """
+  rows, decay = len(z), np.append(np.ones(z.shape[1]), 0.0)[:, None] / len(z)
+  spread = np.append(weight @ np.square(z) / rows, 1.0)[:, None]
+  found = np.zeros((z.shape[1] + 1, y.shape[1]))
   for C in grid:
-    found = Ridge(alpha=1 / C, solver="cholesky").fit(z, label, sample_weight=weight)
-    yield C, found.coef_.T, found.intercept_, True
+    unit = 1 / np.sqrt(curvature * spread + decay / C)
+
+    def value(flat, unit=unit, C=C):
+      w = flat.reshape(len(unit), -1) * unit
+      each, slope = loss(z @ w[:-1] + w[-1], y)
+      slope = slope * weight[:, None] / rows
+      gradient = np.vstack([z.T @ slope, slope.sum(0)]) + decay / C * w
+      total = weight @ each / rows + 0.5 * (decay / C * np.square(w)).sum()
+      return total, (gradient * unit).ravel()
+
+    options = {"maxiter": ITERATIONS, "maxfun": 2 * ITERATIONS, "maxcor": 20, "gtol": 1e-5, "ftol": 0}
+    end = scipy.optimize.minimize(
+      value, (found / unit).ravel(), jac=True, method="L-BFGS-B", options=options
+    )
+    found = end.x.reshape(found.shape) * unit
+    yield C, found, bool(end.success)
 
 
-def _logistic(z, label, weight, grid) -> Iterator[tuple[float, np.ndarray, np.ndarray, bool]]:
-  """(C, w [r, K], b [K], converged) of K classes numbered 0..K-1, each begun at the one before."""
-  from sklearn.exceptions import ConvergenceWarning
-  from sklearn.linear_model import LogisticRegression
-
-  model = LogisticRegression(max_iter=ITERATIONS, warm_start=True)
-  for C in grid:
-    model.set_params(C=C)
-    with warnings.catch_warnings(record=True) as caught:
-      warnings.simplefilter("always", ConvergenceWarning)
-      model.fit(z, label, sample_weight=weight)
-    late = [said for said in caught if issubclass(said.category, ConvergenceWarning)]
-    for said in caught:
-      if said not in late:
-        warnings.warn_explicit(said.message, said.category, said.filename, said.lineno)
-    w, b = model.coef_.T, model.intercept_
-    if len(b) == 1:  # two classes, one logit
-      w, b = np.hstack([np.zeros_like(w), w]), np.append(0.0, b)
-    yield C, w.copy(), b.copy(), not late
-
-
-def _one_label(z, label, weight, grid) -> Iterator[tuple[float, np.ndarray, np.ndarray, bool]]:
-  """`_logistic` as one logit of a label 0/1; one that never varies is as often as it was."""
-  if len(np.unique(label)) == 2:
-    for C, w, b, converged in _logistic(z, label, weight, grid):
-      yield C, w[:, 1:] - w[:, :1], b[1:] - b[:1], converged
-    return
-  on = float(label.sum())
-  for C in grid:
-    bias = np.log((on + 1) / (len(label) - on + 1))
-    yield C, np.zeros((z.shape[1], 1)), np.array([bias]), True
-
-
-def _path(z, label, weight, task, grid) -> Iterator[tuple[float, np.ndarray, np.ndarray, bool]]:
-  """(C, w [r, K], b [K], converged) for each C of the grid, ascending."""
-  if task == "regression":
-    yield from _ridge(z, label.reshape(len(label), -1), weight, grid)
-  elif task == "multilabel":
-    for found in zip(*(_one_label(z, column, weight, grid) for column in label.T)):
-      C, w, b, converged = zip(*found)
-      yield C[0], np.hstack(w), np.concatenate(b), all(converged)
-  elif label.max() > 0:
-    yield from _logistic(z, label, weight, grid)
+def _path(z, label, weight, task, grid) -> Iterator[tuple[float, np.ndarray, bool]]:
+  """(C, [w; b] [r + 1, K], converged) for each C of the ascending grid; classes are 0..K-1."""
+  if task == "multilabel":
+    yield from _minimise(z, label, weight, _sigmoid, 0.25, grid)
+  elif task == "regression":
+    y = label.reshape(len(label), -1).astype(np.float64)
+    mean, std = _flat.moments(y, weight)
+    std = np.where(std > 0, std, 1.0)
+    for C, w, converged in _minimise(z, (y - mean) / std, weight, _square, 1.0, grid):
+      yield C, w * std + np.append(np.zeros(z.shape[1]), 1.0)[:, None] * mean, converged
+  elif label.max() == 1:  # two classes are one logit, as in scikit-learn
+    for C, w, converged in _minimise(z, label[:, None], weight, _sigmoid, 0.25, grid):
+      yield C, np.hstack([np.zeros_like(w), w]), converged
   else:
-    yield from ((C, np.zeros((z.shape[1], 1)), np.zeros(1), True) for C in grid)
+    classes = int(label.max()) + 1
+    curvature = max(classes - 1, 1) / classes**2
+    yield from _minimise(z, np.eye(classes)[label], weight, _softmax, curvature, grid)
 
 
 def fits(
@@ -140,11 +150,9 @@ def fits(
   label, classes = np.asarray(split.label)[rows], None
   if task == "classification":
     classes, label = np.unique(label, return_inverse=True)
-  z, back = reduced(x)
-  if not z.shape[1]:  # every column is constant
-    z, back = np.zeros((len(rows), 1)), lambda v: np.zeros((x.shape[1], v.shape[1]))
-  for C, w, b, converged in _path(z, label, weight, task, grid):
-    yield Fit(columns, back(w), b, classes, C, len(rows), converged)
+  z, back = rotated(x)
+  for C, w, converged in _path(z, label, weight, task, grid):
+    yield Fit(columns, back(w[:-1]), w[-1], classes, C, len(rows), converged)
 
 
 def width(split: Any, modalities: tuple[str, ...], rows: np.ndarray) -> int:

@@ -1,4 +1,4 @@
-"""`linear`: the fit is scikit-learn's on the same columns, and what is chosen is what validates best."""
+"""`linear`: the optimum is scikit-learn's on the same columns; what validates best is chosen."""
 
 import numpy as np
 import pytest
@@ -43,9 +43,9 @@ def test_it_is_scikit_learn_on_the_standardised_columns(columns, classes):
   label, x = drawn(60, columns, classes)
   split = split_of(label, a=x)
   found = fit(split)
-  oracle = LogisticRegression(C=0.1, tol=1e-6, max_iter=5000).fit(standard(x), label)
+  oracle = LogisticRegression(C=0.1, tol=1e-8, max_iter=5000).fit(standard(x), label)
   np.testing.assert_allclose(
-    probabilities(found, split, classes), oracle.predict_proba(standard(x)), atol=2e-3)  # fmt: skip
+    probabilities(found, split, classes), oracle.predict_proba(standard(x)), atol=1e-4)  # fmt: skip
   assert found.converged and found.weights.shape == (columns, classes)
 
 
@@ -65,21 +65,21 @@ def test_a_ridge_is_scikit_learn_s(columns):
 def test_more_columns_than_rows_are_as_many_as_rows_and_nothing_is_lost():
   x = np.random.default_rng(0).normal(size=(8, 50)).astype(np.float32)
   x[7] = x[6]  # a row that adds no direction
-  z, back = _linear.reduced(x)
+  z, back = _linear.rotated(x)
   assert z.shape == (8, 7)
   v = np.arange(7.0)[:, None]
   np.testing.assert_allclose(x @ back(v), z @ v, atol=1e-4)
   np.testing.assert_allclose(np.linalg.norm(back(v)), np.linalg.norm(v), rtol=1e-5)
 
 
-def test_many_labels_are_one_regression_each_and_a_constant_one_is_its_frequency():
+def test_many_labels_are_one_regression_each_and_a_constant_one_stays_what_it_is():
   label, x = drawn(60, 4)
   labels = np.stack([label == 0, label == 1, np.ones(60)], 1).astype(np.int32)
   split = split_of(labels, a=x)
   made = fit(split, 0.1, "multilabel").logits(split, np.arange(60), 3)
-  oracle = LogisticRegression(C=0.1).fit(standard(x), labels[:, 1])
-  np.testing.assert_allclose(made[:, 1], oracle.decision_function(standard(x)), atol=1e-2)
-  np.testing.assert_allclose(made[:, 2], np.log(61.0), rtol=1e-6)
+  oracle = LogisticRegression(C=0.1, tol=1e-8).fit(standard(x), labels[:, 1])
+  np.testing.assert_allclose(made[:, 1], oracle.decision_function(standard(x)), atol=1e-3)
+  assert made[:, 2].min() > 4 and np.isfinite(made).all()
 
 
 def test_weights_are_examples_and_only_their_ratios_count():
@@ -91,9 +91,9 @@ def test_weights_are_examples_and_only_their_ratios_count():
   assert np.abs(found.weights - plain.weights).max() > 1e-2
   mean = np.average(x, axis=0, weights=weight)
   z = (x - mean) / np.sqrt(np.average((x - mean) ** 2, axis=0, weights=weight))
-  oracle = LogisticRegression(C=0.1, tol=1e-6).fit(z, label, sample_weight=weight / weight.mean())
+  oracle = LogisticRegression(C=0.1, tol=1e-8).fit(z, label, sample_weight=weight / weight.mean())
   np.testing.assert_allclose(
-    probabilities(found, split_of(label, a=x), 3), oracle.predict_proba(z), atol=2e-3)  # fmt: skip
+    probabilities(found, split_of(label, a=x), 3), oracle.predict_proba(z), atol=1e-4)  # fmt: skip
 
 
 def test_rows_without_a_label_and_of_weight_0_are_left_out():
@@ -152,7 +152,7 @@ def test_many_rows_choose_with_some_and_fit_all_that_fit(monkeypatch):
     _linear.choose(split, ("a",), rows, "classification", judge)
 
 
-def test_a_fit_that_does_not_converge_says_so_and_warns_nobody(monkeypatch):
+def test_a_fit_that_does_not_converge_says_so(monkeypatch):
   monkeypatch.setattr(_linear, "ITERATIONS", 2)
   label, x = drawn(60, 4)
   assert not fit(split_of(label, a=x), C=100.0).converged
