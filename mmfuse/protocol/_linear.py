@@ -77,7 +77,7 @@ def rotated(x: np.ndarray) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarra
   square, u = np.linalg.eigh(gram)
   kept = square > square[-1] * rows * np.finfo(np.float64).eps
   u, s = u[:, kept], np.sqrt(square[kept])
-  return u * s, lambda v: x.T @ (u @ (v / s[:, None]))
+  return u * s, lambda v: x.T @ (u @ (v / s[:, None])).astype(np.float32)
 
 
 def _softmax(logits, y):
