@@ -15,7 +15,7 @@ MOST_COLUMNS = 200_000
 MOST_CELLS = 200_000_000  # rows x columns of a fit
 CHOICE_ROWS, CHOICE_CELLS, LEAST_ROWS = 10_000, 50_000_000, 1_000  # of the search for C
 WIDE, NARROW = 5_000, 2_500  # rows, or columns, up to which the inputs are turned to their axes
-ITERATIONS = 1_000  # of L-BFGS
+ITERATIONS, TOLERANCE = 1_000, 1e-4  # of L-BFGS; of the gradient, in units of its own
 
 
 class Fit(NamedTuple):
@@ -113,9 +113,9 @@ def _minimise(z, y, weight, loss, curvature, grid) -> Iterator[tuple[float, np.n
       total = weight @ each / rows + 0.5 * (decay / C * np.square(w)).sum()
       return total, (gradient * unit).ravel()
 
-    options = {"maxiter": ITERATIONS, "maxfun": 2 * ITERATIONS, "maxcor": 20, "gtol": 1e-5, "ftol": 0}
+    options = {"maxiter": ITERATIONS, "maxfun": 2 * ITERATIONS, "gtol": TOLERANCE, "ftol": 0}
     end = scipy.optimize.minimize(
-      value, (found / unit).ravel(), jac=True, method="L-BFGS-B", options=options
+      value, (found / unit).ravel(), jac=True, method="L-BFGS-B", options={**options, "maxcor": 20}
     )
     found = end.x.reshape(found.shape) * unit
     yield C, found, bool(end.success)

@@ -9,6 +9,11 @@ from mmfuse.data._table import Split
 from mmfuse.protocol import _linear
 
 
+@pytest.fixture(autouse=True)
+def _to_the_end(monkeypatch):
+  monkeypatch.setattr(_linear, "TOLERANCE", 1e-7)
+
+
 def split_of(label, mask=None, weight=None, labelled=None, **inputs):
   rows = len(label)
   present = {m: np.ones(rows, bool) for m in inputs} | (mask or {})
