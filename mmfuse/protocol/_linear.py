@@ -113,9 +113,9 @@ def _minimise(z, y, weight, loss, curvature, grid) -> Iterator[tuple[float, np.n
       total = weight @ each / rows + 0.5 * (decay / C * np.square(w)).sum()
       return total, (gradient * unit).ravel()
 
-    options = {"maxiter": ITERATIONS, "maxfun": 2 * ITERATIONS, "gtol": TOLERANCE, "ftol": 0}
+    options = {"maxiter": ITERATIONS, "maxcor": 20, "gtol": TOLERANCE, "ftol": 0}
     end = scipy.optimize.minimize(
-      value, (found / unit).ravel(), jac=True, method="L-BFGS-B", options={**options, "maxcor": 20}
+      value, (found / unit).ravel(), jac=True, method="L-BFGS-B", options=options
     )
     found = end.x.reshape(found.shape) * unit
     yield C, found, bool(end.success)
