@@ -6,8 +6,10 @@ import io
 import json
 import os
 import pathlib
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any
 
 import tyro
@@ -55,6 +57,8 @@ class Cite:
   """A method's name or an output folder."""
 
 
+INTERRUPTED = 128 + signal.SIGINT
+
 COMMANDS: dict[str, Callable[..., Any]] = {
   "compare": Compare,
   "methods": Methods,
@@ -72,21 +76,49 @@ def _compare(cfg: Compare, command: str) -> int:
 
   train.keep_freed_memory()
   summary = protocol.run(cfg, command)
-  _console().print(report.terminal(summary))
+  console = _console(report.TERMINAL_WIDTH)
+  console.print(report.terminal(summary, console.width))
   print(report.caption(summary))
   print(report.sentence(summary))
   print(f"written to {protocol.output_folder(cfg)}/ (index.html shows it all)")
   if summary.info["interrupted"]:
-    return 130
+    return INTERRUPTED
   return 1 if any(why.startswith("failed:") for why in summary.unavailable.values()) else 0
 
 
-def _console() -> Any:
+def _console(width: int = 160) -> Any:
   """The terminal; a file or pipe has no width, and a table squeezed into 80 columns no names."""
   from rich.console import Console
 
   console = Console()
-  return console if console.is_terminal else Console(width=160)
+  return console if console.is_terminal else Console(width=width)
+
+
+class _Terminated(KeyboardInterrupt):
+  """SIGTERM, which ends a comparison as Ctrl-C does."""
+
+
+@contextlib.contextmanager
+def _sigterm() -> Iterator[list[int]]:
+  """Within, the first SIGTERM is a KeyboardInterrupt and stands in the list; later ones do nothing.
+
+  `timeout` and schedulers send it more than once, and a second one would cost the table.
+  """
+  heard: list[int] = []
+
+  def hear(number, frame):
+    if not heard:
+      heard.append(number)
+      raise _Terminated
+
+  if threading.current_thread() is not threading.main_thread():  # where signals are not for us
+    yield heard
+    return
+  before = signal.signal(signal.SIGTERM, hear)
+  try:
+    yield heard
+  finally:
+    signal.signal(signal.SIGTERM, before)
 
 
 def _limit_threads(threads: int) -> None:
@@ -203,14 +235,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     if stop.code:
       print(f"mmfuse: {_sentence(said.getvalue())}", file=sys.stderr)
     return int(stop.code or 0)
+  if isinstance(sys.stdout, io.TextIOWrapper):
+    sys.stdout.reconfigure(line_buffering=True)  # whoever reads a pipe sees a line when it is said
+  if not isinstance(args, Compare):
+    return _answer(lambda: RUN[type(args)](args))
+  with _sigterm() as heard:
+    code = _answer(lambda: _compare(args, " ".join(["mmfuse", *argv])))
+  return 128 + heard[0] if heard and code == INTERRUPTED else code
+
+
+def _answer(command: Callable[[], int]) -> int:
   from mmfuse.data import DataError
+
   try:
-    if isinstance(args, Compare):
-      return _compare(args, " ".join(["mmfuse", *argv]))
-    return RUN[type(args)](args)
+    return command()
   except KeyboardInterrupt as stop:
     print(f"mmfuse: interrupted {stop}".rstrip(), file=sys.stderr)
-    return 130
+    return INTERRUPTED
   except (UsageError, DataError) as error:
     print(f"mmfuse: {' '.join(str(error).split())}", file=sys.stderr)
     return 2

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mmfuse import metrics, report
+from mmfuse import metrics, report, train
 from mmfuse.core import Unavailable
 from mmfuse.protocol import _linear
 from mmfuse.protocol._store import read_json, write_json
@@ -32,16 +32,11 @@ class Line(NamedTuple):
   why: str | None = None  # there is no fit
 
 
-def metric_of(splits: Any) -> metrics.Metric:
-  """The metric of the task."""
-  return metrics.for_task(splits.task, splits.num_outputs)
-
-
 def judged(splits: Any, split: Any, rows: np.ndarray, logits: np.ndarray) -> dict[str, float | None]:
   """{metric: value} of the logits [n, C] of some rows of a split; None where it is not finite."""
-  metric, total = metric_of(splits), len(split.index)
+  metric, total = train.metric_of(splits), len(split.index)
   every, weight = np.zeros((total, logits.shape[1]), np.float32), np.zeros(total, np.float32)
-  every[rows], weight[rows] = logits, 1.0
+  every[rows], weight[rows] = logits, train.to_batch(split).weight[rows]
   found = metric.compute(metric.update(metric.init(), every, split.label, weight))
   return {k: float(v) if math.isfinite(v) else None for k, v in found.items()}
 

@@ -31,9 +31,11 @@ from mmfuse.protocol._rows import (
 )
 from mmfuse.protocol._search import Diverged, Search
 from mmfuse.protocol._store import FORMAT, Store, read_json, versions, write_json
+from mmfuse.report._format import plural
 
 SMOKE_ROWS = 96
 TIMING_SECONDS = 15.0
+LONGEST_REASON = 1000  # characters
 TIMED_TOGETHER = 12  # rows, beside `joint`: their programs and states are in memory at a time
 COST = {"aggregator": 1.8, "weighting": 1.1, "modulator": 1.1, "schedule": 1.3}  # over a plain step
 
@@ -142,7 +144,8 @@ def run(cfg: Compare, command: str = "") -> report.Summary:
   done, interrupted = _train_rows(rows, searches, unavailable, progress)
   if interrupted and not done and not unavailable:
     raise KeyboardInterrupt("before the first row was complete; --resume goes on")
-  partial = f"interrupted: {len(done)} of {len(rows)} rows are complete; --resume goes on"
+  complete = "row is" if len(rows) == 1 else "rows are"
+  partial = f"interrupted: {len(done)} of {len(rows)} {complete} complete; --resume goes on"
   summary = _report(
     cfg, info, store, searches, splits, lines, done, unavailable, partial if interrupted else ""
   )
@@ -202,14 +205,24 @@ def remaining(cfg: Compare, rows: list[Row], searches: Mapping[Any, Search]) -> 
   return left
 
 
+def _cost(row: Row, modalities: int) -> float:
+  """Of a step, over that of `joint`."""
+  return COST.get(row.entry.kind, 1.0) / (modalities if row.entry.per_modality else 1)
+
+
 def _estimate(cfg: Compare, rows: list[Row], search: Search, left: Mapping[str, int]) -> str:
-  """A sentence; two epochs of one row are timed, whose programs are needed anyway."""
+  """A sentence; two epochs of one row are timed, whose programs are needed anyway.
+
+  A search that ends at an edge of the rates goes on beyond it, so that there may be more runs.
+  """
   waiting = [r for r in rows if left[r.name]]
   runs = sum(left.values())
   if not waiting:
     return "every run is there: only the report is written" if rows else "nothing to train"
-  row = min(waiting, key=lambda r: r.entry.kind == "own")  # a library row where there is one
-  size = f"{len(waiting)} rows, {runs} runs of {cfg.epochs} epochs"
+  row = min(waiting, key=_timed_last)
+  least = "at least " if cfg.tune > 1 else ""
+  said = f"{least}{plural(runs, 'run')} of {plural(cfg.epochs, 'epoch')}"
+  size = f"{plural(len(waiting), 'row')}, {said}"
   began = time.perf_counter()
   try:
     method = search.method(row, row.trials(cfg)[0])
@@ -221,11 +234,19 @@ def _estimate(cfg: Compare, rows: list[Row], search: Search, left: Mapping[str, 
   spent = time.perf_counter() - began
   step = result.logs[0].history[-1]["seconds_per_step"]
   steps = train.budget(len(search.splits.train.index), cfg.batch_size, cfg.epochs).epoch_steps
-  cost = sum(COST.get(r.entry.kind, 1.0) * left[r.name] for r in waiting) * cfg.sizes[0]
+  parts = len(search.splits.modalities)
+  cost = sum(_cost(r, parts) * left[r.name] for r in waiting) / _cost(row, parts) * cfg.sizes[0]
   programs = len(waiting) * (1 if cfg.folds is None else cfg.folds)
   compiling = max(0.0, spent - 2 * step * steps)
   # The first program is paid for, and the others find what it warmed up.
-  return f"{size}: about {duration(cost * step * steps * 1.2 + (programs - 1) * compiling * 0.7)}"
+  about = duration(cost * step * steps * 1.2 + (programs - 1) * compiling * 0.7)
+  more = ", more where the best rate is the first or last of those tried" if least else ""
+  return f"{size}: {least}about {about}{more}"
+
+
+def _timed_last(row: Row) -> tuple[bool, bool, bool]:
+  """`joint` is timed where it waits, else a fused row of the library."""
+  return row.name != "joint", row.entry.kind == "own", row.entry.per_modality
 
 
 def _train_rows(
@@ -265,12 +286,18 @@ def _fit_lines(store: Store, searches: Mapping[Any, Search]) -> dict[Any, list[_
 
 def _failure(folder: pathlib.Path, row: Row | _baselines.Line, error: Exception) -> str:
   """The reason beside the row; the whole traceback goes to errors.log."""
-  first = (str(error).strip().splitlines() or [""])[0][:160]
+  why = f"{type(error).__name__}: {_whole(str(error))}"
   log = folder / "errors.log"
   with log.open("a") as file:
     file.write(f"--- {row.name}\n{''.join(traceback.format_exception(error))}\n")
-  print(f"{row.name} failed ({type(error).__name__}: {first}); see {log}", file=sys.stderr)
-  return f"failed: {type(error).__name__}: {first}"
+  print(f"{row.name} failed ({why}); see {log}", file=sys.stderr)
+  return f"failed: {why}"
+
+
+def _whole(message: str) -> str:
+  """A message on one line; of one as long as a program's text, the beginning."""
+  line = " ".join(message.split())
+  return line if len(line) <= LONGEST_REASON else line[:LONGEST_REASON].rstrip() + "..."
 
 
 def _relative_times(search: Search, done: Mapping[Row, dict]) -> dict[str, float]:
@@ -322,7 +349,12 @@ def _report(
 ) -> report.Summary:
   """Opens the test rows of the rows whose choices are written; writes everything a reader sees."""
   first = next(iter(searches.values()))
-  relative = {} if interrupted else _relative_times(first, done)
+  relative: dict[str, float] = {}
+  if not interrupted:
+    try:
+      relative = _relative_times(first, done)
+    except KeyboardInterrupt:  # the rows are complete, and only this is not known of them
+      interrupted = "interrupted: step times were not measured; --resume goes on"
   records = []
   for row, choices in list(done.items()):
     train.release_programs()
@@ -379,8 +411,9 @@ def _readers(done: Mapping[Row, dict]) -> list[str]:
 
 def _varies(cfg: Compare) -> str:
   if cfg.folds is None:
-    return f"{cfg.seeds} seeds of one split (initialisation and batch order)"
-  return f"{cfg.folds} folds x {cfg.seeds} seeds (test rows, initialisation and batch order)"
+    return f"{plural(cfg.seeds, 'seed')} of one split (initialisation and batch order)"
+  seeds = plural(cfg.seeds, "seed")
+  return f"{plural(cfg.folds, 'fold')} x {seeds} (test rows, initialisation and batch order)"
 
 
 def output_folder(cfg: Compare) -> pathlib.Path:

@@ -87,6 +87,7 @@ def records_of(
         "diverged_at": log.diverged_at,
         # None: no row has the modality; NaN: the prediction is not finite.
         "validation": validation,
+        "validation_loss": log.best_loss,
         "test": tested,
         "scores": {"test": full.get(FUSED, {})},
         "contribution": contribution(by_subset, judged),

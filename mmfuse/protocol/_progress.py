@@ -4,6 +4,7 @@ import sys
 import time
 from typing import Any
 
+from mmfuse.report._format import plural
 from mmfuse.tree import FUSED
 
 
@@ -57,7 +58,7 @@ class Progress:
     self.done += 1
     if self.bar is None:
       spent = duration(time.monotonic() - self.began)
-      print(f"{row.name}: {how} ({self.done} of {self.rows} rows, {spent})", flush=True)
+      print(f"{row.name}: {how} ({self.done} of {plural(self.rows, 'row')}, {spent})", flush=True)
 
 
 def duration(seconds: float) -> str:

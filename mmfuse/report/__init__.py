@@ -1,6 +1,7 @@
 """One honest table: records of runs in, markdown, CSV, terminal, PNG and one HTML page out."""
 
 from mmfuse.report._bars import bars
+from mmfuse.report._best import best_fused
 from mmfuse.report._curves import curves
 from mmfuse.report._html import html
 from mmfuse.report._lines import CONSTANT
@@ -18,18 +19,21 @@ from mmfuse.report._summary import Summary
 from mmfuse.report._summary import summarise
 from mmfuse.report._table import csv
 from mmfuse.report._table import markdown
-from mmfuse.report._table import terminal
+from mmfuse.report._terminal import TERMINAL_WIDTH
+from mmfuse.report._terminal import terminal
 from mmfuse.report._words import caption
 from mmfuse.report._words import sentence
 
 __all__ = [
   "CONSTANT",
   "LINEAR",
+  "TERMINAL_WIDTH",
   "Difference",
   "Estimate",
   "Row",
   "Summary",
   "bars",
+  "best_fused",
   "caption",
   "csv",
   "curves",

@@ -16,15 +16,17 @@ class Column(NamedTuple):
   cell: Callable[[Row], str]
   value: Callable[[Row], float | str | None]  # sort key; None goes last
   hint: Callable[[Row], str] = lambda row: ""  # a few more words on a cell, for a tooltip
-  key: str = ""  # "method", "fused", a modality...
+  key: str = ""  # "method", "fused", "modality" (each of them), "vs joint"...
 
 
 def _mean(e: Estimate | Difference | None) -> float | None:
   return None if e is None else e.mean
 
 
-def _method(row: Row) -> str:
-  return f"{row.method} (best)" if row.best else row.method
+def marked(row: Row) -> str:
+  """A row's name with its mark."""
+  mark = " (best single)" if row.best else " (best fused)" if row.best_fused else ""
+  return row.method + mark
 
 
 def _difference(summary: Summary, base: str) -> Column:
@@ -69,33 +71,24 @@ def compared_with(summary: Summary) -> tuple[str, ...]:
   return (*summary.baselines, *((LINEAR,) if linear else ()))
 
 
-def columns(
-  summary: Summary,
-  *,
-  further: bool = False,
-  heads: bool = True,
-  intervals: bool = True,
-  cost: bool = True,
-) -> list[Column]:
-  """All columns, left to right.
+def columns(summary: Summary, *, further: bool = False) -> list[Column]:
+  """All columns, left to right; with `further` the other metrics too.
 
-  `further`: the other metrics; `heads`: one per modality, with or without `intervals`; `cost`:
-  validation, step time, parameters, gradient evaluations, contribution.
+  There is no step time where no row has one: it is a ratio to that of `joint`.
   """
   metric = summary.metric
   out = [
-    Column("method", _method, lambda row: row.method, key="method"),
+    Column("method", marked, lambda row: row.method, key="method"),
     _score("fused", lambda row: row.test, metric, "fused"),
   ]
-  if heads:
-    for m in summary.modalities:
-      out.append(_score(m, lambda row, m=m: row.unimodal.get(m), metric, m, intervals))
+  if summary.split != "validation":
+    out.append(_score("validation", lambda row: row.validation, metric, "validation", False))
+  for m in summary.modalities:
+    out.append(_score(m, lambda row, m=m: row.unimodal.get(m), metric, "modality"))
   out.extend(_difference(summary, base) for base in compared_with(summary))
   if further:
     for s in sorted({s for row in summary.rows for s in row.scores} - {metric}):
       out.append(_score(_format.name(s), lambda row, s=s: row.scores.get(s), s, s))
-  if cost and summary.split != "validation":
-    out.append(_score("validation", lambda row: row.validation, metric, "validation", False))
   out.append(
     Column(
       "learning rate",
@@ -105,24 +98,26 @@ def columns(
       "rate",
     )
   )
-  if cost:
-    out.extend(
-      [
-        Column(
-          "step time",
-          lambda row: _format.ratio(row.relative_step_time),
-          lambda row: row.relative_step_time,
-          key="time",
-        ),
-        Column("parameters", lambda row: _format.count(row.parameters), lambda row: row.parameters),
-        Column(
-          "gradient evaluations",
-          lambda row: _format.count(row.gradient_evaluations),
-          lambda row: row.gradient_evaluations,
-        ),
-        Column("contribution", lambda row: _contribution(row, metric), lambda row: None),
-      ]
+  if any(row.relative_step_time is not None for row in summary.rows):
+    out.append(
+      Column(
+        "step time",
+        lambda row: _format.ratio(row.relative_step_time),
+        lambda row: row.relative_step_time,
+        key="time",
+      )
     )
+  out.extend(
+    [
+      Column("parameters", lambda row: _format.count(row.parameters), lambda row: row.parameters),
+      Column(
+        "gradient evaluations",
+        lambda row: _format.count(row.gradient_evaluations),
+        lambda row: row.gradient_evaluations,
+      ),
+      Column("contribution", lambda row: _contribution(row, metric), lambda row: None),
+    ]
+  )
   return out
 
 
@@ -130,8 +125,8 @@ def majority_row(summary: Summary) -> Row | None:
   """The row of the constant predictor, None where its score is not known."""
   if summary.majority is None:
     return None
-  name = {"regression": "mean label", "multilabel": "majority per label"}
-  said = name.get(str(summary.info.get("task")), CONSTANT)
+  name = {"regression": "mean of training labels", "multilabel": "majority per training label"}
+  said = name.get(str(summary.info.get("task")), f"{CONSTANT} of training")
   return bare(said, Estimate(summary.majority, None, 1))
 
 

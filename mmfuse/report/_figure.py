@@ -1,5 +1,6 @@
 """What both plots share: an off-screen figure (no global state), the palette, names and files."""
 
+import functools
 import io
 import os
 import pathlib
@@ -10,6 +11,7 @@ from mmfuse.report._records import write_whole
 
 # Okabe and Ito's palette: told apart with every kind of colour vision.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#999999")
+HATCHES = ("", "///", "...", "xxx")  # for the colours' second round and on
 INK = "#333333"
 _DPI = 130
 
@@ -23,9 +25,40 @@ def new_figure(width: float, height: float) -> Any:
 
 
 def save(figure: Any, path: str | os.PathLike) -> pathlib.Path:
+  from matplotlib.text import Text
+
+  for text in figure.findobj(Text):
+    if others := _other_fonts(frozenset(text.get_text()))[0]:
+      text.set_fontfamily([*text.get_fontfamily(), *others])
   content = io.BytesIO()
   figure.savefig(content, format="png", facecolor="white", metadata={"Software": None})
   return write_whole(path, content.getvalue())
+
+
+@functools.lru_cache(maxsize=1024)
+def _other_fonts(characters: frozenset[str]) -> tuple[tuple[str, ...], frozenset[str]]:
+  """(fonts here that have what the usual one lacks, characters that none has)."""
+  from matplotlib import font_manager
+
+  has = lambda path: font_manager.get_font(path).get_charmap()
+  usual = has(font_manager.findfont(font_manager.FontProperties()))
+  lost = {c for c in characters if not c.isspace() and ord(c) not in usual}
+  families: list[str] = []
+  for font in sorted(font_manager.fontManager.ttflist, key=lambda f: (f.name, f.fname)):
+    if not lost:
+      break
+    upright = font.style == "normal" and font.weight in (400, "normal", "regular")
+    if upright and "Last Resort" not in font.name:  # which has every character as a box
+      found = {c for c in lost if ord(c) in has(font.fname)}
+      families += [font.name] * bool(found)
+      lost -= found
+  return tuple(families), frozenset(lost)
+
+
+def drawable(name: str) -> str:
+  """A name whose characters that no font here has are code points: two names stay two."""
+  lost = _other_fonts(frozenset(name))[1]
+  return "".join(f"\\u{ord(c):04x}" if c in lost else c for c in name)
 
 
 def plain(texts: Any) -> None:
@@ -38,7 +71,7 @@ def wrap(name: str, width: int) -> str:
   """Breaks a long name after `/ _ . : -` or a space where it can, anywhere where it must."""
   lines: list[str] = []
   line = ""
-  for part in re.findall(r"[^/_.:\- ]*[/_.:\- ]?", name):
+  for part in re.findall(r"[^/_.:\- ]*[/_.:\- ]?", drawable(name)):
     if line and len(line) + len(part) > width:
       lines, line = [*lines, line], ""
     line += part

@@ -16,6 +16,11 @@ _NAMES = {
 _SHARES = {"accuracy", "auroc", "average_precision", "ece", *_NAMES} - {"r2", "nll"}
 
 
+def plural(n: int, noun: str) -> str:
+  """1 seed; 5 seeds."""
+  return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
 def name(metric: str) -> str:
   """The metric's name in words."""
   return _NAMES.get(metric, metric)

@@ -6,12 +6,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mmfuse.report._best import best_by_validation
+from mmfuse.report._diverged import diverged
 from mmfuse.report._lines import CONSTANT, LINEAR, fields, less, reasons, scores_of
 from mmfuse.report._records import Record, check_unique
 from mmfuse.report._statistics import Difference, Estimate, estimate, holm
-from mmfuse.report._units import FUSED, by_run, difference, per_unit, value
+from mmfuse.report._units import FUSED, UNIMODAL, by_run, difference, per_unit, value
 
-UNIMODAL = "unimodal/"  # prefix of the rows of single modalities
 DEFAULT_BASELINES = ("joint", "uniform")
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
@@ -36,6 +37,7 @@ class Row(NamedTuple):
   parameters: int | None  # largest over runs
   gradient_evaluations: int | None  # largest over runs, search included
   best: bool  # the best single modality by validation
+  best_fused: bool = False  # the best of the other rows by validation
 
 
 def bare(method: str, test: Estimate | None, **known: Any) -> Row:
@@ -134,14 +136,10 @@ def _compare(
   return [r._replace(differences=table[r.method]) for r in rows]
 
 
-def _mark_best(rows: Sequence[Row]) -> list[Row]:
-  single = {
-    r.method: r.validation.mean
-    for r in rows
-    if r.method.startswith(UNIMODAL) and r.validation is not None
-  }
-  best = max(single, key=lambda m: single[m], default=None)
-  return [r._replace(best=r.method == best) for r in rows]
+def _mark_best(rows: Sequence[Row], groups: Mapping[str, Sequence[Record]]) -> list[Row]:
+  single = best_by_validation({m: g for m, g in groups.items() if m.startswith(UNIMODAL)})
+  fused = best_by_validation({m: g for m, g in groups.items() if not m.startswith(UNIMODAL)})
+  return [r._replace(best=r.method == single, best_fused=r.method == fused) for r in rows]
 
 
 def _against_linear(
@@ -179,7 +177,7 @@ def _row_notes(row: Row, records: Sequence[Record], most: int, split: str) -> li
     notes.append(f"{row.method}: no run gave a finite {split} score.")
   elif known < row.runs:
     notes.append(f"{row.method}: {row.runs - known} of {row.runs} runs gave no finite score.")
-  return notes
+  return [*notes, *diverged(row.method, records)]
 
 
 def _notes(
@@ -220,9 +218,9 @@ def summarise(
 
   The unit of every interval and test is the seed, or the fold where records have folds: seeds are
   averaged within a fold first, and differences are paired over (fold, seed). Holm's correction goes
-  over the rows of each baseline's column. Rows named `unimodal/<m>` are single modalities; the best
-  of them *by validation* is marked. Where no record holds a test score, validation scores are
-  shown, and a note says so.
+  over the rows of each baseline's column. Rows named `unimodal/<m>` are single modalities, all others
+  are fused; the best of either *by validation* is marked. Where no record holds a test score,
+  validation scores are shown, and a note says so.
 
   Args:
     records: as in `results.jsonl`; only `method` and `seed` must be there, what is missing is n/a.
@@ -257,7 +255,7 @@ def summarise(
   modalities = tuple(sorted(heads - {FUSED}))
   run = tuple(b for b in baselines if b in groups)
   rows = [_row(m, group, split, modalities) for m, group in groups.items()]
-  rows = _mark_best(_compare(rows, groups, run, split))
+  rows = _mark_best(_compare(rows, groups, run, split), groups)
   known = scores_of(lines := list(lines), split)
   rows = [_against_linear(r, groups[r.method], split, known.get(LINEAR, {})) for r in rows]
   absent, said = reasons(lines, known)

@@ -1,16 +1,14 @@
-"""The table as markdown, CSV and a terminal table."""
+"""The table as markdown and CSV."""
 
 import csv as _csv
 import io
 import json
 from typing import Any
 
-from mmfuse.report._columns import Column, all_rows, columns, compared_with
+from mmfuse.report._columns import all_rows, columns, compared_with
 from mmfuse.report._lines import LINEAR
 from mmfuse.report._summary import Row, Summary, as_summary
 from mmfuse.report._words import caption, notes, sentence
-
-TERMINAL_WIDTH = 100
 
 
 def _escape(text: str) -> str:
@@ -87,6 +85,7 @@ def _flat(row: Row, summary: Summary, further: list[str]) -> dict[str, Any]:
     "parameters": row.parameters,
     "gradient_evaluations": row.gradient_evaluations,
     "best_unimodal": row.best if row.runs else None,
+    "best_fused": row.best_fused if row.runs else None,
     "unavailable": None,
   }
 
@@ -106,88 +105,3 @@ def csv(results: Any) -> str:
   writer.writeheader()
   writer.writerows(rows)
   return out.getvalue()
-
-
-def _variants(summary: Summary) -> list[list[Column]]:
-  """From everything a terminal may show to the least."""
-  linear = f"vs {LINEAR}"  # only where there is room for all
-  slim = lambda leave=linear, **options: [
-    c
-    for c in columns(summary, **options)
-    if c.key in ("method", "fused", "rate", "time", *summary.modalities)
-    or (c.key.startswith("vs ") and c.key != leave)
-  ]
-  return [
-    slim(leave=""),
-    slim(),
-    slim(cost=False),
-    slim(intervals=False),
-    slim(intervals=False, cost=False),
-    slim(heads=False),
-    slim(heads=False, cost=False),
-  ]
-
-
-def _header(column: Column) -> str:
-  """The header in lines of at most 9 characters: columns stay as narrow as their numbers."""
-  lines: list[str] = []
-  for word in column.header.split(" "):
-    while len(word) > 9:
-      lines, word = [*lines, word[:8] + "-"], word[8:]
-    lines.append(word)
-  return "\n".join(lines)
-
-
-def _rich(summary: Summary, shown: list[Column]) -> Any:
-  from rich import box
-  from rich.table import Table
-  from rich.text import Text
-
-  absent = [f"{m}: n/a: {why}" for m, why in summary.unavailable.items()]
-  said = "\n".join([*notes(summary), *absent])
-  table = Table(
-    box=box.SIMPLE_HEAD,
-    show_edge=False,
-    padding=(0, 1, 0, 0),
-    pad_edge=False,
-    header_style="bold",
-    caption=Text(said) if said else None,
-    caption_justify="left",
-  )
-  for c in shown:
-    first = c.key == "method"
-    table.add_column(
-      Text(_header(c)),
-      justify="left" if first else "right",
-      overflow="fold",
-      no_wrap=not first,
-      min_width=min(26, max(len(c.cell(row)) for row in all_rows(summary)))
-      if first and all_rows(summary)
-      else None,
-      max_width=26 if first else None,
-    )
-  for row in all_rows(summary):
-    cells = [c.cell(row) for c in shown]
-    table.add_row(*(Text(cell, style="bold" if cell.endswith("*") else "") for cell in cells))
-  for m in summary.unavailable:
-    table.add_row(Text(m), Text("n/a"))
-  return table
-
-
-def terminal(results: Any) -> Any:
-  """A `rich.table.Table` that fits 100 columns: what does not fit is left to the files.
-
-  In this order it gives up differences to `linear`, step time, the intervals of the modalities, the
-  modalities. `results` as in `markdown`.
-  Notes and the reasons of rows that could not run stand under the table; `caption`
-  and `sentence` are the caller's to print.
-  """
-  from rich.console import Console
-
-  summary = as_summary(results)
-  console = Console(width=10 * TERMINAL_WIDTH)  # so that a table is measured as it wants to be
-  for shown in _variants(summary):
-    table = _rich(summary, shown)
-    if console.measure(table).maximum <= TERMINAL_WIDTH:
-      break
-  return table

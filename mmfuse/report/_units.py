@@ -9,6 +9,7 @@ from mmfuse.report._records import Record
 from mmfuse.report._statistics import Difference, paired
 
 FUSED = "fused"  # key of a row's own prediction in "validation" and "test"
+UNIMODAL = "unimodal/"  # prefix of the rows of single modalities; all others are fused
 
 
 def value(record: Record, split: str, head: str) -> float | None:

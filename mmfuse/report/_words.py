@@ -4,14 +4,12 @@ import numpy as np
 
 from mmfuse.report import _format
 from mmfuse.report._columns import majority_row
+from mmfuse.report._format import plural
 from mmfuse.report._lines import LINEAR
-from mmfuse.report._summary import UNIMODAL, Row, Summary
+from mmfuse.report._summary import Row, Summary
+from mmfuse.report._units import UNIMODAL
 
 ONE_RATE = "one learning rate for all rows: not a comparison of methods"
-
-
-def plural(n: int, noun: str) -> str:
-  return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
 def varies(summary: Summary) -> str:
@@ -73,15 +71,45 @@ def caption(summary: Summary) -> str:
   return " ".join([*parts, _units(summary)])
 
 
+# Rows whose losses train the modalities' own heads, and one whose losses do not, as examples.
+_TRAINED, _PROBED = ("uniform", "late_average"), "joint"
+
+
+def _heads(summary: Summary) -> list[str]:
+  """What the number of a modality means, which depends on the row."""
+  fused = [r for r in summary.rows if not r.method.startswith(UNIMODAL)]
+  names = {r.method for r in fused}
+  lines = []
+  if any(e is not None for r in fused for e in r.unimodal.values()):
+    trained = ", ".join(m for m in _TRAINED if m in names)
+    probed = f" ({_PROBED})" if _PROBED in names else ""
+    lines.append(
+      "A modality's column: its own head, at the rate and epoch chosen for the row's own prediction "
+      f"(fused). A method with a loss for that head{f' ({trained})' if trained else ''} trains head "
+      f"and encoder by it; of any other{probed} the head is a probe, fitted to the modality's "
+      "features without moving the encoder."
+    )
+  if "late_average" in names:
+    lines.append(
+      "late_average: one learning rate and one epoch for all its modalities, by the validation "
+      "score of the average; the rows unimodal/... choose theirs each."
+    )
+  return lines
+
+
 def notes(summary: Summary) -> list[str]:
   """Marks explained, what the summary found, and the caller's own lines."""
   lines = []
   if any(r.best for r in summary.rows):
-    lines.append("(best): the best single modality by validation.")
+    lines.append("(best single): the best single modality by validation.")
+  if any(r.best_fused for r in summary.rows):
+    lines.append("(best fused): the best other row by validation.")
   if any(r.edge for r in summary.rows):
     lines.append(
-      "(edge): a chosen value is the first or last of those tried; a better one may lie beyond."
+      "(edge): the chosen value is still the first or last of those tried, after the search was "
+      "extended twice."
     )
+  lines += _heads(summary)
   lines += _on_baselines(summary)
   own = summary.info.get("notes") or ()
   return [*lines, *summary.notes, *([own] if isinstance(own, str) else map(str, own))]

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from mmfuse import report
+from mmfuse.report import _figure
 
 from ._records import NOISY, record, rows
 
@@ -47,8 +48,26 @@ def test_bars_draw_one_bar_per_head_with_its_interval(tmp_path, monkeypatch):
   summary = report.summarise(records)
   report.bars(summary, tmp_path / "b.png")
   assert [w for w, _ in drawn] == pytest.approx([60, 60, 60, 40])
-  assert drawn[0][1] == pytest.approx(100 * summary.rows[0].test.half)
+  # .5 and .7: the interval of +- 127 ends where a share does.
+  assert summary.rows[0].test.half > 1.2
+  assert np.ravel(drawn[0][1]) == pytest.approx([60, 40])
   assert drawn[3][1] is None
+
+
+def test_the_axis_of_a_share_ends_at_0_and_100(tmp_path, monkeypatch):
+  from matplotlib.axes import Axes
+
+  limits, drawn = [], []
+  monkeypatch.setattr(Axes, "set_xlim", lambda self, low, high: limits.append((low, high)))
+  monkeypatch.setattr(Axes, "barh", _spy(Axes.barh, drawn))
+  report.bars(report.summarise(rows(x=[0.96, 0.99], y=[0.5, 0.52])), tmp_path / "share.png")
+  assert limits.pop() == (0, 100)
+  half = 100 * report.estimate([0.5, 0.52]).half
+  assert np.ravel(drawn[-1][1]) == pytest.approx([half, half])
+  assert np.ravel(drawn[0][1])[1] == pytest.approx(2.5)
+  low = [record("x", s, v, metric="r2") for s, v in enumerate((-0.5, -0.3))]
+  report.bars(report.summarise(low), tmp_path / "r2.png")
+  assert limits.pop()[0] < -1
 
 
 def _spy(barh, drawn):
@@ -65,6 +84,28 @@ def test_odd_names_and_negative_scores(tmp_path):
   assert size(report.bars(report.summarise(records, majority=0.0), tmp_path / "b.png"))[0] > 800
   curves = {m: [history(3)] for m in names}
   assert size(report.curves(curves, tmp_path / "c.png"))[0] > 800
+
+
+def test_names_that_no_font_has_stay_two_names(tmp_path, monkeypatch):
+  """Warnings are errors here, and matplotlib warns of a character that it cannot draw."""
+  from matplotlib.figure import Figure
+
+  monkeypatch.setattr(_figure, "_other_fonts", lambda name: ((), name & frozenset("音声画像")))
+  assert _figure.drawable("a音声") == "a\\u97f3\\u58f0"
+  labels, legend = [], Figure.legend
+  monkeypatch.setattr(
+    Figure, "legend", lambda self, a, names, **o: (labels.extend(names), legend(self, a, names, **o))[1])
+  heads = {"fused": 0.5, "音声": 0.4, "画像": 0.3}
+  found = report.summarise([record("unimodal/音声", s, test=heads) for s in (0, 1)])
+  assert size(report.bars(found, tmp_path / "b.png"))[0] > 800
+  assert labels == ["\\u97f3\\u58f0"]
+  assert size(report.curves({"音声": [history(3)]}, tmp_path / "c.png"))[0] > 500
+
+
+def test_a_font_is_looked_for_once_a_character_is_missing():
+  assert _figure._other_fonts(frozenset("joint\n")) == ((), frozenset())
+  unassigned = chr(0x10FFFD)
+  assert _figure._other_fonts(frozenset("a" + unassigned)) == ((), frozenset(unassigned))
 
 
 def test_bars_of_rows_without_scores(tmp_path):

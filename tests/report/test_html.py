@@ -60,7 +60,7 @@ def test_everything_is_in_one_file(tmp_path, image):
   assert all(s.startswith("data:image/png;base64,") for s in page.sources) and page.sources
   assert base64.b64decode(page.sources[0].split(",")[1]) == PIXEL
   assert "http" not in text and "@import" not in text and "url(" not in text
-  for part in (info["command"], "A note.", "d1", "0.10.2", "majority class", "n/a: why"):
+  for part in (info["command"], "A note.", "d1", "0.10.2", "majority class of training", "n/a: why"):
     assert part in text, part
   assert "Beyond noise, better than joint" in text and "over 5 seeds of one split" in text
   assert "prefers-color-scheme: dark" in text

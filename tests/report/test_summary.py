@@ -88,6 +88,35 @@ def test_the_best_single_modality_is_chosen_by_validation():
   assert table["unimodal/audio"].unimodal["audio"].mean == 0.9
 
 
+def test_the_best_fused_row_is_chosen_by_validation_and_is_no_single_modality():
+  tested = {"fused": 0.9}
+  records = [record("unimodal/audio", s, 0.8) for s in (0, 1)]
+  records += [record("late_average", s, 0.5, test=tested) for s in (0, 1)]
+  records += [record("x", s, v) for s, v in enumerate((0.7, 0.6))]
+  table = by_name(report.summarise(records))
+  assert [m for m, r in table.items() if r.best_fused] == ["x"]
+  assert [m for m, r in table.items() if r.best] == ["unimodal/audio"]
+  assert report.best_fused(records) == "x"
+
+
+def test_ties_go_to_the_lower_validation_loss_then_to_the_earlier_row():
+  def runs(method, scores, loss):
+    return [record(method, s, v, validation_loss=loss) for s, v in enumerate(scores)]
+
+  a, b = runs("a", (0.1, 0.2, 0.3), 0.5), runs("b", (0.3, 0.2, 0.1), 0.4)  # the same mean
+  assert report.best_fused([*a, *b]) == "b"
+  assert report.best_fused([*a, *runs("b", (0.3, 0.2, 0.1), 0.5)]) == "a"
+  assert report.best_fused([*a, *runs("b", (0.3, 0.2, 0.1), None)]) == "a"
+  assert report.best_fused([*runs("a", (0.2,), None), *runs("b", (0.2,), None)]) == "a"
+  assert report.best_fused([*a, *runs("b", (0.3, 0.2, 0.11), 9.0)]) == "b"
+
+
+def test_a_row_with_a_run_that_has_no_score_is_not_the_best():
+  lost = record("x", 1, validation={"fused": None})
+  assert report.best_fused([record("x", 0, 0.9), lost, record("y", 0, 0.1)]) == "y"
+  assert report.best_fused([lost, record("unimodal/a", 0, 0.9)]) is None
+
+
 def test_one_seed_has_numbers_but_no_intervals():
   row = by_name(report.summarise(rows(joint=[0.5], x=[0.6])))["x"]
   assert row.test == report.Estimate(0.6, None, 1)
@@ -124,6 +153,33 @@ def test_runs_without_a_score_are_counted_not_hidden():
   (row,) = summary.rows
   assert row.test.n == 2 and row.unimodal["audio"].n == 2 and row.unimodal["image"].n == 3
   assert "x: 1 of 3 runs gave no finite score." in summary.notes
+
+
+def test_runs_and_trials_that_diverged_are_said():
+  def trial(rate, step=None, **hyper):
+    return {"learning_rate": rate, "hyper": hyper, "seed": 0, "diverged_at": step}
+
+  def notes(trials, steps=(None, None, None), **more):
+    tuning = {"hyper": {}, "trials": trials}
+    return report.summarise(
+      [record("mimo", i, diverged_at=s, tuning=tuning, **more) for i, s in enumerate(steps)]
+    ).notes
+
+  assert not [n for n in notes([trial(0.03), trial(0.1)]) if "diverged" in n]
+  said = notes([], (None, 70, 40))
+  assert "mimo: 2 of 3 runs diverged, first at step 40." in said
+  assert "mimo: 1 of 1 run diverged, at step 7." in notes([], (7,))
+  assert "mimo: a trial at rate 0.3 diverged (1 of 2 runs)." in notes([trial(0.3, 5), trial(0.3)])
+  said = notes([trial(0.1, 0), trial(0.3, 5, lam=2), trial(0.3, 9, lam=2)])
+  assert "mimo: 2 trials diverged: rate 0.1 (1 of 1 run), rate 0.3, lam 2 (2 of 2 runs)." in said
+  # The chosen rate's trials are final runs, which are counted as such.
+  assert not [n for n in notes([trial(0.03, 5)]) if "diverged" in n]
+
+
+def test_trials_of_folds_are_counted_once_a_fold():
+  tuning = {"hyper": {}, "trials": [{"learning_rate": 0.3, "seed": 0, "diverged_at": 1}]}
+  records = [record("x", s, fold=f, tuning=tuning) for f in (0, 1) for s in (0, 1)]
+  assert "x: a trial at rate 0.3 diverged (2 of 2 runs)." in report.summarise(records).notes
 
 
 def test_validation_is_shown_where_no_test_was_opened():

@@ -5,6 +5,7 @@ import io
 from types import SimpleNamespace
 
 import pytest
+from rich.cells import cell_len
 from rich.console import Console
 
 from mmfuse import report
@@ -28,12 +29,12 @@ def test_markdown_row_by_hand():
   head, rule, joint, _, better, *_ = lines_of(report.markdown(small()))
   names = cells(head)
   assert names == [
-    "method", "fused", "audio", "image", "vs joint", "vs uniform", "validation", "learning rate",
+    "method", "fused", "validation", "audio", "image", "vs joint", "vs uniform", "learning rate",
     "step time", "parameters", "gradient evaluations", "contribution"]
   assert rule.count("|") == head.count("|")
-  assert cells(joint)[4] == "baseline"
+  assert cells(joint)[5] == "baseline"
   row = dict(zip(names, cells(better)))
-  assert row["fused"] == "60.6 ± 2.4"  # s = .0195, t_{.975, 4} = 2.776, n = 5
+  assert (row["fused"], row["validation"]) == ("60.6 ± 2.4", "60.6")  # s = .0195, t_{.975, 4} = 2.776, n = 5
   assert row["vs joint"] == "+10.2 ± 1.0*"
   assert row["learning rate"] == "0.03"
   assert (row["step time"], row["parameters"]) == ("1.25x", "1.2k")
@@ -44,7 +45,7 @@ def test_markdown_row_by_hand():
 def test_majority_and_unavailable_rows_come_last():
   text = report.markdown(small())
   *_, majority, absent = lines_of(text)
-  assert cells(majority)[:3] == ["majority class", "25.0", "n/a"]
+  assert cells(majority)[:3] == ["majority class of training", "25.0", "n/a"]
   assert cells(absent)[:2] == ["mla", "n/a: needs 3"]
   assert {line.count(" | ") for line in lines_of(text)} - {0} == {11}
 
@@ -62,10 +63,29 @@ def test_nothing_is_na_and_marks_are_explained():
   edge = {"edge": True}
   text = report.markdown(report.summarise([record("unimodal/audio", test=head, tuning=edge)]))
   row = cells(lines_of(text)[2])
-  assert row[0] == "unimodal/audio (best)"
-  assert row[1:4] == ["50.0", "50.0", "n/a"]
+  assert row[0] == "unimodal/audio (best single)"
+  assert row[1:5] == ["50.0", "50.0", "50.0", "n/a"]
   assert "0.03 (edge)" in row
-  assert "(best): the best single modality by validation." in text and "- (edge):" in text
+  assert "- (best single): the best single modality by validation." in text
+  assert "- (edge): the chosen value is still the first or last of those tried, after" in text
+  assert "best fused" not in text and "own head" not in text
+
+
+def test_the_constant_predictor_is_that_of_the_training_rows():
+  names = {"classification": "majority class of training", "regression": "mean of training labels",
+           "multilabel": "majority per training label"}  # fmt: skip
+  for task, name in names.items():
+    summary = report.summarise(rows(x=[0.5]), majority=0.2, info={"task": task})
+    assert cells(lines_of(report.markdown(summary))[-1])[0] == name
+
+
+def test_without_step_times_there_is_no_such_column():
+  text = report.markdown(report.summarise([record("x", relative_step_time=None), record("y")]))
+  assert "step time" in text
+  found = report.summarise([record(m, relative_step_time=None) for m in "xy"], majority=0.2)
+  assert "step time" not in report.markdown(found)
+  assert "relative_step_time" in report.csv(found)
+  assert "step" not in shown_at(found, 100)
 
 
 def test_names_cannot_break_the_table():
@@ -98,7 +118,7 @@ def test_a_difference_that_rounds_to_zero_has_no_sign():
 def test_csv_has_full_precision_and_one_line_per_row():
   summary = small()
   table = {r["method"]: r for r in csv.DictReader(io.StringIO(report.csv(summary)))}
-  assert list(table) == ["joint", "uniform", "better", "worse", "majority class", "mla"]
+  assert list(table) == ["joint", "uniform", "better", "worse", "majority class of training", "mla"]
   better = table["better"]
   row = summary.rows[2]
   assert float(better["test"]) == row.test.mean
@@ -108,7 +128,11 @@ def test_csv_has_full_precision_and_one_line_per_row():
   assert float(better["test_macro_f1"]) == row.scores["macro_f1"].mean
   assert float(better["contribution_image"]) == 0.2
   assert table["joint"]["vs_joint"] == ""
-  assert (table["majority class"]["test"], table["majority class"]["n"]) == ("0.25", "")
+  constant = table["majority class of training"]
+  assert (constant["test"], constant["n"], constant["best_fused"]) == ("0.25", "", "")
+  assert {m: r["best_fused"] for m, r in table.items() if r["best_fused"]} == {
+    "joint": "False", "uniform": "False", "better": "True", "worse": "False"}
+  assert {r["best_unimodal"] for r in table.values()} == {"False", ""}
   assert table["mla"]["unavailable"] == "needs 3" and table["mla"]["test"] == ""
 
 
@@ -119,24 +143,56 @@ def test_csv_of_unavailable_rows_alone():
 
 def wide(count, name):
   """`count` modalities and 15 methods with long names."""
-  heads = {"fused": 0.5, **{f"{name}_{i}": 0.5 for i in range(count)}}
+  heads = {"fused": 0.5, **{f"{name}{i}": 0.1 + 0.01 * i for i in range(count)}}
   methods = ["joint", "uniform", *(f"a_method_with_a_rather_long_name_{i}" for i in range(13))]
-  return [record(m, s, test=heads, validation=heads) for m in methods for s in (0, 1)]
+  return [record(m, s, test=heads, validation={"fused": 0.7}) for m in methods for s in (0, 1)]
 
 
+def shown_at(summary, width):
+  """What a terminal of that many columns shows."""
+  console = Console(width=width, file=io.StringIO(), record=True)
+  console.print(report.terminal(summary, width))
+  return console.export_text()
+
+
+@pytest.mark.parametrize("width", [80, 100, 160])
 @pytest.mark.parametrize(
-  ("count", "name"), [(1, "x"), (2, "accelerometer"), (3, "m"), (9, "sensor")])
-def test_terminal_fits_100_columns(count, name):
-  console = Console(width=100, file=io.StringIO(), record=True)
-  table = report.terminal(report.summarise(wide(count, name), unavailable={"mla": "needs [bold]"}))
-  assert console.measure(table).maximum <= 100
-  console.print(table)
-  text = console.export_text()
-  assert all(len(line.rstrip()) <= 100 for line in text.split("\n"))
-  assert "mla: n/a: needs [bold]" in text
-  assert "…" not in text
+  ("count", "name"), [(1, "x"), (2, "accelerometer"), (6, "sensor"), (12, "m"), (2, "加速度計の測定値その")])
+def test_a_terminal_shows_every_modality_whatever_its_width(count, name, width):
+  summary = report.summarise(wide(count, name), unavailable={"mla": "needs [bold]"})
+  text = shown_at(summary, width)
+  lines = [line.rstrip() for line in text.split("\n")]
+  assert max(map(cell_len, lines)) <= width
+  assert "mla: n/a: needs [bold]" in lines and "…" not in text
+  uniform = [line for line in lines if line.startswith("uniform ")]
+  numbers = " ".join(uniform)
+  assert all(f" {10 + i}.0 ± 0.0" in numbers for i in range(count))
+  assert "50.0 ± 0.0" in uniform[0] and " 70.0 " in uniform[0]  # test and, beside it, validation
+  (said,) = [line for line in text.split("\n\n")[-1].split("\n") if line.startswith("Not shown:")]
+  assert ("step time" in said) == ("1.25x" not in text) and "parameters" in said
 
 
-def test_terminal_keeps_the_modalities_of_two_long_names():
-  table = report.terminal(report.summarise(wide(2, "accelerometer")))
-  assert len(table.columns) >= 7
+def test_a_table_that_fits_is_one_table():
+  text = shown_at(report.summarise(wide(2, "ab")), 160)
+  assert [line.split()[:4] for line in text.split("\n") if "method" in line.split()] == [
+    ["method", "fused", "validation", "ab0"]]  # fmt: skip
+  assert "Not shown: parameters, gradient evaluations, contribution (see table.md)." in text
+
+
+def test_a_folded_table_repeats_the_rows_that_have_something_there():
+  heads = {"fused": 0.5, **{f"m{i:02d}": None for i in range(12)}}
+  records = [record(f"unimodal/m{i:02d}", s, test={**heads, f"m{i:02d}": 0.5})
+             for i in range(12) for s in (0, 1)]  # fmt: skip
+  tables = shown_at(report.summarise(records, majority=0.2, baselines=()), 100).split("\n\n")[:-1]
+  names = [[line.split()[0] for line in t.split("\n") if line.startswith(("uni", "maj"))]
+           for t in tables]  # fmt: skip
+  assert names == [
+    [*(f"unimodal/m{i:02d}" for i in range(12)), "majority"],
+    [f"unimodal/m{i:02d}" for i in range(6)], [f"unimodal/m{i:02d}" for i in range(6, 12)]]
+
+
+def test_a_narrow_terminal_loses_no_number():
+  text = shown_at(report.summarise(rows(**NOISY), majority=0.25), 30)
+  assert all(cell_len(line.rstrip()) <= 30 for line in text.split("\n"))
+  for number in ("60.6 ± 2.4", "+10.2 ± 1.0*", "0.03", "1.25x", "25.0"):
+    assert number in text

@@ -3,6 +3,7 @@
 import pytest
 
 from mmfuse import report
+from mmfuse.report._words import notes
 
 from ._records import NOISY, record, rows
 
@@ -82,8 +83,22 @@ def test_one_rate_is_said_in_caption_and_sentence():
 
 def test_one_seed_is_said():
   said = report.caption(report.summarise(rows(joint=[0.5], x=[0.6])))
-  assert "One seed: there is no interval" in said
+  assert "Test accuracy in percent, 1 seed of one split. One seed: there is no interval" in said
   assert "±" not in said
+
+
+def test_a_modality_column_is_explained_by_the_rows_that_are_there():
+  def said(*methods):
+    return " ".join(notes(report.summarise([record(m, s) for m in methods for s in (0, 1)])))
+
+  text = said("unimodal/audio", "late_average", "joint", "uniform")
+  assert "A method with a loss for that head (uniform, late_average) trains head and encoder" in text
+  assert "of any other (joint) the head is a probe, fitted to the modality's features without" in text
+  assert "late_average: one learning rate and one epoch for all its modalities" in text
+  text = said("mimo")
+  assert "loss for that head trains" in text and "any other the head is a probe" in text
+  assert "late_average" not in text
+  assert "probe" not in said("unimodal/audio")
 
 
 def test_scores_that_are_no_shares_are_not_in_percent():

@@ -1,0 +1,42 @@
+"""The best row by validation: what the table marks is what `mmfuse predict` takes."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+
+from mmfuse.report._records import Record
+from mmfuse.report._units import FUSED, UNIMODAL, value
+
+_DIGITS = 7  # scores are float32: beyond it, equal numbers differ by rounding
+
+
+def best_by_validation(groups: Mapping[str, Sequence[Record]]) -> str | None:
+  """The method of the highest mean validation score of its own prediction.
+
+  Ties go to the lower mean `validation_loss`, where all runs recorded one, then to the earlier
+  method. A run without a score counts as the worst; None where every method has such a run.
+  """
+  ranked = {m: (-_mean(s), _mean(_losses(g))) for m, g in groups.items() if (s := _scores(g))}
+  return min(ranked, key=lambda m: ranked[m], default=None)
+
+
+def best_fused(records: Iterable[Record]) -> str | None:
+  """`best_by_validation` of the rows that are no single modality."""
+  groups: dict[str, list[Record]] = {}
+  for r in records:
+    if not r["method"].startswith(UNIMODAL):
+      groups.setdefault(r["method"], []).append(r)
+  return best_by_validation(groups)
+
+
+def _scores(records: Sequence[Record]) -> list[float]:
+  found = [value(r, "validation", FUSED) for r in records]
+  return [] if None in found else [v for v in found if v is not None]
+
+
+def _losses(records: Sequence[Record]) -> list[float]:
+  found = [r.get("validation_loss") for r in records]
+  return [math.inf if v is None or not math.isfinite(v) else float(v) for v in found]
+
+
+def _mean(values: Sequence[float]) -> float:
+  return round(math.fsum(values) / len(values), _DIGITS)
