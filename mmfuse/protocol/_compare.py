@@ -241,7 +241,7 @@ def _estimate(cfg: Compare, rows: list[Row], search: Search, left: Mapping[str, 
   # The first program is paid for, and the others find what it warmed up.
   about = duration(cost * step * steps * 1.2 + (programs - 1) * compiling * 0.7)
   more = ", more where the best rate is the first or last of those tried" if least else ""
-  return f"{size}: {least}about {about}{more}"
+  return f"{size}: about {about}{more}"
 
 
 def _timed_last(row: Row) -> tuple[bool, bool, bool]:

@@ -89,7 +89,7 @@ def records_of(
         "validation": validation,
         "validation_loss": log.best_loss,
         "test": tested,
-        "scores": {"test": full.get(FUSED, {})},
+        "scores": {"test": full.get(FUSED, {}), "validation": further_validation(log)},
         "contribution": contribution(by_subset, judged),
         "shapley": shapley(by_subset, judged),
         "probe": probes,
@@ -106,6 +106,12 @@ def records_of(
       }
     )
   return out
+
+
+def further_validation(log: train.RunLog) -> dict[str, float]:
+  """All metrics of the row's own prediction at the selected epoch."""
+  entry = log.selected
+  return {} if entry is None else (entry["validation"] or {}).get(FUSED, {})
 
 
 def contribution(

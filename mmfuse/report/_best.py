@@ -12,8 +12,8 @@ _DIGITS = 7  # scores are float32: beyond it, equal numbers differ by rounding
 def best_by_validation(groups: Mapping[str, Sequence[Record]]) -> str | None:
   """The method of the highest mean validation score of its own prediction.
 
-  Ties go to the lower mean `validation_loss`, where all runs recorded one, then to the earlier
-  method. A run without a score counts as the worst; None where every method has such a run.
+  Ties go to the lower mean validation loss (`scores`), where all runs recorded one, then to the
+  earlier method. A run without a score counts as the worst; None where every method has such a run.
   """
   ranked = {m: (-_mean(s), _mean(_losses(g))) for m, g in groups.items() if (s := _scores(g))}
   return min(ranked, key=lambda m: ranked[m], default=None)
@@ -34,7 +34,8 @@ def _scores(records: Sequence[Record]) -> list[float]:
 
 
 def _losses(records: Sequence[Record]) -> list[float]:
-  found = [r.get("validation_loss") for r in records]
+  scores = [(r.get("scores") or {}).get("validation") or {} for r in records]
+  found = [s.get("nll", s.get("rmse")) for s in scores]
   return [math.inf if v is None or not math.isfinite(v) else float(v) for v in found]
 
 

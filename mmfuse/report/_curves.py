@@ -106,7 +106,7 @@ def curves(
     block, column = divmod(i, wide)
     axes = figure.add_subplot(grid[block * len(per_block), column])
     _panel(axes, runs, shown.get(baseline, []) if method != baseline else [], scale)
-    axes.set_title(wrap(method, 28), fontsize=9, color=INK, parse_math=False)
+    plain([axes.set_title(wrap(method, 28), fontsize=9, color=INK)])
     _finish_panel(axes, limits)
     bottom = axes
     if losses:

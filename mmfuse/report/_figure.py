@@ -25,11 +25,6 @@ def new_figure(width: float, height: float) -> Any:
 
 
 def save(figure: Any, path: str | os.PathLike) -> pathlib.Path:
-  from matplotlib.text import Text
-
-  for text in figure.findobj(Text):
-    if others := _other_fonts(frozenset(text.get_text()))[0]:
-      text.set_fontfamily([*text.get_fontfamily(), *others])
   content = io.BytesIO()
   figure.savefig(content, format="png", facecolor="white", metadata={"Software": None})
   return write_whole(path, content.getvalue())
@@ -62,9 +57,11 @@ def drawable(name: str) -> str:
 
 
 def plain(texts: Any) -> None:
-  """A `$` in a name is a character, not mathematics."""
+  """A `$` in a name is a character, not mathematics; what the font lacks comes from another."""
   for text in texts:
     text.set_parse_math(False)
+    if others := _other_fonts(frozenset(text.get_text()))[0]:
+      text.set_fontfamily([*text.get_fontfamily(), *others])
 
 
 def wrap(name: str, width: int) -> str:

@@ -4,13 +4,17 @@ import csv
 import json
 import re
 import types
+from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
 
-from mmfuse import data, methods, report, train
+from mmfuse import data, methods, protocol, report, train
 from mmfuse.protocol import _compare, _finish
+from mmfuse.protocol._progress import duration
+from mmfuse.protocol._rows import make_rows
+from mmfuse.report._format import plural
 
 from ._helpers import COMMON, QUICK, arrays, call, numbers, records
 
@@ -150,7 +154,7 @@ def test_folds_by_group_test_every_group_once(place, monkeypatch):
     assert not trained & validated and splits.test is None
     tested.append(everything - trained - validated)
   assert sorted(g for groups in tested for g in groups) == [0, 1, 2, 3, 4] and all(tested)
-  assert "3 folds x 1 seeds" in said.out or "3 folds" in said.out
+  assert "over 3 folds x 1 seed (test rows" in said.out
   np.savez(place / "new.npz", a=made["a"][:2], b=made["b"][:2])
   assert call(place, "predict", "run", "--data", "new.npz").code == 0
 
@@ -169,6 +173,15 @@ def test_a_row_that_raises_is_a_reason_and_the_others_are_there(place, monkeypat
   assert "failed: RuntimeError: no such luck" in (place / "run" / "table.md").read_text()
   log = (place / "run" / "errors.log").read_text()
   assert log.startswith("--- broken\nTraceback") and "mine.py" in log
+
+
+def test_the_reason_of_a_failed_row_is_whole_but_for_pages_of_it(tmp_path):
+  row = SimpleNamespace(name="x")
+  said = _compare._failure(tmp_path, row, ValueError("first line\n\n  and what to do about it\n"))
+  assert said == "failed: ValueError: first line and what to do about it"
+  said = _compare._failure(tmp_path, row, ValueError("word " * 5000))
+  assert said.endswith("word...") and 900 < len(said) < 1100
+  assert (tmp_path / "errors.log").read_text().count("word") >= 5000
 
 
 def test_only_rows_that_raise_make_a_table_of_reasons(place, monkeypatch):
@@ -327,7 +340,35 @@ def test_what_is_in_the_output_folder_is_moved_aside_whole(place, monkeypatch):
 
 
 def test_the_first_line_says_how_much_there_is_to_do(finished):
-  assert finished.said.out.startswith("6 rows, 42 runs of 2 epochs: about ")
+  assert finished.said.out.startswith("6 rows, at least 42 runs of 2 epochs: about ")
+  assert ", more where the best rate is the first or last of those tried\n" in finished.said.out
+
+
+@pytest.mark.parametrize(
+  ("words", "timed", "minutes"),
+  # A step of the timed row takes 1 s, an epoch 10; 4 runs of 30 epochs a row, 1.2 for the rest.
+  [("unimodal,mine.py:twin,joint", "joint", 3 * 24), ("unimodal", "unimodal/a", 2 * 24),
+   ("mine.py:twin,unimodal,uniform", "uniform", 3 * 24), ("mine.py:twin", "twin", 24),
+   ("joint,mmpareto", "joint", 24 + 1.8 * 24)],
+)  # fmt: skip
+def test_the_estimate_times_joint_and_a_single_modality_costs_its_part(
+  place, monkeypatch, words, timed, minutes
+):
+  monkeypatch.chdir(place)
+  cfg = protocol.Compare(methods=(words,), tune=1)
+  rows, _ = make_rows(cfg, ("a", "b"), "classification")
+  entry = SimpleNamespace(history=[{"seconds_per_step": 1.0}])
+  seen = []
+  fit = lambda method, *_, **__: (seen.append(method), SimpleNamespace(logs=[entry]))[1]
+  monkeypatch.setattr(train, "fit", fit)
+  part = SimpleNamespace(index=np.arange(640))
+  splits = SimpleNamespace(modalities=("a", "b"), train=part)
+  search = SimpleNamespace(splits=splits, method=lambda row, trial: row.name)
+  said = _compare._estimate(cfg, rows, search, dict.fromkeys((r.name for r in rows), 4))
+  assert seen == [timed]
+  assert said == f"{plural(len(rows), 'row')}, {4 * len(rows)} runs of 30 epochs: about " + duration(
+    60 * minutes
+  )
 
 
 def test_select_by_another_metric(finished, monkeypatch):

@@ -35,6 +35,8 @@ def test_one_line_per_method_and_seed_with_the_stable_fields(finished):
   for r in found:
     assert set(r) == {*STABLE, *FURTHER}
     assert set(r["validation"]) == set(r["test"]) == {"fused", "a", "b"}
+    assert r["scores"]["validation"]["accuracy"] == r["validation"]["fused"]
+    assert r["scores"]["validation"]["nll"] > 0
     assert 0 <= r["selected_epoch"] < 2 and r["seconds_per_step"] > 0
     assert {"cpu_count", "device_count", "XLA_FLAGS", "jax"} <= set(r["versions"])
     assert r["diverged_at"] is None

@@ -26,6 +26,13 @@ def test_a_line_per_row_where_there_is_no_terminal(capsys):
     "joint: trained (1 of 2 rows, 0 s)\nmimo: failed (2 of 2 rows, 0 s)\n")  # fmt: skip
 
 
+def test_one_row_is_not_rows(capsys):
+  progress = Progress(rows=1, runs=1, epochs=1)
+  progress.live = False
+  progress.row_done(SimpleNamespace(name="joint"))
+  assert capsys.readouterr().out == "joint: trained (1 of 1 row, 0 s)\n"
+
+
 def test_a_bar_on_a_terminal():
   progress = Progress(rows=1, runs=2, epochs=3)
   progress.live = True

@@ -77,6 +77,54 @@ def test_interrupted_in_a_run_and_between_rows_it_ends_with_the_same_numbers(
   assert "interrupted" not in (place / "run" / "table.md").read_text()
 
 
+def test_sigterm_ends_as_ctrl_c_does_with_the_table_of_what_is_complete(
+  finished, place, monkeypatch, quick
+):
+  seen = []
+
+  def epoch(self, row, fold, entry):
+    seen.append((row.name, entry["epoch"]))
+    if row.name == "uniform":
+      os.kill(os.getpid(), signal.SIGTERM)  # in every epoch: a scheduler may insist
+
+  monkeypatch.setattr(Progress, "epoch", epoch)
+  monkeypatch.setattr(_search, "cores", lambda: 2)
+  before = signal.getsignal(signal.SIGTERM)
+  said = call(place, "compare", *OPTIONS)
+  assert said.code == 143 and "interrupted: 1 of 2 rows are complete" in said.out
+  assert signal.getsignal(signal.SIGTERM) is before
+  # Of two runs at a time, each ends at its next epoch.
+  assert 1 <= len([r for r in seen if r[0] == "uniform"]) <= 4
+  assert numbers(place / "run") == numbers(finished.run, ["joint"])
+  assert "| joint" in (place / "run" / "table.md").read_text()
+
+
+def test_sigterm_before_a_row_is_complete_is_a_sentence(place, monkeypatch, quick):
+  monkeypatch.setattr(Progress, "epoch", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+  said = call(place, "compare", *OPTIONS)
+  assert said.code == 143
+  assert said.err.endswith(
+    "mmfuse: interrupted before the first row was complete; --resume goes on\n"
+  )
+
+
+def test_interrupted_while_steps_are_timed_the_table_is_there(finished, monkeypatch, quick):
+  def times(*args, **options):
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr(train, "interleaved_step_times", times)
+  (finished.run / "step_times.json").rename(finished.folder / "kept.json")
+  argv = json.loads((finished.run / "run.json").read_text())["command"].split()[1:]
+  table = (finished.run / "table.md").read_text()
+  said = call(finished.folder, *argv, "--resume")
+  (finished.folder / "kept.json").rename(finished.run / "step_times.json")
+  partial = (finished.run / "table.md").read_text()
+  assert call(finished.folder, *argv, "--resume").code == 0
+  assert (finished.run / "table.md").read_text() == table
+  assert said.code == 130 and "step times were not measured" in partial
+  assert "| joint" in partial and "step time |" not in partial
+
+
 def test_a_finished_run_is_written_again_without_training(finished, monkeypatch, tmp_path, quick):
   before = {p: p.read_bytes() for p in (finished.run / "runs").rglob("*") if p.is_file()}
   lines = (finished.run / "results.jsonl").read_text()

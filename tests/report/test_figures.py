@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mmfuse import report
-from mmfuse.report import _figure
+from mmfuse.report import _bars, _figure
 
 from ._records import NOISY, record, rows
 
@@ -54,20 +54,20 @@ def test_bars_draw_one_bar_per_head_with_its_interval(tmp_path, monkeypatch):
   assert drawn[3][1] is None
 
 
-def test_the_axis_of_a_share_ends_at_0_and_100(tmp_path, monkeypatch):
+def test_the_axis_of_a_share_ends_at_0_and_100(monkeypatch):
+  figures, drawn = [], []
+  monkeypatch.setattr(_bars, "save", lambda figure, path: figures.append(figure))
   from matplotlib.axes import Axes
 
-  limits, drawn = [], []
-  monkeypatch.setattr(Axes, "set_xlim", lambda self, low, high: limits.append((low, high)))
   monkeypatch.setattr(Axes, "barh", _spy(Axes.barh, drawn))
-  report.bars(report.summarise(rows(x=[0.96, 0.99], y=[0.5, 0.52])), tmp_path / "share.png")
-  assert limits.pop() == (0, 100)
+  report.bars(report.summarise(rows(x=[0.96, 0.99], y=[0.5, 0.52])), "unused")
+  assert figures.pop().axes[0].get_xlim() == (0, 100)
   half = 100 * report.estimate([0.5, 0.52]).half
   assert np.ravel(drawn[-1][1]) == pytest.approx([half, half])
   assert np.ravel(drawn[0][1])[1] == pytest.approx(2.5)
   low = [record("x", s, v, metric="r2") for s, v in enumerate((-0.5, -0.3))]
-  report.bars(report.summarise(low), tmp_path / "r2.png")
-  assert limits.pop()[0] < -1
+  report.bars(report.summarise(low), "unused")
+  assert figures.pop().axes[0].get_xlim()[0] < -1
 
 
 def _spy(barh, drawn):

@@ -101,7 +101,8 @@ def test_the_best_fused_row_is_chosen_by_validation_and_is_no_single_modality():
 
 def test_ties_go_to_the_lower_validation_loss_then_to_the_earlier_row():
   def runs(method, scores, loss):
-    return [record(method, s, v, validation_loss=loss) for s, v in enumerate(scores)]
+    further = {"validation": {} if loss is None else {"nll": loss}}
+    return [record(method, s, v, scores=further) for s, v in enumerate(scores)]
 
   a, b = runs("a", (0.1, 0.2, 0.3), 0.5), runs("b", (0.3, 0.2, 0.1), 0.4)  # the same mean
   assert report.best_fused([*a, *b]) == "b"
