@@ -8,7 +8,8 @@ from mmfuse.report._summary import Summary, as_summary
 from mmfuse.report._words import notes
 
 TERMINAL_WIDTH = 100  # where nothing says its own
-_NAME_WIDTH, _WORD_WIDTH = 30, 10  # most cells of a method's name, and of a word of a header
+_NAME_WIDTH = 20, 30  # cells that a method's name is never squeezed below, and at most has
+_WORD_WIDTH = 10  # most cells of a word of a header
 
 
 def terminal(results: Any, width: int = TERMINAL_WIDTH) -> Any:
@@ -99,9 +100,9 @@ def _rich(summary: Summary, shown: Sequence[Column], width: int, whole: bool = T
   rows = [r for r in all_rows(summary) if whole or any(c.value(r) is not None for c in rest)]
   absent = list(summary.unavailable) if whole else []
   names = [*(method.cell(row) for row in rows), *absent]
-  most = min(_NAME_WIDTH, width // 2)
-  narrow = min(most, _widest([word for name in names for word in name.split()]))
-  table.add_column(_header(method), overflow="fold", min_width=narrow, max_width=most)
+  least, most = (min(size, width // 2) for size in _NAME_WIDTH)
+  narrow = max(min(least, _widest(names)), _widest([word for n in names for word in n.split()]))
+  table.add_column(_header(method), overflow="fold", min_width=min(narrow, most), max_width=most)
   for c in rest:
     wide = _widest([*_header(c).split("\n"), *(c.cell(row) for row in rows)])
     table.add_column(Text(_header(c)), justify="right", width=wide)

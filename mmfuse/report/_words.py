@@ -103,7 +103,7 @@ def notes(summary: Summary) -> list[str]:
   if any(r.best for r in summary.rows):
     lines.append("(best single): the best single modality by validation.")
   if any(r.best_fused for r in summary.rows):
-    lines.append("(best fused): the best other row by validation.")
+    lines.append("(best fused): the best by validation of the rows that are no single modality.")
   if any(r.edge for r in summary.rows):
     lines.append(
       "(edge): the chosen value is still the first or last of those tried, after the search was "

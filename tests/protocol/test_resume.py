@@ -113,16 +113,15 @@ def test_interrupted_while_steps_are_timed_the_table_is_there(finished, monkeypa
     raise KeyboardInterrupt
 
   monkeypatch.setattr(train, "interleaved_step_times", times)
-  (finished.run / "step_times.json").rename(finished.folder / "kept.json")
+  kept = {p: p.read_bytes() for p in finished.run.iterdir() if p.is_file()}
+  (finished.run / "step_times.json").unlink()
   argv = json.loads((finished.run / "run.json").read_text())["command"].split()[1:]
-  table = (finished.run / "table.md").read_text()
   said = call(finished.folder, *argv, "--resume")
-  (finished.folder / "kept.json").rename(finished.run / "step_times.json")
-  partial = (finished.run / "table.md").read_text()
-  assert call(finished.folder, *argv, "--resume").code == 0
-  assert (finished.run / "table.md").read_text() == table
-  assert said.code == 130 and "step times were not measured" in partial
-  assert "| joint" in partial and "step time |" not in partial
+  table = (finished.run / "table.md").read_text()
+  for path, content in kept.items():
+    path.write_bytes(content)
+  assert said.code == 130 and "step times were not measured" in table
+  assert "| joint" in table and "step time |" not in table
 
 
 def test_a_finished_run_is_written_again_without_training(finished, monkeypatch, tmp_path, quick):
