@@ -3,7 +3,6 @@
 import csv
 import json
 import re
-import types
 from types import SimpleNamespace
 
 import jax
@@ -315,7 +314,7 @@ def test_a_modality_that_a_part_lacks_is_judged_nowhere(place, monkeypatch, part
 
 def test_notes_of_folds_are_said_once_or_with_their_fold():
   splits = {
-    fold: types.SimpleNamespace(notes=notes)
+    fold: SimpleNamespace(notes=notes)
     for fold, notes in {0: ("x", "y"), 1: ("x",), 2: ("x", "y", "z")}.items()
   }
   assert _compare._split_notes(splits) == ["x", "fold 0, 2: y", "fold 2: z"]
