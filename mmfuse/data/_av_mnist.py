@@ -61,11 +61,10 @@ def _fake_sizes(train_size: int | None = None) -> Sizes:
 
 def split_rows(raw: sources.Sources, size: Sizes) -> dict[str, Iterator[recipe.Rows]]:
   """{split: its finished rows, block by block}."""
-  first = raw.first_validation
+  parts = {"train": raw.train, "validation": raw.validation, "test": raw.test}
   return {
-    "train": recipe.build(raw.train, raw.basis, 0, size.train),
-    "validation": recipe.build(raw.train, raw.basis, first, first + size.validation),
-    "test": recipe.build(raw.test, raw.basis, 0, size.test),
+    name: recipe.build(source, raw.basis, 0, rows)
+    for (name, source), rows in zip(parts.items(), size)
   }
 
 
@@ -128,7 +127,8 @@ def arrays(
   Returns:
     `image` uint8 [N, 28, 28, 1], `audio` uint8 [N, S, S, 1] (frames x bins), `label` int32 [N],
     `split` str [N], `speaker` int32 [N] (position in the recipe's SPEAKERS) and `clip` int32 [N]
-    (number of the recording), which tell memorised clips from learnt digits.
+    (number of the recording within digit and speaker), which tell memorised clips from learnt
+    digits: no recording speaks in two splits.
 
   Raises:
     DataError: a folder, file or size that cannot be used.
@@ -209,7 +209,10 @@ def builder_class() -> type:
     """AV-MNIST: written digits of four principal components, spoken digits in noise."""
 
     VERSION = tfds.core.Version(f"{recipe.RECIPE}.0.0")
-    RELEASE_NOTES = {f"{recipe.RECIPE}.0.0": "The recipe of this number."}
+    RELEASE_NOTES = {
+      "1.0.0": "First recipe: validation had the recordings of train.",
+      "2.0.0": "Validation has recordings of its own; the image basis is that of train alone.",
+    }
     MANUAL_DOWNLOAD_INSTRUCTIONS = INSTRUCTIONS
     BUILDER_CONFIGS = [
       tfds.core.BuilderConfig(name=name, description=f"{rows or 'generated'} training rows")

@@ -1,5 +1,6 @@
 """What AV-MNIST is built from: MNIST and spoken digits on disk, or stand-ins made on the spot."""
 
+import functools
 import gzip
 import hashlib
 import io
@@ -20,10 +21,12 @@ DATA_DIR = "MMFUSE_DATA_DIR"
 CLASSES = 10
 FIRST_VALIDATION = 55_000  # row of the training file
 TEST_CLIPS = 5  # official split of the spoken digits: index 0-4 test, the rest train
+TRAINING_CLIPS = range(TEST_CLIPS, 50)
+VALIDATION_CLIPS = 5  # of those, for each digit and speaker
 _CLIP_NAME = re.compile(r"(?:.*/)?(\d)_([a-z]+)_(\d+)\.wav")
 _MAX_WAV = 1_000_000  # bytes; the longest clip has 36,568
-_FAKE = 2  # fake sources are files 2 and 3: they share no seed with the real ones
-_TONES, _CENTRES, _JITTER = 4, 5, 6  # further numbers in the place of a file, for their parts
+_FAKE = 3  # fake sources are parts 3, 4 and 5: they share no seed with the real ones
+_TONES, _CENTRES, _JITTER, _HELD_OUT = 6, 7, 8, 9  # other draws, numbered in the place of a part
 
 # {file: (sha256 of the unpacked content, shape)}
 MNIST = {
@@ -43,10 +46,10 @@ SPOKEN_SHA256 = "a2e8a660492f28d9eed6270b290d26cbc5c81d6077ce87d3c0ad5adf4d4ee69
 class Sources(NamedTuple):
   """What the splits are built from."""
 
-  train: recipe.Source  # training and validation rows
+  train: recipe.Source
+  validation: recipe.Source
   test: recipe.Source
-  basis: recipe.Basis  # of all images of `train`
-  first_validation: int  # row of `train` where validation begins
+  basis: recipe.Basis  # of the images of `train`
 
 
 def read_idx(path: Path, sha256: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -74,8 +77,8 @@ def clips_digest(wavs: dict[str, bytes]) -> str:
   return total.hexdigest()
 
 
-def read_clips(path: Path, sha256: str) -> tuple[recipe.Clips, recipe.Clips]:
-  """(train, test) clips of the spoken-digit archive, read in memory; nothing is written to disk.
+def read_clips(path: Path, sha256: str) -> tuple[recipe.Clips, recipe.Clips, recipe.Clips]:
+  """(train, validation, test) clips of the spoken-digit archive, read in memory; nothing is written to disk.
 
   Refused unless `clips_digest` of its recordings is `sha256`.
   """
@@ -96,19 +99,36 @@ def read_clips(path: Path, sha256: str) -> tuple[recipe.Clips, recipe.Clips]:
   return decode_clips(wavs)
 
 
-def decode_clips(wavs: dict[str, bytes]) -> tuple[recipe.Clips, recipe.Clips]:
-  """(train, test) clips from {"{digit}_{speaker}_{number}.wav": bytes}, 8 kHz, 16 bit, mono."""
-  found = []
+@functools.cache
+def held_out(digit: int, speaker: int) -> frozenset[int]:
+  """Numbers of the recordings of a digit by a speaker that validate: 5 of 5..49, seeded."""
+  rng = np.random.default_rng((recipe.RECIPE, _HELD_OUT, digit, speaker))
+  return frozenset(rng.choice(TRAINING_CLIPS, VALIDATION_CLIPS, replace=False).tolist())
+
+
+def _part(digit: int, speaker: int, number: int) -> int:
+  if number < TEST_CLIPS:
+    return 2
+  return 1 if number in held_out(digit, speaker) else 0
+
+
+def decode_clips(wavs: dict[str, bytes]) -> tuple[recipe.Clips, recipe.Clips, recipe.Clips]:
+  """(train, validation, test) clips, each recording in one of them.
+
+  Args:
+    wavs: {"{digit}_{speaker}_{number}.wav": bytes}, 8 kHz, 16 bit, mono.
+  """
+  found: tuple[list, list, list] = ([], [], [])
   for name, content in wavs.items():
     digit, speaker, number = name.removesuffix(".wav").split("_")
     with wave.open(io.BytesIO(content)) as file:
       samples = np.frombuffer(file.readframes(recipe.RATE), "<i2")
-    found.append((int(digit), recipe.SPEAKERS.index(speaker), int(number), samples))
-  found.sort(key=lambda clip: clip[:3])
-  return (
-    recipe.make_clips([c for c in found if c[2] >= TEST_CLIPS]),
-    recipe.make_clips([c for c in found if c[2] < TEST_CLIPS]),
-  )
+    clip = (int(digit), recipe.SPEAKERS.index(speaker), int(number))
+    found[_part(*clip)].append((*clip, samples))
+  for clips in found:
+    clips.sort(key=lambda clip: clip[:3])
+  train, validation, test = (recipe.make_clips(clips) for clips in found)
+  return train, validation, test
 
 
 def folder(data_dir: str | Path | None) -> Path:
@@ -146,12 +166,21 @@ def real_sources(data_dir: str | Path | None = None) -> Sources:
   Raises DataError where the folder or a file is missing, or a file is another one.
   """
   arrays = read_mnist(data_dir)
-  clips = read_clips(_find(folder(data_dir), (f"{SPOKEN}*.tar.gz",)), SPOKEN_SHA256)
-  train, test = (
-    recipe.Source(i, arrays[f"{name}-images-idx3-ubyte"], arrays[f"{name}-labels-idx1-ubyte"], clip)
-    for i, (name, clip) in enumerate(zip(("train", "t10k"), clips))
+  train, validation, test = read_clips(
+    _find(folder(data_dir), (f"{SPOKEN}*.tar.gz",)), SPOKEN_SHA256
   )
-  return Sources(train, test, recipe.fit_basis(train.images), FIRST_VALIDATION)
+
+  def source(part: int, file: str, rows: slice, clips: recipe.Clips) -> recipe.Source:
+    images, label = (arrays[f"{file}-{kind}-ubyte"] for kind in ("images-idx3", "labels-idx1"))
+    return recipe.Source(part, images[rows], label[rows], clips)
+
+  first = source(0, "train", slice(FIRST_VALIDATION), train)
+  return Sources(
+    first,
+    source(1, "train", slice(FIRST_VALIDATION, None), validation),
+    source(2, "t10k", slice(None), test),
+    recipe.fit_basis(first.images),
+  )
 
 
 def _fake_clips(indices: tuple[int, ...]) -> recipe.Clips:
@@ -167,21 +196,24 @@ def _fake_clips(indices: tuple[int, ...]) -> recipe.Clips:
   return recipe.make_clips(found)
 
 
-def _fake_source(file: int, rows: int, indices: tuple[int, ...]) -> recipe.Source:
+def _fake_source(part: int, rows: int, indices: tuple[int, ...]) -> recipe.Source:
   """Three blobs per digit, moved and dimmed from row to row; the digits take turns."""
   centres = np.random.default_rng((recipe.RECIPE, _CENTRES)).uniform(6, 22, (CLASSES, 3, 2))
   label = (np.arange(rows) % CLASSES).astype(np.uint8)
-  rngs = (np.random.default_rng((recipe.RECIPE, _JITTER, file, row)) for row in range(rows))
+  rngs = (np.random.default_rng((recipe.RECIPE, _JITTER, part, row)) for row in range(rows))
   draws = np.array([rng.uniform(-1, 1, (3, 3)) for rng in rngs])
   distance = np.arange(28) - (centres[label] + draws[..., :2])[..., None]  # [N, 3, 2, 28]
   bump = np.exp(-np.square(distance) / 8)
   blobs = (0.8 + 0.2 * draws[..., 2, None, None]) * bump[:, :, 0, :, None] * bump[:, :, 1, None, :]
   images = np.rint(255 * blobs.max(1)).astype(np.uint8)
-  return recipe.Source(file, images, label, _fake_clips(indices))
+  return recipe.Source(part, images, label, _fake_clips(indices))
 
 
 def fake_sources(train: int, validation: int, test: int) -> Sources:
   """Stand-ins of the same schema that need no file: blobs and tones, classes balanced."""
-  training = _fake_source(_FAKE, train + validation, (5, 6, 7))
-  testing = _fake_source(_FAKE + 1, test, (0, 1))
-  return Sources(training, testing, recipe.fit_basis(training.images), train)
+  clips = ((5, 6, 7), (8, 9), (0, 1))
+  parts = [
+    _fake_source(_FAKE + i, rows, numbers)
+    for i, (rows, numbers) in enumerate(zip((train, validation, test), clips))
+  ]
+  return Sources(*parts, recipe.fit_basis(parts[0].images))

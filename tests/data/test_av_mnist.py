@@ -65,6 +65,18 @@ def test_fake_table():
   assert table.fingerprint == av_mnist.table(fake=True).fingerprint
 
 
+def _heard(raw):
+  """{split: {(speaker, clip, digit)}}."""
+  rows = list(zip(*(raw[name].tolist() for name in ("split", "speaker", "clip", "label"))))
+  return {name: {row[1:] for row in rows if row[0] == name} for name in FAKE}
+
+
+def test_no_recording_is_heard_in_two_splits():
+  heard = _heard(av_mnist.arrays(fake=True))
+  assert all(heard.values())
+  assert len(set().union(*heard.values())) == sum(map(len, heard.values()))
+
+
 def test_pooled_audio_and_a_size_of_ones_own():
   raw = av_mnist.arrays(fake=True)
   small = av_mnist.arrays(fake=True, audio_size=28)
@@ -120,6 +132,7 @@ def builder(tmp_path_factory):
 
 def test_builder_schema(builder):
   assert builder.name == "av_mnist" and str(builder.version) == f"{recipe.RECIPE}.0.0"
+  assert str(builder.version) in builder.RELEASE_NOTES
   assert set(builder.builder_configs) == {"full", "10k", "2k", "fake"}
   assert "MNIST" in builder.MANUAL_DOWNLOAD_INSTRUCTIONS
   features = builder.info.features
@@ -148,7 +161,7 @@ def test_builder_range_and_label_coverage(builder):
       assert x.dtype == np.uint8 and x.min() == 0 and x.max() > 150
       assert len(np.unique(x.reshape(len(x), -1), axis=0)) == len(x)
     clips = {int(r["clip"]) for r in rows}
-    assert clips <= ({0, 1} if name == "test" else {5, 6, 7})
+    assert clips <= {"train": {5, 6, 7}, "validation": {8, 9}, "test": {0, 1}}[name]
 
 
 def test_builder_is_deterministic_and_needs_no_tensorflow(builder, tmp_path):
@@ -174,18 +187,24 @@ def real():
 
 @pytest.mark.needs_data
 def test_real_mnist_and_its_leading_components(real):
-  images = real.train.images
-  assert images.shape == (60_000, 28, 28) and real.test.images.shape == (10_000, 28, 28)
+  assert [len(s.images) for s in (real.train, real.validation, real.test)] == [55_000, 5_000, 10_000]
+  images = np.concatenate([real.train.images, real.validation.images])
+  assert images.shape == (60_000, 28, 28)
   assert round(images.mean() / 255, 5) == 0.13066 and round(images.std() / 255, 5) == 0.30811
   assert real.basis.components.shape == (784, 4)
-  np.testing.assert_allclose(real.basis.cumulative[:4], [0.097, 0.168, 0.230, 0.284], atol=5e-4)
+  np.testing.assert_allclose(real.basis.mean, real.train.images.reshape(55_000, 784).mean(0) / 255)
+  np.testing.assert_allclose(real.basis.cumulative[:4], [0.097, 0.168, 0.230, 0.284], atol=1e-3)
 
 
 @pytest.mark.needs_data
 def test_real_clips_follow_the_official_split(real):
-  for clips, numbers in ((real.train.clips, range(5, 50)), (real.test.clips, range(5))):
-    assert set(clips.number) == set(numbers) and set(clips.speaker) == set(range(6))
-    np.testing.assert_array_equal(np.bincount(clips.digit), np.full(10, 6 * len(numbers)))
+  known = set()
+  for part, each in ((real.train, 40), (real.validation, 5), (real.test, 5)):
+    clips = part.clips
+    np.testing.assert_array_equal(np.bincount(clips.digit * 6 + clips.speaker), np.full(60, each))
+    assert (clips.number < 5).all() if part is real.test else (clips.number >= 5).all()
+    known |= set(zip(clips.digit.tolist(), clips.speaker.tolist(), clips.number.tolist()))
+  assert len(known) == 3_000  # no recording in two parts
 
 
 @pytest.mark.needs_data
@@ -195,18 +214,14 @@ def test_real_rows(real):
   raw = av_mnist._build(real, size, 112)
   # 70,000 rows in 8 minutes are 6.9 ms a row; measured 1.4
   assert (time.process_time() - start) / sum(size) < 0.02
-  expected = (real.train.label[:120], real.train.label[55_000:55_040], real.test.label[:40])
+  expected = (real.train.label[:120], real.validation.label[:40], real.test.label[:40])
   np.testing.assert_array_equal(raw["label"], np.concatenate(expected))
-  spoken = {(int(s), int(i), int(d)) for s, i, d in zip(raw["speaker"], raw["clip"], raw["label"])}
-  known = {
-    (s, i, d)
-    for c in (real.train.clips, real.test.clips)
-    for s, i, d in zip(c.speaker.tolist(), c.number.tolist(), c.digit.tolist())
-  }
-  assert spoken <= known and len(spoken) > 150
-  assert (raw["clip"][raw["split"] == "test"] < 5).all()
-  assert (raw["clip"][raw["split"] != "test"] >= 5).all()
-  # The draws of version 1, pinned: whoever changes them raises RECIPE.
-  assert recipe.RECIPE == 1
-  assert raw["speaker"][:8].tolist() == [2, 5, 3, 5, 1, 0, 5, 0]
-  assert raw["clip"][:8].tolist() == [42, 43, 11, 41, 8, 39, 13, 19]
+  heard = _heard(raw)
+  for name, part in (("train", real.train), ("validation", real.validation), ("test", real.test)):
+    c = part.clips
+    assert heard[name] <= set(zip(c.speaker.tolist(), c.number.tolist(), c.digit.tolist()))
+  assert len(set().union(*heard.values())) == sum(map(len, heard.values())) > 150
+  # The draws of version 2, pinned: whoever changes them raises RECIPE.
+  assert recipe.RECIPE == 2
+  assert raw["speaker"][:8].tolist() == [5, 2, 5, 0, 2, 5, 0, 2]
+  assert raw["clip"][:8].tolist() == [7, 26, 8, 39, 41, 29, 28, 36]

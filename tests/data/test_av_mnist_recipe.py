@@ -120,7 +120,7 @@ def test_clips_are_placed_anywhere():
 
 @pytest.mark.parametrize(("start", "stop"), [(0, 7), (13, 27), (39, 40), (5, 5)])
 def test_a_part_is_the_same_part_of_the_whole(start, stop):
-  raw = sources.fake_sources(30, 10, 10)
+  raw = sources.fake_sources(40, 10, 10)
 
   def rows(low, high):
     blocks = list(recipe.build(raw.train, raw.basis, low, high))
@@ -130,9 +130,9 @@ def test_a_part_is_the_same_part_of_the_whole(start, stop):
     np.testing.assert_array_equal(whole[start:stop].reshape(part.shape), part)
 
 
-def test_files_draw_different_sounds():
+def test_parts_draw_different_sounds():
   raw = sources.fake_sources(30, 10, 10)
-  same = raw.train._replace(file=raw.test.file)
+  same = raw.train._replace(part=raw.test.part)
   a, b = (next(recipe.build(s, raw.basis, 0, 3)) for s in (raw.train, same))
   np.testing.assert_array_equal(a.image, b.image)
   assert (a.audio != b.audio).mean() > 0.5
