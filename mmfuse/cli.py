@@ -161,13 +161,14 @@ def _list(rows: list[dict[str, Any]], as_json: bool) -> int:
   if as_json:
     print(json.dumps(rows, indent=1))
     return 0
+  from rich.markup import escape
   from rich.table import Table
 
   table = Table(box=None, pad_edge=False)
   for name in rows[0]:
     table.add_column(name, overflow="fold")
   for row in rows:
-    table.add_row(*row.values())
+    table.add_row(*map(escape, row.values()))  # the [datasets] of pip is no style
   _console().print(table)
   return 0
 

@@ -285,6 +285,7 @@ def test_data_lists_the_sets(place):
   assert all(set(r) == {"name", "what", "size", "licence", "how"} for r in rows)
   code, out, _ = _call("data")
   assert code == 0 and "watch_imu" in out
+  assert "mmfuse[datasets]" in "".join(out.split())  # brackets are text, no markup
 
 
 def test_cite_prints_bibtex_or_says_that_there_is_nothing(place):

@@ -7,7 +7,6 @@ on the spot), so a row of one is the same row of the other.
 import functools
 import logging
 import os
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +17,7 @@ from mmfuse.data import _av_mnist_recipe as recipe
 from mmfuse.data import _av_mnist_sources as sources
 from mmfuse.data._arrays import table_from_arrays
 from mmfuse.data._error import DataError
+from mmfuse.data._npz import read_arrays
 from mmfuse.data._table import Table
 
 CACHE_DIR = "MMFUSE_CACHE_DIR"
@@ -88,9 +88,8 @@ def _cache_path(size: Sizes, audio_size: int) -> Path:
 
 def _read_cache(path: Path) -> dict[str, np.ndarray]:
   try:
-    with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-      return {name: file[name] for name in file.files}
-  except (zipfile.BadZipFile, ValueError, EOFError):
+    return read_arrays(path)
+  except DataError:
     raise DataError(f"the cache file {path} is damaged; delete it and it is built again") from None
 
 

@@ -4,7 +4,6 @@ import functools
 import gzip
 import hashlib
 import io
-import os
 import re
 import tarfile
 import wave
@@ -15,9 +14,10 @@ from typing import NamedTuple
 import numpy as np
 
 from mmfuse.data import _av_mnist_recipe as recipe
+from mmfuse.data import _stored
 from mmfuse.data._error import DataError
+from mmfuse.data._stored import DATA_DIR
 
-DATA_DIR = "MMFUSE_DATA_DIR"
 CLASSES = 10
 FIRST_VALIDATION = 55_000  # row of the training file
 TEST_CLIPS = 5  # official split of the spoken digits: index 0-4 test, the rest train
@@ -64,6 +64,8 @@ def read_idx(path: Path, sha256: str, shape: tuple[int, ...]) -> np.ndarray:
       content = file.read(size + 1)
   except (gzip.BadGzipFile, EOFError, zlib.error):
     raise DataError(f"{path} is not a complete gzip file") from None
+  except OSError as error:
+    raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
   if hashlib.sha256(content).hexdigest() != sha256:
     raise DataError(f"{path} does not hold the original MNIST bytes (another sha256): refused")
   return np.frombuffer(content, np.uint8, offset=size - int(np.prod(shape))).reshape(shape)
@@ -91,6 +93,8 @@ def read_clips(path: Path, sha256: str) -> tuple[recipe.Clips, recipe.Clips, rec
           wavs[member.name.rsplit("/", 1)[-1]] = content.read()
   except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error):
     raise DataError(f"{path} is not a complete tar.gz archive") from None
+  except OSError as error:
+    raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
   if clips_digest(wavs) != sha256:
     raise DataError(
       f"{path} does not hold the 3,000 recordings of version 1.0.10 "
@@ -133,15 +137,11 @@ def decode_clips(wavs: dict[str, bytes]) -> tuple[recipe.Clips, recipe.Clips, re
 
 def folder(data_dir: str | Path | None) -> Path:
   """`data_dir` or $MMFUSE_DATA_DIR. Raises DataError where neither is given or it is no folder."""
-  given = data_dir or os.environ.get(DATA_DIR)
-  if not given:
-    raise DataError(
-      f"av_mnist is built from the files of MNIST and of the Free Spoken Digit Dataset: give "
-      f"data_dir (--data-dir) or set {DATA_DIR} to the folder with mnist/ and {SPOKEN}.tar.gz"
-    )
-  if not Path(given).is_dir():
-    raise DataError(f"the data folder {given} is not a folder")
-  return Path(given)
+  return _stored.folder(
+    data_dir,
+    "av_mnist is built from the files of MNIST and of the Free Spoken Digit Dataset: give "
+    f"data_dir (--data-dir) or set {DATA_DIR} to the folder with mnist/ and {SPOKEN}.tar.gz",
+  )
 
 
 def _find(folder: Path, patterns: tuple[str, ...]) -> Path:
@@ -211,9 +211,6 @@ def _fake_source(part: int, rows: int, indices: tuple[int, ...]) -> recipe.Sourc
 
 def fake_sources(train: int, validation: int, test: int) -> Sources:
   """Stand-ins of the same schema that need no file: blobs and tones, classes balanced."""
-  clips = ((5, 6, 7), (8, 9), (0, 1))
-  parts = [
-    _fake_source(_FAKE + i, rows, numbers)
-    for i, (rows, numbers) in enumerate(zip((train, validation, test), clips))
-  ]
-  return Sources(*parts, recipe.fit_basis(parts[0].images))
+  rows, numbers = (train, validation, test), ((5, 6, 7), (8, 9), (0, 1))
+  first, second, third = (_fake_source(_FAKE + i, rows[i], numbers[i]) for i in range(3))
+  return Sources(first, second, third, recipe.fit_basis(first.images))

@@ -51,3 +51,11 @@ def fingerprint(
       _feed(digest, name, x)
   digest.update(repr(tuple(class_names)).encode())
   return digest.hexdigest()
+
+
+def of_arrays(arrays: Mapping[str, np.ndarray]) -> str:
+  """sha256, 64 hex digits, of named arrays as they lie in a file: names, dtypes, shapes, content."""
+  digest = hashlib.sha256()
+  for name in sorted(arrays):
+    _feed(digest, name, arrays[name])
+  return digest.hexdigest()

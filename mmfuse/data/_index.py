@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from mmfuse.data import _digits, _synthetic, _watch_imu
+from mmfuse.data import _digits, _emoji, _synthetic, _watch_imu, _wikipedia
 from mmfuse.data._choice import used_table
 from mmfuse.data._error import DataError, closest
 from mmfuse.data._inputs import is_embedding
@@ -23,6 +23,7 @@ class Dataset(NamedTuple):
   size: str  # rows and shapes
   licence: str
   how: str  # how it is had
+  options: tuple[str, ...] = ()  # of `load` that `build` takes
 
 
 def _av_mnist(data_dir: str | None, train_size: int | None = None, fake: bool = False) -> Table:
@@ -68,6 +69,23 @@ DATASETS: dict[str, Dataset] = {
     "10 classes; 55,000/5,000/10,000",
     "CC BY-SA 3.0 (MNIST), CC BY-SA 4.0 (Free Spoken Digit Dataset)",
     "your copies of both, in --data-dir or MMFUSE_DATA_DIR",
+    ("train_size", "fake"),
+  ),
+  "emoji": Dataset(
+    _emoji.table,
+    "emoji as Google and as Twitter draw them, and the group of each",
+    "1,906 rows; google [32, 32, 3], twitter [32, 32, 3]; 9 classes; 1,223/306/377",
+    _emoji.LICENCE,
+    "your copy of emoji.npz, in --data-dir or MMFUSE_DATA_DIR",
+    ("fake",),
+  ),
+  "wikipedia": Dataset(
+    _wikipedia.table,
+    "features of the picture and the text of Wikipedia articles in ten categories",
+    "2,866 rows; image [128], text [100]; 10 classes; 1,738/435/693",
+    _wikipedia.LICENCE,
+    "your copy of wikipedia.npz, in --data-dir or MMFUSE_DATA_DIR",
+    ("fake",),
   ),
 }
 
@@ -115,7 +133,7 @@ def load(
     drop_empty: leave out rows without any modality.
     data_dir: where files that the user has to bring lie.
     train_size: training rows of a set that is built (av_mnist); its other splits shrink alike.
-    fake: a generated twin of a set whose files the user has to bring (av_mnist).
+    fake: a generated twin of a set whose files the user has to bring (av_mnist, emoji, wikipedia).
 
   Raises:
     DataError: an unknown name, or whatever is wrong with the content, in one sentence.
@@ -132,8 +150,9 @@ def load(
   if source in DATASETS:
     options = {"train_size": train_size, "fake": fake}
     given = {k: v for k, v in options.items() if v}
-    if given and source != "av_mnist":
-      raise DataError(f"{source} takes no {' or '.join(given)}: it comes in one size")
+    wrong = [k for k in given if k not in DATASETS[source].options]
+    if wrong:
+      raise DataError(f"{source} takes no {' or '.join(wrong)}: it comes in one size")
     table = used_table(DATASETS[source].build(data_dir, **given), modalities, ignore, drop_empty)
     return _choose(table, task, encoders or {})
   if os.path.exists(source):  # False for a name that no file can have

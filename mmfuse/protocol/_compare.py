@@ -43,7 +43,8 @@ COST = {"aggregator": 1.8, "weighting": 1.1, "modulator": 1.1, "schedule": 1.3} 
 def load_table(cfg: Compare) -> data.Table:
   """The table a comparison is about; a smoke run takes a twin with few rows and random content."""
   options: dict[str, Any] = {} if cfg.train_size is None else {"train_size": cfg.train_size}
-  if cfg.smoke and cfg.data == "av_mnist":
+  built_in = data.DATASETS.get(cfg.data)
+  if cfg.smoke and built_in is not None and "fake" in built_in.options:
     options = {"fake": True}  # its files are the user's to bring; a smoke run needs none
   table = data.load(
     cfg.data,

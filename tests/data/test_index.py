@@ -10,7 +10,9 @@ from mmfuse.data import DATASETS, DataError, describe, load
 def test_describe():
   rows = json.loads(json.dumps(describe()))
   assert [r["name"] for r in rows] == sorted(DATASETS)
-  assert {"watch_imu", "digits", "synthetic_1", "synthetic_2", "av_mnist"} == set(DATASETS)
+  assert set(DATASETS) == {
+    "watch_imu", "digits", "synthetic_1", "synthetic_2", "av_mnist", "emoji", "wikipedia"
+  }  # fmt: skip
   for row in rows:
     assert set(row) == {"name", "what", "size", "licence", "how"} and all(row.values())
 

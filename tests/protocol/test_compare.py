@@ -11,6 +11,7 @@ import pytest
 
 from mmfuse import data, methods, protocol, report, train
 from mmfuse.protocol import _compare, _finish
+from mmfuse.protocol._config import Compare
 from mmfuse.protocol._progress import duration
 from mmfuse.protocol._rows import make_rows
 from mmfuse.report._format import plural
@@ -392,3 +393,13 @@ def test_a_smoke_run_takes_three_methods_through_random_rows(place, monkeypatch)
   ]
   config = json.loads((place / "results/my/run.json").read_text())["config"]
   assert (config["epochs"], config["tune"]) == (1, 1) and seen == [96]
+
+
+@pytest.mark.parametrize("name", ["av_mnist", "emoji", "wikipedia"])
+def test_a_smoke_run_needs_no_file_that_the_user_has_to_bring(name, monkeypatch):
+  monkeypatch.delenv("MMFUSE_DATA_DIR", raising=False)
+  table = _compare.load_table(Compare(data=name, smoke=True))
+  assert table.name == f"{name}_fake" and len(table.label) == 96
+  assert {m: x.shape[1:] for m, x in table.inputs.items()} == {
+    m: x.shape[1:] for m, x in data.load(name, fake=True).inputs.items()
+  }
