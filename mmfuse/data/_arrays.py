@@ -116,7 +116,8 @@ def table_from_arrays(
       check_no_identifier(m, arrays[m], mask[m])
   keep, dropped = kept_rows(mask, drop_empty)
   target, task, class_names, guessed = read_label(label, target, task, keep, labelled)
-  split, named = None, []
+  split: np.ndarray | None = None
+  named: list[str] = []
   if "split" in arrays:
     split, named = read_split(_column("split", arrays["split"], rows))
     split = split[keep]

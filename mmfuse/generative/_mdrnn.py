@@ -41,7 +41,8 @@ def begin_units(splits: Any) -> tuple[_units.Ranges, dict[str, jax.Array]]:
   split = splits["train"]
   weight, mask = counting_rows(split)
   ranges = _units.unit_ranges(split.inputs, mask)
-  batch = Batch(split.inputs, None, mask, jnp.asarray(weight), jnp.arange(len(weight)))
+  present = {m: jnp.asarray(v) for m, v in mask.items()}
+  batch = Batch(split.inputs, None, present, jnp.asarray(weight), jnp.arange(len(weight)))
   units, weight = complete_rows(batch, ranges)
   if not float(weight.sum()):
     raise Unavailable("it learns from rows that have all modalities, and no training row has")

@@ -222,7 +222,7 @@ def _estimate(cfg: Compare, rows: list[Row], search: Search, left: Mapping[str, 
     return "every run is there: only the report is written" if rows else "nothing to train"
   row = min(waiting, key=_timed_last)
   least = "at least " if cfg.tune > 1 else ""
-  said = f"{least}{plural(runs, 'run')} of {plural(cfg.epochs, 'epoch')}"
+  said = f"{least}{plural(runs, 'run')} of {plural(cfg.sizes[0], 'epoch')}"
   size = f"{plural(len(waiting), 'row')}, {said}"
   began = time.perf_counter()
   try:

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from mmfuse import masks, metrics, report, train
-from mmfuse.core import Sequence, label_weight
+from mmfuse.core import Sequence
 from mmfuse.protocol._rows import Row, config_hash
 from mmfuse.protocol._search import Search, Trial
 from mmfuse.protocol._store import read_json, write_json

@@ -6,7 +6,6 @@ import json
 from typing import Any
 
 from mmfuse.report._columns import all_rows, columns, compared_with
-from mmfuse.report._lines import LINEAR
 from mmfuse.report._summary import Row, Summary, as_summary
 from mmfuse.report._words import caption, notes, sentence
 

@@ -43,8 +43,7 @@ def padded_batches(split: Any, batch_size: int) -> Batch:
 
 def judged(split: Any) -> np.ndarray:
   """bool [N]: the rows whose label counts, known and of a weight above 0."""
-  batch = to_batch(split)
-  return np.asarray((batch.weight > 0) & batch.labelled)
+  return np.asarray(label_weight(to_batch(split)) > 0)
 
 
 def absent(split: Any) -> frozenset[str]:
