@@ -38,7 +38,7 @@ def _label(table: Table, part: np.ndarray, rng: np.random.Generator) -> np.ndarr
     return turn % np.int32(table.num_outputs)
   if table.task == "multilabel":
     return rng.integers(0, 2, shape).astype(np.int32)
-  return rng.normal(size=shape).astype(np.float32)
+  return rng.normal(size=shape)
 
 
 def fake(table: Table, rows: int = 24, seed: int = 0) -> Table:

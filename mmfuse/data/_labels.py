@@ -62,6 +62,8 @@ def _regression(x: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
       f"labels of a regression must be numbers [B] or [B, R], got {x.dtype} {list(x.shape)}"
     )
   out = x.astype(np.float64)  # what is learnt is standardised first, then float32
+  if out.size and np.abs(out).max() > 1e150:  # whose squares are no numbers
+    raise DataError(f"labels are too large to be standardised, got values from {x.min()} to {x.max()}")
   return out, ()
 
 

@@ -34,7 +34,7 @@ def test_windows_are_those_of_the_series(table):
   assert table.class_names[table.label[0]] == raw["y_labels"][raw["y"][0]]
   last = raw["X"][-1]
   end = len(last) // 100 * 100
-  np.testing.assert_array_equal(table.inputs["gyro"][-1], np.float32(last[end - 100 : end, 3:]))
+  np.testing.assert_array_equal(table.inputs["gyro"][-1], last[end - 100 : end, 3:])
 
 
 def test_the_package_is_not_imported(table):

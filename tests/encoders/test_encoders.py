@@ -81,7 +81,7 @@ def test_the_cost_of_conv2d_stays_sane():
     apply = jax.jit(lambda v, x, mask: module.apply(v, x, mask, train=False))
     return apply.lower(variables, x, mask).cost_analysis()["flops"]
 
-  assert operations(512) < 4 * operations(64)  # 64 times the pixels
+  assert operations(512) < 8 * operations(64)  # 64 times the pixels
 
 
 @pytest.mark.parametrize("name", sorted(SMALL))
@@ -182,7 +182,7 @@ def test_lenet_has_the_sizes_of_i2m2():
 def test_frames_average_the_encoder_over_time():
   x = _data("frames")
   inner = encoders.Conv2D(4, (4,))
-  module = encoders.Frames(inner)
+  module = encoders.Frames(inner, segments=1)
   variables = _init(module, x)
 
   @jax.jit
@@ -274,7 +274,7 @@ def test_linear_is_one_dense_layer_and_identity_is_nothing():
   linear, identity = (encoders.by_name(n, x.shape, x.dtype) for n in ("linear", "identity"))
   h, variables = linear.init_with_output(jax.random.key(1), x, mask, train=True)
   (dense,) = variables["params"].values()
-  np.testing.assert_allclose(h, x.reshape(3, 4) @ dense["kernel"] + dense["bias"], atol=1e-6)
+  np.testing.assert_allclose(h, x.reshape(3, 4) @ dense["kernel"] + dense["bias"][None], atol=1e-6)
   assert h.shape == (3, 64) and (np.asarray(h) < 0).any()
   h, variables = identity.init_with_output(jax.random.key(1), x, mask, train=True)
   np.testing.assert_array_equal(h, x.reshape(3, 4))
@@ -303,7 +303,7 @@ def test_an_encoder_without_pooling_keeps_its_steps(kind):
   variables = jax.jit(lambda: mean.init(jax.random.key(0), given, present, train=False))()
   kept, pooled = (
     jax.jit(lambda e=e: e.apply(variables, given, present, train=False))() for e in (steps, mean))
-  assert kept.shape == (3, 2 if kind == "conv1d" else 6, 4)
+  assert kept.shape == (3, 6, 4)  # too few to halve
   valid = np.full((3, kept.shape[1], 1), True)
   if kind == "transformer":
     valid[1, 2:] = False
