@@ -292,7 +292,7 @@ def test_a_modality_that_a_part_lacks_is_judged_nowhere(place, monkeypatch, part
   made = arrays()
   group = np.arange(80) % 8  # each in several parts
   np.savez(place / "my.npz", **made, mask_b=made["split"] != part, group=group)
-  options = ("--allow-straddling", "--methods", "unimodal,joint", "--probe", "--out", "run", *QUICK)
+  options = ("--allow-straddling", "--methods", "unimodal,joint", "--out", "run", *QUICK)
   said = call(place, "compare", "--data", "my.npz", *options)
   assert said.code == 0, said
   why = "n/a: b is in no test row" if part == "test" else "n/a: b is in no training row"
@@ -308,7 +308,7 @@ def test_a_modality_that_a_part_lacks_is_judged_nowhere(place, monkeypatch, part
   assert set(found) == {"unimodal/a", "joint"}
   for r in found.values():
     assert r["test"]["b"] is None and r["contribution"] == {}
-    assert set(r["shapley"]) == set(r["probe"]) == {"a"}
+    assert set(r["shapley"]) == {"a"}
   assert isinstance(found["joint"]["test"]["fused"], float)
   assert (found["joint"]["validation"]["b"] is None) == (part == "train")
 
