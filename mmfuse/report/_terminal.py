@@ -61,7 +61,8 @@ def _fits(summary: Summary, shown: Sequence[Column], width: int) -> bool:
   """Whether it does once names are broken between their words."""
   from rich.console import Console
 
-  return Console(width=10_000).measure(_rich(summary, shown, width)).minimum <= width
+  wide = Console(width=10_000, height=1)  # without a height, a dumb terminal has 80 columns
+  return wide.measure(_rich(summary, shown, width)).minimum <= width
 
 
 def _header(column: Column) -> str:

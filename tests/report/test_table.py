@@ -191,6 +191,16 @@ def test_a_folded_table_repeats_the_rows_that_have_something_there():
     [f"unimodal/m{i:02d}" for i in range(6)], [f"unimodal/m{i:02d}" for i in range(6, 12)]]
 
 
+def test_a_dumb_terminal_is_measured_like_any_other(monkeypatch):
+  """Its console says 80 columns whatever it is asked, and everything would seem to fit."""
+  summary = report.summarise(wide(6, "sensor"))
+  text = shown_at(summary, 80)
+  monkeypatch.setenv("TERM", "dumb")
+  monkeypatch.setenv("FORCE_COLOR", "1")
+  tables = [x for x in report.terminal(summary, 80).renderables if hasattr(x, "columns")]
+  assert len(tables) == text.count("────\n") == 3
+
+
 def test_a_narrow_terminal_loses_no_number():
   text = shown_at(report.summarise(rows(**NOISY), majority=0.25), 30)
   assert all(cell_len(line.rstrip()) <= 30 for line in text.split("\n"))
