@@ -115,7 +115,9 @@ class Racer:
     clock = Clock(*(jnp.int32(v) for v in (0, 0, 0, 1, 1)))
     self.args = (batch, jax.random.key(1), clock)
     step = jax.jit(method.phases[-1].step, donate_argnums=0)
-    self.compiled = step.lower(self.state, *self.args).compile()
+    lowered = step.lower(self.state, *self.args)
+    self.counted = float((lowered.cost_analysis() or {}).get("flops", float("nan")))
+    self.compiled = lowered.compile()
     self.cost = train.cost_of(self.compiled)
 
   def lap(self, steps: int) -> float:
