@@ -2,16 +2,19 @@
 
 import functools
 import pathlib
+import re
 import shutil
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
 from mmfuse.core import State
+
+MARK = ".mmfuse-checkpoints"  # a file in every folder whose checkpoints are ours to delete
 
 
 class Checkpointer:
@@ -33,7 +36,7 @@ class Checkpointer:
 
   @functools.cached_property
   def _manager(self) -> Any:
-    self.folder.mkdir(parents=True, exist_ok=True)
+    _claim(self.folder)
     options = self._ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False)
     return self._ocp.CheckpointManager(self.folder, options=options)
 
@@ -55,7 +58,7 @@ class Checkpointer:
     `check(meta)` raises for a checkpoint of another run, before its arrays are read. A checkpoint
     that cannot be read is removed: its step will be saved again.
     """
-    if not self.folder.is_dir():
+    if not self.folder.exists():
       return None
     load = self._ocp.args
     target = jax.tree.map(self._ocp.utils.to_shape_dtype_struct, template)
@@ -91,10 +94,12 @@ def _named(state: State) -> dict[str, Any]:
           for path, leaf in jax.tree_util.tree_flatten_with_path(kept)[0]}
 
 
-def save_weights(path: str | pathlib.Path, state: State) -> None:
+def save_weights(
+    path: str | pathlib.Path, state: State, about: Mapping[str, str] | None = None) -> None:
   """Writes params, batch statistics and memory as safetensors, whole or not at all.
 
-  A tensor's name is its path in the state, joined by "/": "params/audio/dense0/kernel".
+  A tensor's name is its path in the state, joined by "/": "params/audio/dense0/kernel". `about`:
+  what the file says of itself (its metadata), for `load_weights` to check.
   """
   from safetensors.numpy import save
 
@@ -102,23 +107,31 @@ def save_weights(path: str | pathlib.Path, state: State) -> None:
   tensors = {k: np.asarray(v, order="C") for k, v in jax.device_get(_named(state)).items()}
   path = pathlib.Path(path)
   temporary = path.with_name(path.name + ".tmp")
-  temporary.write_bytes(save(tensors, {"format": "mmfuse-1"}))
+  temporary.write_bytes(save(tensors, {**(about or {}), "format": "mmfuse-1"}))
   temporary.replace(path)
 
 
-def load_weights(path: str | pathlib.Path, template: State) -> State:
+def load_weights(path: str | pathlib.Path, template: State,
+                 about: Mapping[str, str] | None = None) -> State:
   """The saved state in the structure of `template` (from `method.init`), without optimiser state.
 
   Raises:
-    ValueError: no safetensors file, or one of another model (names the first difference).
+    ValueError: no safetensors file, one of another model, or one that says otherwise than `about`
+      of itself (names the first difference).
   """
-  from safetensors import SafetensorError
+  from safetensors import SafetensorError, safe_open
   from safetensors.numpy import load
 
   try:
     tensors = load(pathlib.Path(path).read_bytes())
   except SafetensorError as error:
     raise ValueError(f"{path} is not a safetensors file: {error}") from error
+  with safe_open(path, framework="numpy") as file:
+    said = file.metadata() or {}
+  for name, value in (about or {}).items():
+    if said.get(name) != value:
+      raise ValueError(
+          f"{path} is of another run: its {name} is {said.get(name)}, expected {value}")
   wanted = _named(template)
   for name in sorted(set(wanted) ^ set(tensors)):
     where = "the model" if name in wanted else "the file"
@@ -132,6 +145,37 @@ def load_weights(path: str | pathlib.Path, template: State) -> State:
   return State(loaded["params"], loaded["stats"], {}, loaded["memory"])
 
 
+def _claim(folder: pathlib.Path) -> None:
+  """Marks a new or empty folder as one of checkpoints; any other without the mark is refused."""
+  if folder.exists() and not folder.is_dir():
+    raise ValueError(f"checkpoint folder {str(folder)!r} is a file")
+  folder.mkdir(parents=True, exist_ok=True)
+  there = sorted(p.name for p in folder.iterdir())
+  if there and MARK not in there:
+    raise ValueError(f"{str(folder)!r} holds {there[0]!r} and is no folder of checkpoints; "
+                     "expected a new or empty one, since old checkpoints are deleted in it")
+  (folder / MARK).touch()
+
+
+def _is_checkpoint(path: pathlib.Path) -> bool:
+  """Whether this is the mark, a checkpoint, or a half-written one."""
+  return path.name == MARK or (path.is_dir() and re.match(r"\d+($|\.)", path.name) is not None)
+
+
 def remove_checkpoints(folder: str | pathlib.Path) -> None:
-  """Deletes the checkpoints of a finished run."""
-  shutil.rmtree(folder, ignore_errors=True)
+  """Deletes the checkpoints of a finished run, and their folder.
+
+  Raises ValueError, having deleted nothing, where the folder holds anything else.
+  """
+  folder = pathlib.Path(folder)
+  if not folder.is_dir():
+    return
+  groups = [folder] if (folder / MARK).is_file() else sorted(folder.iterdir())
+  foreign = [g for g in groups if not (g / MARK).is_file()]
+  foreign += [p for g in groups if g not in foreign for p in g.iterdir() if not _is_checkpoint(p)]
+  if foreign:
+    raise ValueError(f"{str(foreign[0])!r} is no checkpoint: nothing in {str(folder)!r} is deleted")
+  for group in groups:
+    shutil.rmtree(group)
+  if folder.is_dir():
+    folder.rmdir()

@@ -16,6 +16,7 @@ from mmfuse import metrics as metrics_lib
 from mmfuse.core import LAST, Batch, Clock, Method, Phase, State
 from mmfuse.train import _budget as budget_lib
 from mmfuse.train import _evaluate
+from mmfuse.train import _identity as identity_lib
 from mmfuse.train._cache import enable_compilation_cache, release_programs
 from mmfuse.train._checkpoint import Checkpointer
 from mmfuse.train._dependence import contains_primitive
@@ -310,7 +311,7 @@ class Group:
         _evaluate.padded_batches(validation, 512))
     self.absent = frozenset() if validation is None else _evaluate.absent(validation)
     self.keep = _evaluate.keep_all(plan.data.train.mask)
-    self.structure = 0  # of the state, where it is checkpointed
+    self.itself: dict[str, Any] = {}  # what the checkpoints of this run say of themselves
 
   def _place(self, host):
     """Arrays on the device(s), replicated over a mesh; copies, which alone may be donated."""
@@ -353,8 +354,9 @@ class Group:
     position = [0, 0]
     keeper = None if folder is None else Checkpointer(folder, seconds)
     if keeper is not None:
-      self.structure = _structure(state)
-      found = keeper.restore({"state": state._asdict(), "best": list(best)}, self._check)
+      self.itself = self._identity(state)
+      check = functools.partial(self._check, folder)
+      found = keeper.restore({"state": state._asdict(), "best": list(best)}, check)
       if found is not None:
         arrays, meta = found
         state, best = State(**arrays["state"]), tuple(arrays["best"])
@@ -370,23 +372,28 @@ class Group:
       keeper.close()
     return self.logs, state
 
-  def _check(self, meta: dict) -> None:
-    mine = self._identity()
-    if meta["identity"] != mine:
-      changed = sorted(k for k in mine if meta["identity"].get(k) != mine[k])
-      raise ValueError(f"the checkpoint belongs to another run: {', '.join(changed)} differ; "
-                       "use another folder or remove it")
+  def _check(self, folder, meta: dict) -> None:
+    if changed := identity_lib.differing(meta["identity"], self.itself):
+      raise ValueError(f"the checkpoint in {folder} belongs to another run: {', '.join(changed)} "
+                       "differ; use another folder or remove it")
 
-  def _identity(self) -> dict:
+  def _identity(self, state: State) -> dict:
+    """What tells this run from others, in another process too; `state` as `initial` made it."""
+    plan = self.plan
+    one = jax.eval_shape(lambda s: jax.tree.map(lambda x: x[0], s) if plan.stacked else s, state)
+    size = plan.batch_size[plan.method.phases[0].name]
+    example = jax.eval_shape(lambda a: jax.tree.map(lambda x: x[:size], a), self.arrays)
     return {"runs": [[s, None if r is None else float(r)] for s, r in self.runs],
-            "model or optimiser": self.structure, "epochs": self.plan.epochs,
-            "batch_size": self.plan.batch_size, "select": self.plan.select,
-            "data": getattr(self.plan.data, "fingerprint", "")}
+            "model or optimiser": _structure(state), "epochs": plan.epochs,
+            "batch_size": plan.batch_size, "select": plan.select, "patience": plan.patience,
+            "data": getattr(plan.data, "fingerprint", ""),
+            identity_lib.METHOD: identity_lib.method_digest(plan.method, one, example),
+            identity_lib.INITIAL: identity_lib.marks(state)}
 
   def _save(self, keeper, state, best, phase: int, epoch: int) -> None:
     keeper.save(phase * 1_000_000 + epoch, {"state": state._asdict(), "best": list(best)},
                 {"position": [phase, epoch], "logs": [log.to_json() for log in self.logs],
-                 "identity": self._identity()})
+                 "identity": self.itself})
 
   def _phase(self, number, phase: Phase, state, best, start: int, keeper):
     plan = self.plan

@@ -1,5 +1,6 @@
 """Interrupted runs continue bitwise; damaged and foreign checkpoints are told apart."""
 
+import json
 import shutil
 
 import jax
@@ -104,6 +105,41 @@ def test_a_checkpoint_of_another_model_is_refused(splits, folder):
   assert steps(folder / "0")  # refused, not removed
 
 
+def test_a_folder_of_the_users_is_neither_written_nor_deleted(splits, tmp_path):
+  """Class folders 0 and 1 look like runs, and their folders like checkpoints."""
+  for name in ("0/1/cat.png", "0/note.txt", "0/2/dog.png"):
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).write_text("mine")
+  there = lambda: sorted(p for p in tmp_path.rglob("*"))
+  before = there()
+  with pytest.raises(ValueError, match="0' holds '1' and is no folder of checkpoints"):
+    train.fit(METHOD, splits, checkpoint_dir=str(tmp_path), **OPTIONS)
+  with pytest.raises(ValueError, match=r"0' is no checkpoint: nothing in .* is deleted"):
+    train.remove_checkpoints(tmp_path)
+  assert there() == before
+
+
+def test_checkpoints_are_deleted_and_what_lies_among_them_is_not(folder):
+  (folder / "1" / "thesis.txt").write_text("mine")
+  with pytest.raises(ValueError, match=r"thesis\.txt' is no checkpoint"):
+    train.remove_checkpoints(folder)
+  assert steps(folder / "0") and steps(folder / "1")
+  (folder / "1" / "thesis.txt").unlink()
+  (folder / "1" / "3.orbax-checkpoint-tmp").mkdir()  # half written
+  train.remove_checkpoints(folder)
+  assert not folder.exists()
+  train.remove_checkpoints(folder)
+
+
+def test_a_checkpoint_from_before_methods_were_told_apart_is_refused(splits, folder):
+  for path in (folder / "0").glob("*/meta/metadata"):
+    said = json.loads(path.read_text())
+    assert said["identity"].pop("method or its constants")
+    path.write_text(json.dumps(said))
+  with pytest.raises(ValueError, match="0 belongs to another run: method or its constants differ"):
+    train.fit(METHOD, splits, checkpoint_dir=str(folder), **OPTIONS)
+
+
 def saved(tmp_path):
   state = State(
     {"a": {"kernel": jnp.arange(6.0).reshape(2, 3)}},
@@ -156,6 +192,18 @@ def test_weights_of_another_model_are_refused(tmp_path, change, sentence):
   path, state = saved(tmp_path)
   with pytest.raises(ValueError, match=sentence):
     train.load_weights(path, state._replace(**change))
+
+
+def test_weights_say_which_run_they_are_of(tmp_path):
+  path, state = saved(tmp_path)
+  train.save_weights(path, state, {"seed": "0", "row": '"joint"'})
+  train.load_weights(path, state)
+  train.load_weights(path, state, {"seed": "0"})
+  with pytest.raises(ValueError, match="of another run: its seed is 0, expected 1"):
+    train.load_weights(path, state, {"seed": "1"})
+  train.save_weights(path, state)
+  with pytest.raises(ValueError, match="of another run: its seed is None, expected 1"):
+    train.load_weights(path, state, {"seed": "1"})
 
 
 def test_a_file_that_holds_no_weights_is_refused(tmp_path):
