@@ -40,7 +40,7 @@ class Predict:
   run: Annotated[str, tyro.conf.Positional]
   """Output folder of `mmfuse compare`."""
   data: str
-  """An .npz with the same modalities."""
+  """An .npz with modalities of the run; one may be left out where each row has another."""
   method: str | None = None
   """A row of the run; default: the best by validation."""
   seed: int | None = None
@@ -80,7 +80,7 @@ def _compare(cfg: Compare, command: str) -> int:
   console.print(report.terminal(summary, console.width))
   print(report.caption(summary))
   print(report.sentence(summary))
-  print(f"written to {protocol.output_folder(cfg)}/ (index.html shows it all)")
+  print(f"written to {summary.info['folder']}/ (index.html shows it all)")
   if summary.info["interrupted"]:
     return INTERRUPTED
   return 1 if any(why.startswith("failed:") for why in summary.unavailable.values()) else 0

@@ -10,7 +10,6 @@ _LAZY = {
   "Search": "_search",
   "load_table": "_compare",
   "make_model": "_rows",
-  "output_folder": "_compare",
   "predict": "_predict",
   "run": "_compare",
 }
@@ -20,7 +19,6 @@ __all__ = [
   "UsageError",
   "load_table",
   "make_model",
-  "output_folder",
   "predict",
   "run",
 ]

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mmfuse import data, metrics, report, schemes, train
-from mmfuse.protocol import _baselines, _finish
+from mmfuse.protocol import _baselines, _finish, _resume
 from mmfuse.protocol._config import Compare, UsageError, own_sources, split_words
 from mmfuse.protocol._progress import Progress, duration
 from mmfuse.protocol._rows import (
@@ -30,12 +30,12 @@ from mmfuse.protocol._rows import (
   try_settings,
 )
 from mmfuse.protocol._search import Diverged, Search
-from mmfuse.protocol._store import FORMAT, Store, read_json, versions, write_json
+from mmfuse.protocol._store import FORMAT, ForeignFile, Store, read_json, versions, write_json
 from mmfuse.report._format import plural
 
 SMOKE_ROWS = 96
+REASON = 500  # characters of a failed row's reason beside the row
 TIMING_SECONDS = 15.0
-LONGEST_REASON = 1000  # characters
 TIMED_TOGETHER = 12  # rows, beside `joint`: their programs and states are in memory at a time
 COST = {"aggregator": 1.8, "weighting": 1.1, "modulator": 1.1, "schedule": 1.3}  # over a plain step
 
@@ -113,6 +113,9 @@ def run(cfg: Compare, command: str = "") -> report.Summary:
   }  # fmt: skip
   splits = {fold: table.splits(fold=fold, folds=cfg.folds, **options) for fold in folds}
   cfg, spoken = budgeted(cfg, min(len(s.train.index) for s in splits.values()))
+  out = cfg.out or f"results/{table.name}"
+  asked = cfg
+  cfg, left_out = _resume.with_earlier(cfg, pathlib.Path(out))
   rows, unavailable = make_rows(cfg, table.modalities, table.task)
   rows = present(rows, splits, unavailable)
   if cfg.select is not None:
@@ -122,20 +125,40 @@ def run(cfg: Compare, command: str = "") -> report.Summary:
   spoken += ["encoders: " + "; ".join(f"{m} {said}" for m, said in chosen.items()), *remarks]
   try_settings(cfg, rows, model)
   rows = available(cfg, rows, model, unavailable)
-  store = Store.open(cfg.out or f"results/{table.name}", cfg.resume)
+  named = _resume.named_rows(asked, table.modalities, table.task)
+  unavailable = {name: why for name, why in unavailable.items() if name in named}
+  with Store.open(out, cfg.resume, elsewhere=cfg.out is None) as store:
+    info = {**_info(asked, table, command), "encoders": chosen}
+    info = store.start(info, cfg.resume)
+    return _run(cfg, store, info, splits, rows, named, unavailable, [*spoken, *left_out])
+
+
+def _run(
+  cfg: Compare,
+  store: Store,
+  info: dict,
+  splits: dict[Any, data.Splits],
+  rows: list[Row],
+  named: set[str],
+  unavailable: dict[str, str],
+  notes: list[str],
+) -> report.Summary:
+  """The comparison in a folder of its own; rows that are not `named` are only shown."""
+  folds = list(splits)
   train.enable_compilation_cache()
-  info = store.start({**_info(cfg, table, command), "encoders": chosen}, cfg.resume)
-  info["notes"] = [*_split_notes(splits), *spoken]
-  for note in info["notes"]:
-    print(f"note: {note}")
-  for name, why in unavailable.items():
-    print(f"{name}: n/a: {why}")
+  made, everything = versions(), rows
+  rows = [row for row in rows if row.name in named]
   progress = Progress(len(rows), 0, cfg.sizes[0])
-  made = versions()
   searches = {
     fold: Search(cfg, store, s.without_test(), fold, progress.epoch, made)
     for fold, s in splits.items()
   }
+  earlier, more = _earlier_rows(everything, named, searches)
+  info["notes"] = [*_split_notes(splits), *notes, *more]
+  for note in info["notes"]:
+    print(f"note: {note}")
+  for name, why in unavailable.items():
+    print(f"{name}: n/a: {why}")
   for fold, s in splits.items():
     _finish.save_schema(store.folder, s, fold)
   left = remaining(cfg, rows, searches)
@@ -143,10 +166,11 @@ def run(cfg: Compare, command: str = "") -> report.Summary:
   print(_estimate(cfg, rows, searches[folds[0]], left))
   lines = _fit_lines(store, searches)
   done, interrupted = _train_rows(rows, searches, unavailable, progress)
-  if interrupted and not done and not unavailable:
-    raise KeyboardInterrupt("before the first row was complete; --resume goes on")
   complete = "row is" if len(rows) == 1 else "rows are"
   partial = f"interrupted: {len(done)} of {len(rows)} {complete} complete; --resume goes on"
+  done = {row: {**earlier, **done}[row] for row in everything if row in done or row in earlier}
+  if interrupted and not done and not unavailable:
+    raise KeyboardInterrupt("before the first row was complete; --resume goes on")
   summary = _report(
     cfg, info, store, searches, splits, lines, done, unavailable, partial if interrupted else ""
   )
@@ -165,6 +189,19 @@ def _split_notes(splits: Mapping[Any, data.Splits]) -> list[str]:
   return shared + [
     f"fold {', '.join(map(str, folds))}: {note}" for note, folds in said.items() if note not in shared
   ]
+
+
+def _earlier_rows(
+  rows: list[Row], named: set[str], searches: Mapping[Any, Search]
+) -> tuple[dict[Row, dict], list[str]]:
+  """-> ({row: {fold: choice}} of complete rows that are not named, notes on them); checks all files."""
+  for search in searches.values():
+    for row in rows:
+      search.check(row)
+  others = {row: _resume.finished(row, searches) for row in rows if row.name not in named}
+  kept = {row: choices for row, choices in others.items() if choices is not None}
+  missing = [row.name for row, choices in others.items() if choices is None]
+  return kept, _resume.note([row.name for row in kept], missing)
 
 
 def _info(cfg: Compare, table: data.Table, command: str) -> dict[str, Any]:
@@ -264,6 +301,8 @@ def _train_rows(
         progress.row_done(row)
       except KeyboardInterrupt:
         return done, True
+      except ForeignFile:
+        raise
       except (Diverged, schemes.Unavailable) as error:
         unavailable[row.name] = str(error)
         progress.row_done(row, f"n/a: {error}")
@@ -286,19 +325,16 @@ def _fit_lines(store: Store, searches: Mapping[Any, Search]) -> dict[Any, list[_
 
 
 def _failure(folder: pathlib.Path, row: Row | _baselines.Line, error: Exception) -> str:
-  """The reason beside the row; the whole traceback goes to errors.log."""
-  why = f"{type(error).__name__}: {_whole(str(error))}"
+  """The reason beside the row, on one line; errors.log has all of it, and the traceback."""
+  reason = " ".join(str(error).split())
+  if len(reason) > REASON:
+    reason = f"{reason[:REASON].rsplit(' ', 1)[0]} ... (all of it is in errors.log)"
+  reason = f"{type(error).__name__}: {reason}" if reason else type(error).__name__
   log = folder / "errors.log"
   with log.open("a") as file:
     file.write(f"--- {row.name}\n{''.join(traceback.format_exception(error))}\n")
-  print(f"{row.name} failed ({why}); see {log}", file=sys.stderr)
-  return f"failed: {why}"
-
-
-def _whole(message: str) -> str:
-  """A message on one line; of one as long as a program's text, the beginning."""
-  line = " ".join(message.split())
-  return line if len(line) <= LONGEST_REASON else line[:LONGEST_REASON].rstrip() + "..."
+  print(f"{row.name} failed ({reason}); see {log}", file=sys.stderr)
+  return f"failed: {reason}"
 
 
 def _relative_times(search: Search, done: Mapping[Row, dict]) -> dict[str, float]:
@@ -369,6 +405,8 @@ def _report(
         for fold, choice in choices.items()
         for record in _finish.records_of(searches[fold], row, choice, splits[fold].test, shared)
       ]
+    except ForeignFile:
+      raise
     except Exception as error:  # as in training
       unavailable[row.name] = _failure(store.folder, row, error)
       del done[row]
@@ -382,6 +420,7 @@ def _report(
     lines=baselines,
     info={
       "name": info["name"],
+      "folder": str(store.folder),
       "task": split.task,
       "date": info["date"],
       "command": info["command"],
@@ -415,9 +454,3 @@ def _varies(cfg: Compare) -> str:
     return f"{plural(cfg.seeds, 'seed')} of one split (initialisation and batch order)"
   seeds = plural(cfg.seeds, "seed")
   return f"{plural(cfg.folds, 'fold')} x {seeds} (test rows, initialisation and batch order)"
-
-
-def output_folder(cfg: Compare) -> pathlib.Path:
-  """Where the run of a configuration lies."""
-  name = pathlib.Path(cfg.data).stem if cfg.data.endswith(".npz") else cfg.data
-  return pathlib.Path(cfg.out or f"results/{name}")

@@ -83,9 +83,9 @@ class Compare:
   train_size: int | None = None
   """Training rows of a set that is built (av_mnist); its other splits shrink alike."""
   out: str | None = None
-  """Output folder; default results/<data name>."""
+  """Output folder, of one command at a time; default results/<data name>, numbered if in use."""
   resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-  """Continue what is in the output folder; more methods may join."""
+  """Continue what is in the output folder; more methods may join, those not named stay."""
   checkpoint_seconds: float = 15.0
   """Least time between two checkpoints of a run."""
   probe: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False

@@ -48,12 +48,12 @@ def records_of(
   judged = tuple(m for m in trained if m not in nobody)
   out = []
   for seed in search.seeds:
-    saved = read_json(search.path(row, seed, trial, ".json"))
+    saved = search.saved(row, seed, trial)
     log = train.RunLog.from_json(saved["log"])
     name = metrics.primary(search.splits.task)
     full, by_subset, probes = {}, {}, {}  # a run that diverged before any usable epoch has no score
     if log.selected_epoch >= 0:
-      state = train.load_weights(search.path(row, seed, trial, ".safetensors"), template)
+      state = search.load_weights(row, seed, trial, template)
       subsets = test_subsets(judged)
       scored = dict(
         train.evaluate_subsets(
@@ -154,7 +154,7 @@ def histories(
   for row, trial in rows_and_trials:
     curves = []
     for seed in search.seeds:
-      history = read_json(search.path(row, seed, trial, ".json"))["log"]["history"]
+      history = search.saved(row, seed, trial)["log"]["history"]
       curves.append(
         [
           {
@@ -200,6 +200,7 @@ def save_schema(folder: pathlib.Path, splits: Any, fold: int | None) -> None:
   write_json(
     folder / ("schema.json" if fold is None else f"schema-fold{fold}.json"),
     {
+      "data": splits.fingerprint,
       "scaler": splits.scaler.to_json(),
       "task": splits.task,
       "num_outputs": splits.num_outputs,

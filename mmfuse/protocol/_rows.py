@@ -3,7 +3,6 @@
 import dataclasses
 import inspect
 import itertools
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -23,6 +22,7 @@ from mmfuse.protocol._config import (
   source_digest,
   split_words,
 )
+from mmfuse.protocol._names import file_name
 
 OUTWARDS = 3.0  # factor from an outermost rate to the next one
 MOST_OUTWARDS = 2  # how often a search is extended
@@ -47,8 +47,8 @@ class Row:
 
   @property
   def slug(self) -> str:
-    """The name as a file name."""
-    return re.sub(r"[^A-Za-z0-9_.-]+", "-", self.name)
+    """The name as a file name, another one for every name."""
+    return file_name(self.name)
 
   def build(self, cfg: Compare, model: Any, trial: Trial) -> Method:
     """The method at a point of the search, on the optimiser all rows share."""
@@ -296,14 +296,32 @@ def checked_model(splits: Any, fusion_name: str, task: str) -> fusion.LateFusion
 
 
 def try_settings(cfg: Compare, rows: list[Row], model: Any) -> None:
-  """Builds the rows that `--set` names: a value that a rule refuses is bad input."""
+  """Builds the rows that `--set` names: a value that a rule refuses is bad input.
+
+  A row that is undefined for these data, whatever its settings, is left to `available`.
+  """
   named = parse_settings(cfg.set)
   for row in rows:
-    if (name := row.name.split("/")[0]) in named:
-      try:
-        row.build(cfg, model, row.trials(cfg)[0])
-      except (TypeError, ValueError) as error:
+    name = row.name.split("/")[0]
+    if name not in named:
+      continue
+    try:
+      row.build(cfg, model, row.trials(cfg)[0])
+    except schemes.Unavailable:
+      continue
+    except (TypeError, ValueError) as error:
+      fixed = {k: v for k, v in row.fixed.items() if k not in named[name]}
+      plain = dataclasses.replace(row, fixed=fixed)
+      if _builds(plain, cfg, model):
         raise UsageError(f"--set {name}: {error}") from error
+
+
+def _builds(row: Row, cfg: Compare, model: Any) -> bool:
+  try:
+    row.build(cfg, model, row.trials(cfg)[0])
+  except (TypeError, ValueError):
+    return False
+  return True
 
 
 def available(

@@ -1,6 +1,7 @@
 """Train and choose, on training and validation rows only: equal trials, then more seeds."""
 
 import dataclasses
+import json
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -12,8 +13,9 @@ import numpy as np
 from mmfuse import train
 from mmfuse.core import Method
 from mmfuse.protocol._config import Compare, cores, digest
+from mmfuse.protocol._names import trial_name
 from mmfuse.protocol._rows import MOST_OUTWARDS, Row, Trial, make_model
-from mmfuse.protocol._store import Store, read_json, write_json
+from mmfuse.protocol._store import ForeignFile, Store, read_own, write_json
 
 
 class Diverged(RuntimeError):
@@ -76,8 +78,43 @@ class Search:
 
   def path(self, row: Row, seed: int, trial: Trial, suffix: str):
     """Where a run of this split is kept."""
-    hyper = "" if not trial.hyper else "-" + "-".join(f"{k}{v}" for k, v in trial.hyper)
-    return self.store.run_path(row.slug, self.fold, seed, f"lr{trial.rate:.6g}{hyper}", suffix)
+    return self.store.run_path(
+      row.slug, self.fold, seed, trial_name(trial.rate, trial.hyper), suffix
+    )
+
+  def about(self, row: Row) -> dict[str, Any]:
+    """What every file of a row on this split says of itself."""
+    return {
+      "row": row.name,
+      "fold": self.fold,
+      "config": digest(row.config(self.cfg)),
+      "data": self.splits.fingerprint,
+    }
+
+  def identity(self, row: Row, seed: int, trial: Trial) -> dict[str, Any]:
+    """What the files of a run say of themselves: names of files are for people."""
+    return {**self.about(row), "seed": seed, "rate": trial.rate, "hyper": dict(trial.hyper)}
+
+  def saved(self, row: Row, seed: int, trial: Trial) -> dict:
+    """The file of a finished run. Raises ForeignFile for one of another configuration."""
+    return read_own(self.path(row, seed, trial, ".json"), self.identity(row, seed, trial))
+
+  def check(self, row: Row) -> None:
+    """Raises ForeignFile where a file among the row's runs is not one of them."""
+    about = self.about(row)
+    for path in self.store.run_files(row.slug, self.fold):
+      found = read_own(path, about)
+      trial = Trial(found["rate"], _items(found["hyper"]))
+      if path != self.path(row, found["seed"], trial, ".json"):
+        raise ForeignFile(f"{str(path)!r} was renamed: it is the run of another seed or trial")
+
+  def load_weights(self, row: Row, seed: int, trial: Trial, template: Any) -> Any:
+    """The state of a finished run. Raises ForeignFile for weights of another one."""
+    path = self.path(row, seed, trial, ".safetensors")
+    try:
+      return train.load_weights(path, template, _as_text(self.identity(row, seed, trial)))
+    except ValueError as error:
+      raise ForeignFile(str(error)) from error
 
   def runs(self, row: Row, wanted: list[tuple[int, Trial]]) -> list[train.RunLog]:
     """Several runs; on an accelerator those of one program go together."""
@@ -91,7 +128,7 @@ class Search:
       groups = list(by_program.values())
     self._train_all(row, groups)
     return [
-      train.RunLog.from_json(read_json(self.path(row, s, t, ".json"))["log"]) for s, t in wanted
+      train.RunLog.from_json(self.saved(row, s, t)["log"]) for s, t in wanted
     ]
 
   def _train_all(self, row: Row, groups: list[list[tuple[int, Trial]]]) -> None:
@@ -152,14 +189,13 @@ class Search:
       on_epoch=lambda entry: self._epoch(row, entry, compiled),
     )
     for i, (seed, trial) in enumerate(group):
-      train.save_weights(self._ready(self.path(row, seed, trial, ".safetensors")), result.state(i))
+      identity = self.identity(row, seed, trial)
+      weights = self._ready(self.path(row, seed, trial, ".safetensors"))
+      train.save_weights(weights, result.state(i), _as_text(identity))
       write_json(
         self.path(row, seed, trial, ".json"),
         {
-          "row": row.name,
-          "seed": seed,
-          "rate": trial.rate,
-          "hyper": dict(trial.hyper),
+          **identity,
           "metric": result.metric,
           "log": result.logs[i].to_json(),
           "versions": self.versions,
@@ -208,7 +244,7 @@ class Search:
         for t, tried in found.items()
         for s, log in zip(seeds, tried.logs)
       ],
-      "config": digest(row.config(self.cfg)),
+      **self.about(row),
     }
     write_json(self.store.choice_path(row.slug, self.fold), choice)
     return choice
@@ -220,7 +256,20 @@ class Search:
 
   def chosen(self, choice: dict) -> Trial:
     """The trial a choice names."""
-    return Trial(choice["learning_rate"], tuple(sorted(choice["hyper"].items())))
+    return Trial(choice["learning_rate"], _items(choice["hyper"]))
+
+
+def _items(hyper: dict) -> tuple[tuple[str, Any], ...]:
+  """The hyper-parameters of a file as a trial has them: lists were tuples."""
+  return tuple(sorted((k, _as_tuple(v)) for k, v in hyper.items()))
+
+
+def _as_tuple(value: Any) -> Any:
+  return tuple(map(_as_tuple, value)) if isinstance(value, list) else value
+
+
+def _as_text(identity: dict) -> dict[str, str]:
+  return {k: json.dumps(v, sort_keys=True) for k, v in identity.items()}
 
 
 class Tried(NamedTuple):

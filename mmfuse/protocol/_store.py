@@ -6,11 +6,17 @@ import os
 import pathlib
 import platform
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 from mmfuse.protocol._config import UsageError, cores
+from mmfuse.protocol._lock import INSIDE, Held, Lock, holder_inside
 
-FORMAT = 2
+FORMAT = 3
+
+
+class ForeignFile(UsageError):
+  """A file in the output folder that is not of this run: nothing goes on until it is moved away."""
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
@@ -22,11 +28,24 @@ def write_json(path: pathlib.Path, value: Any) -> None:
 
 
 def read_json(path: pathlib.Path) -> Any:
-  """The value of a JSON file; a broken one raises UsageError."""
+  """The value of a JSON file; a broken one raises ForeignFile."""
   try:
     return json.loads(path.read_text())
   except ValueError as error:
-    raise UsageError(f"{str(path)!r} is broken: {error}") from error
+    raise ForeignFile(f"{str(path)!r} is broken: {error}") from error
+
+
+def read_own(path: pathlib.Path, identity: Mapping[str, Any]) -> dict:
+  """A JSON file that holds `identity`; raises ForeignFile for one that says otherwise."""
+  found = read_json(path)
+  for name, value in json.loads(json.dumps(identity)).items():
+    if not isinstance(found, dict) or found.get(name) != value:
+      there = found.get(name) if isinstance(found, dict) else found
+      raise ForeignFile(
+        f"{str(path)!r} is not of this run: its {name} is {there!r}, expected {value!r}; "
+        "move the file away"
+      )
+  return found
 
 
 def versions() -> dict[str, Any]:
@@ -52,27 +71,65 @@ def versions() -> dict[str, Any]:
   }
 
 
-def _aside(folder: pathlib.Path) -> pathlib.Path:
-  """`<folder>-<n>` with the first n that is free."""
-  n = 1
-  while (target := folder.with_name(f"{folder.name}-{n}")).exists():
+def _beside(folder: pathlib.Path) -> tuple[pathlib.Path, Lock]:
+  """`<folder>-<n>` with the first n that is free, and its lock."""
+  n = 0
+  while True:
     n += 1
-  return target
+    target = folder.with_name(f"{folder.name}-{n}")
+    try:
+      lock = Lock.take(target)
+    except Held:
+      continue
+    if not target.exists():
+      return target, lock
+    lock.release()
+
+
+def _own(folder: pathlib.Path, elsewhere: bool) -> tuple[pathlib.Path, Lock]:
+  """The folder and its lock; with `elsewhere` a free one beside it where another process has it."""
+  folder.resolve().parent.mkdir(parents=True, exist_ok=True)
+  try:
+    return folder, Lock.take(folder)
+  except Held as held:
+    if not elsewhere:
+      raise UsageError(f"--out {str(folder)!r} {held}") from held
+    target, lock = _beside(folder)
+    print(f"note: {folder} {held.args[0].split(';')[0]}; this run goes to {target}")
+    return target, lock
+
+
+def _move_aside(folder: pathlib.Path) -> None:
+  """Renames what an earlier run left, under the lock of the new name too."""
+  if inside := holder_inside(folder):
+    raise UsageError(f"--out {str(folder)!r} cannot be moved aside: a folder in it {inside}")
+  place = folder.resolve()  # what a link points to, not the link
+  target, lock = _beside(place)
+  try:
+    place.rename(target)
+  finally:
+    lock.release()
+  shown = target if folder.is_symlink() else folder.with_name(target.name)
+  print(f"moved the earlier {folder} to {shown}")
 
 
 class Store:
   """The output folder of one comparison."""
 
-  def __init__(self, folder: pathlib.Path):
-    self.folder = folder
+  def __init__(self, folder: pathlib.Path, lock: Lock | None = None):
+    self.folder, self._lock = folder, lock
     self.runs = folder / "runs"
 
   @classmethod
-  def open(cls, out: str, resume: bool) -> "Store":
-    """A folder that is there is continued with `resume` and moved aside otherwise.
+  def open(cls, out: str, resume: bool, elsewhere: bool = False) -> "Store":
+    """A folder that this process alone writes, until `close`.
 
-    Raises UsageError for a file, a place that cannot be written, the working folder itself, and for
-    `resume` without a run.
+    One that is there is continued with `resume` and moved aside otherwise. One that another process
+    writes is refused, before anything is written or moved; with `elsewhere` a free name beside it
+    is taken instead.
+
+    Raises UsageError for a file, a place that cannot be written, the working folder itself, a
+    folder that another process has, and for `resume` without a run.
     """
     folder = pathlib.Path(out)
     if folder.exists() and not folder.is_dir():
@@ -87,24 +144,45 @@ class Store:
     if not parent.is_dir() or not os.access(parent, os.W_OK):
       raise UsageError(f"--out {out!r} cannot be written: no access to {str(parent)!r}")
     try:
-      if not resume and folder.exists() and any(folder.iterdir()):
-        target = _aside(folder)
-        folder.rename(target)
-        print(f"moved the earlier {folder} to {target}")
-      folder.mkdir(parents=True, exist_ok=True)
+      folder, lock = _own(folder, elsewhere and not resume)
     except OSError as error:
       raise UsageError(f"--out {out!r} cannot be made: {error.strerror}") from error
-    return cls(folder)
+    try:
+      if lock.note:
+        print(f"note: {folder}: {lock.note}")
+      if not resume and folder.exists() and any(p.name != INSIDE for p in folder.iterdir()):
+        _move_aside(folder)
+      folder.resolve().mkdir(exist_ok=True)
+    except BaseException as error:
+      lock.release()
+      if isinstance(error, OSError):
+        raise UsageError(f"--out {out!r} cannot be made: {error.strerror}") from error
+      raise
+    return cls(folder, lock)
+
+  def close(self) -> None:
+    """Lets other processes have the folder."""
+    if self._lock is not None:
+      self._lock.release()
+
+  def __enter__(self) -> "Store":
+    return self
+
+  def __exit__(self, *error) -> None:
+    self.close()
 
   def start(self, info: dict, resume: bool) -> dict:
     """Writes run.json, or checks the one there: other configuration or data are refused.
 
-    More methods may join on resuming: a row's runs and choice depend on no other row.
+    More methods may join on resuming, and those that are not named stay in the run: a row's runs
+    and choice depend on no other row.
     """
     path = self.folder / "run.json"
     if not resume:
       write_json(path, info)
       return info
+    if not path.is_file():
+      raise UsageError(f"--resume: there is no run in {str(self.folder)!r}")
     old = read_json(path)
     if old.get("format") != FORMAT:
       raise UsageError(f"--resume: {str(path)!r} was written by another version of mmfuse")
@@ -117,9 +195,16 @@ class Store:
           "its numbers may differ in the last digits",
           file=sys.stderr,
         )
-    if info["methods"] == old["methods"]:
+    if set(info["methods"]) <= set(old["methods"]):
       return old
-    grown = {**old, **{k: info[k] for k in ("config", "methods", "sources", "command")}}
+    methods = [*info["methods"], *(m for m in old["methods"] if m not in info["methods"])]
+    grown = {
+      **old,
+      "config": {**info["config"], "methods": methods},
+      "methods": methods,
+      "sources": {**old["sources"], **info["sources"]},
+      "command": info["command"],
+    }
     write_json(path, grown)
     return grown
 
@@ -148,15 +233,13 @@ def _check_same(old: dict, info: dict) -> None:
     )
   names = {*old["config"], *info["config"]} - {"methods"}
   changed = sorted(k for k in names if old["config"].get(k) != info["config"].get(k))
-  if set(old["methods"]) - set(info["methods"]):
-    changed = sorted([*changed, "methods"])
   if changed:
     raise UsageError(
       f"--resume: the configuration differs in {', '.join(changed)}; "
       "repeat the command of the run, or use another --out"
     )
   for spec, was in old["sources"].items():
-    if info["sources"].get(spec) != was:
+    if info["sources"].get(spec, was) != was:
       raise UsageError(
         f"--resume: the file of {spec!r} was edited since the run; use another --out"
       )

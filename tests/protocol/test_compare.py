@@ -13,7 +13,7 @@ from mmfuse import data, methods, protocol, report, train
 from mmfuse.protocol import _compare, _finish
 from mmfuse.protocol._config import Compare
 from mmfuse.protocol._progress import duration
-from mmfuse.protocol._rows import make_rows
+from mmfuse.protocol._rows import Row, make_rows
 from mmfuse.report._format import plural
 
 from ._helpers import COMMON, QUICK, arrays, call, numbers, records
@@ -159,7 +159,45 @@ def test_folds_by_group_test_every_group_once(place, monkeypatch):
   assert call(place, "predict", "run", "--data", "new.npz").code == 0
 
 
+def test_modalities_that_one_file_name_would_mix_up_are_both_trained(place, monkeypatch):
+  _quick(monkeypatch)
+  np.savez(place / "names.npz", **arrays(modalities=("音频", "视频")))
+  options = ("--data", "names.npz", "--methods", "unimodal", "--out", "run", *QUICK)
+  said = call(place, "compare", *options)
+  assert said.code == 0, said
+  first, second = records(place / "run")
+  assert (first["method"], second["method"]) == ("unimodal/视频", "unimodal/音频")
+  assert first["scores"] != second["scores"]
+  assert len(list((place / "run" / "runs").glob("*/*.safetensors"))) == 2
+  new = {m: x[:4] for m, x in arrays(modalities=("音频", "视频")).items() if m == "音频"}
+  np.savez(place / "new.npz", **new)
+  said = call(place, "predict", "run", "--data", "new.npz")
+  assert said.code == 0 and "note: unimodal/音频, seed 0: the best row by validation" in said.err
+
+
 # Rows that fail or cannot run.
+
+
+def test_settings_of_a_row_that_cannot_run_leave_it_a_reason(place, monkeypatch):
+  _quick(monkeypatch)
+  np.savez(place / "values.npz", **arrays(label=np.linspace(0.0, 1.0, 80)))
+  options = ("--methods", "joint,ogm", "--set", "ogm.alpha=.2", "--out", "run", *QUICK)
+  said = call(place, "compare", "--data", "values.npz", *options)
+  assert said.code == 0, said
+  assert "ogm: n/a: needs classification or multilabel labels" in said.out
+
+
+def test_the_whole_reason_of_a_failed_row_on_one_line(tmp_path, capsys):
+  row = Row("mine", methods.METHODS["joint"], {})
+  error = ValueError("shapes differ:\n  kernel [3, 4]\n  expected [3, 5]")
+  why = "failed: ValueError: shapes differ: kernel [3, 4] expected [3, 5]"
+  assert _compare._failure(tmp_path, row, error) == why
+  assert _compare._failure(tmp_path, row, KeyError()) == "failed: KeyError"
+  long = _compare._failure(tmp_path, row, ValueError("word " * 400 + "the end"))
+  assert len(long) < 600 and long.endswith("word ... (all of it is in errors.log)")
+  log = (tmp_path / "errors.log").read_text()
+  assert "the end" in log and "kernel [3, 4]\n" in log
+  assert capsys.readouterr().err.count("\n") == 3
 
 
 def test_a_row_that_raises_is_a_reason_and_the_others_are_there(place, monkeypatch):

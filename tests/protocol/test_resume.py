@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -147,7 +148,6 @@ def test_a_finished_run_is_written_again_without_training(finished, monkeypatch,
   "options, words",
   [
     (("--epochs", "3"), "the configuration differs in epochs"),
-    (("--methods", "joint"), "the configuration differs in methods"),
     (("--data", "other.npz"), "the data differ from those of the run"),
   ],
 )
@@ -160,6 +160,69 @@ def test_another_configuration_or_other_data_are_refused(finished, options, word
   said = call(finished.folder, *argv, "--resume")
   assert said.code == 2 and words in said.err and said.err.count("\n") == 1
   assert {p: p.read_bytes() for p in finished.run.rglob("*") if p.is_file()} == before
+
+
+def _argv(run, **changes):
+  """The command of a run with other options, to be continued."""
+  argv = json.loads((run / "run.json").read_text())["command"].split()[1:]
+  for name, value in changes.items():
+    argv[argv.index(f"--{name}") + 1] = value
+  return [*argv, "--resume"]
+
+
+def test_fewer_methods_show_what_is_there_and_train_nothing_else(
+  finished, place, monkeypatch, quick
+):
+  shutil.copytree(finished.run, place / "run")
+  for name in ("uniform", "twin"):  # not complete: of one, a run is missing and no choice is written
+    (place / "run" / "runs" / name / "choice.json").unlink()
+  next((place / "run" / "runs" / "uniform").glob("seed2-*.json")).unlink()
+  info = (place / "run" / "run.json").read_text()
+  seen = _interrupt(monkeypatch, after=1000)
+  said = call(place, *_argv(place / "run", methods="joint"))
+  assert said.code == 0 and not seen, said
+  kept = ["joint", "late_average", "unimodal/a", "unimodal/b"]
+  assert list(dict.fromkeys(r["method"] for r in records(place / "run"))) == kept
+  assert numbers(place / "run") == numbers(finished.run, kept)
+  assert "note: not named now, but complete in the run: late_average, unimodal/a" in said.out
+  assert "note: not named now, and not complete in the run: uniform, twin" in said.out
+  assert "not named now" in (place / "run" / "table.md").read_text()
+  assert (place / "run" / "run.json").read_text() == info
+  # An own method whose file has changed cannot be built again: it is left out, not refused.
+  (place / "mine.py").write_text(MINE + "\n# edited\n")
+  said = call(place, *_argv(place / "run", methods="uniform"))
+  assert said.code == 0 and {row for row, _, _ in seen} == {"uniform"} and len(seen) == 2
+  assert "mine.py:twin of the run is not shown: its file has changed" in said.out
+  assert numbers(place / "run") == numbers(
+    finished.run, ["joint", "uniform", "late_average", "unimodal/a", "unimodal/b"])  # fmt: skip
+
+
+@pytest.mark.parametrize("change, words", [
+  ({"row": "uniform"}, "its row is 'uniform', expected 'joint'"),
+  ({"data": "e" * 64}, "its data is 'eee"),
+  ({"config": "0" * 16}, "its config is '0000"),
+  ({"seed": 1}, "was renamed: it is the run of another seed or trial"),
+  ({"rate": 0.0100000001}, "was renamed"),
+])  # fmt: skip
+def test_a_run_file_of_another_configuration_is_refused_before_anything_is_trained(
+  finished, place, monkeypatch, change, words, quick
+):
+  shutil.copytree(finished.run, place / "run")
+  path = place / "run" / "runs" / "joint" / "seed0-lr0.01.json"
+  path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+  monkeypatch.setattr(train, "fit", None)
+  said = call(place, *_argv(place / "run"))
+  assert said.code == 2 and "joint/seed0-lr0.01.json'" in said.err and words in said.err
+  assert said.err.count("\n") == 1
+
+
+def test_weights_of_another_run_are_refused(finished, place, quick):
+  shutil.copytree(finished.run, place / "run")
+  runs = place / "run" / "runs" / "joint"
+  for path in runs.glob("seed1-*.safetensors"):
+    path.write_bytes((runs / path.name.replace("seed1", "seed0")).read_bytes())
+  said = call(place, *_argv(place / "run"))
+  assert said.code == 2 and "is of another run: its seed is 0, expected 1" in said.err
 
 
 def test_an_edited_rule_is_refused(finished):

@@ -55,7 +55,33 @@ def test_unimodal_is_a_row_per_modality_and_words_count_once():
   made, unavailable = _rows(methods=("joint,unimodal", "joint"))
   assert [r.name for r in made] == ["joint", "unimodal/a", "unimodal/b"] and not unavailable
   assert [r.fixed for r in made] == [{}, {"modality": "a"}, {"modality": "b"}]
-  assert [r.slug for r in made] == ["joint", "unimodal-a", "unimodal-b"]
+  assert [r.slug for r in made] == ["joint", "unimodal-a-744ab874", "unimodal-b-4064a5f7"]
+
+
+def test_settings_of_a_row_that_is_undefined_for_the_model_leave_it_a_reason():
+  cfg = Compare(methods=("joint", "bogc_laplace"), set=("bogc_laplace.evidence_scale=.2",))
+  made, unavailable = _rows(methods=cfg.methods, set=cfg.set)
+  pair = {"a": encoders.MLP(3), "b": encoders.MLP(3)}
+  gated = fusion.LateFusion(pair, 2, fusion.Gated())
+  rows.try_settings(cfg, made, gated)
+  assert [r.name for r in rows.available(cfg, made, gated, unavailable)] == ["joint"]
+  assert "concat or sum, got Gated" in unavailable["bogc_laplace"]
+
+
+def test_a_value_that_a_rule_refuses_is_told_from_a_row_that_fails_anyway():
+  pair = fusion.LateFusion({"a": encoders.MLP(3), "b": encoders.MLP(3)}, 2)
+
+  def build(model, learning_rate, *, size=1, broken=False):
+    if broken or size < 0:
+      raise ValueError("broken" if broken else "size must not be negative")
+    return methods.joint(model, learning_rate)
+
+  cfg = Compare(set=("own.size=-1",))
+  entry = methods.Entry(build, "own", "own", "own", "", "")
+  good, fails = (rows.Row("own", entry, {"size": -1, "broken": b}, source="x") for b in (False, True))
+  with pytest.raises(UsageError, match="--set own: size must not be negative"):
+    rows.try_settings(cfg, [good], pair)
+  rows.try_settings(cfg, [fails], pair)  # its training says why
 
 
 def test_a_row_that_cannot_run_on_such_labels_is_a_reason():

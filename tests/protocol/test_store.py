@@ -5,7 +5,7 @@ import json
 import pytest
 
 from mmfuse.protocol import UsageError
-from mmfuse.protocol._store import FORMAT, Store, read_json, write_json
+from mmfuse.protocol._store import FORMAT, Store, read_json, read_own, write_json
 
 INFO = {
   "methods": ["joint", "uniform"],
@@ -34,6 +34,7 @@ def test_what_is_there_is_moved_aside_every_time(tmp_path, monkeypatch, out):
   for text in ("first", "second", "third"):
     store = Store.open(out, resume=False)
     (store.folder / "text").write_text(text)
+    store.close()
   name = store.folder
   read = lambda p: (p / "text").read_text()
   assert read(name) == "third"
@@ -42,13 +43,14 @@ def test_what_is_there_is_moved_aside_every_time(tmp_path, monkeypatch, out):
 
 def test_an_empty_folder_is_taken(tmp_path):
   (tmp_path / "run").mkdir()
-  Store.open(str(tmp_path / "run"), resume=False)
+  Store.open(str(tmp_path / "run"), resume=False).close()
   assert [p.name for p in tmp_path.iterdir()] == ["run"]
 
 
 def test_the_same_run_is_continued_and_other_machines_are_warned_of(tmp_path, capsys):
   store = Store.open(str(tmp_path / "run"), resume=False)
   assert store.start(INFO, resume=False) == INFO
+  store.close()
   again = Store.open(str(tmp_path / "run"), resume=True)
   assert again.start(INFO, resume=True) == INFO
   assert capsys.readouterr().err == ""
@@ -78,14 +80,30 @@ def test_another_run_is_refused(tmp_path, change, words):
   assert json.loads((tmp_path / "run.json").read_text()) == INFO
 
 
-def test_more_methods_may_join_and_none_may_leave(tmp_path):
+def test_more_methods_may_join_and_those_not_named_stay(tmp_path):
   store = Store(tmp_path)
   store.start(INFO, resume=False)
   more = {**INFO, "methods": ["joint", "uniform", "mimo"], "command": "another"}
+  more["config"] = {**INFO["config"], "methods": more["methods"]}
   assert store.start({**more, "date": "later"}, resume=True) == more
   assert json.loads((tmp_path / "run.json").read_text()) == more
-  with pytest.raises(UsageError, match="the configuration differs in methods"):
-    store.start({**more, "methods": ["joint", "mimo"]}, resume=True)
+  assert store.start({**INFO, "methods": ["mimo"], "sources": {}}, resume=True) == more
+  grown = store.start({**INFO, "methods": ["ogm", "mimo"], "sources": {}}, resume=True)
+  assert grown["methods"] == grown["config"]["methods"] == ["ogm", "mimo", "joint", "uniform"]
+  assert grown["sources"] == INFO["sources"]
+
+
+def test_a_file_of_another_configuration_is_named(tmp_path):
+  path = tmp_path / "x.json"
+  write_json(path, {"row": "a", "hyper": {"h": [1, 2]}, "log": 1})
+  assert read_own(path, {"row": "a", "hyper": {"h": (1, 2)}})["log"] == 1
+  with pytest.raises(UsageError, match=r"x\.json' is not of this run: its row is 'a', expected 'b'"):
+    read_own(path, {"row": "b"})
+  with pytest.raises(UsageError, match="its seed is None, expected 0"):
+    read_own(path, {"seed": 0})
+  write_json(path, [1])
+  with pytest.raises(UsageError, match="not of this run"):
+    read_own(path, {"row": "a"})
 
 
 def test_another_format_is_refused(tmp_path):
