@@ -3,15 +3,18 @@
 import csv
 import io
 import pathlib
+import sys
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from mmfuse import data, train
-from mmfuse.protocol._config import Compare, UsageError, closest
-from mmfuse.protocol._rows import encoder_choices, make_rows
-from mmfuse.protocol._search import Search, Trial
-from mmfuse.protocol._store import Store, read_json
+from mmfuse.protocol._config import Compare, UsageError, closest, own_sources
+from mmfuse.protocol._new_rows import NewRows, read_rows, stand_in
+from mmfuse.protocol._rows import Row, config_hash, encoder_choices, make_rows
+from mmfuse.protocol._search import Search
+from mmfuse.protocol._store import FORMAT, ForeignFile, Store, read_json
 
 
 def read_run(folder: pathlib.Path) -> tuple[dict, dict, list[dict]]:
@@ -40,22 +43,39 @@ def _mean_validation(records: list[dict]) -> float:
   return float(np.mean([-np.inf if s is None else s for s in scores]))
 
 
-def _pick(records: list[dict], method: str | None, seed: int | None) -> dict:
-  """The record asked for; by default the best row by mean validation score, its first seed."""
+def _pick(
+  records: list[dict], method: str | None, seed: int | None, without: Mapping[str, str] = {}
+) -> tuple[dict, str]:
+  """-> (the record asked for, why that one).
+
+  By default the best row by mean validation score, and its first seed. `without`: {row: what it
+  needs and the new rows do not have}; such a row is refused where it is asked for.
+  """
   names = list(dict.fromkeys(r["method"] for r in records))
   if not names:
     raise UsageError("the run has no trained row")
-  first = records[0]["fold"]
-  means = {n: _mean_validation([r for r in records if r["method"] == n]) for n in names}
-  method = max(names, key=lambda n: means[n]) if method is None else method
-  if method not in names:
+  if method is not None and method not in names:
     raise UsageError(f"the run has no method {method!r}; {closest(method, names)}")
-  mine = [r for r in records if r["method"] == method and r["fold"] == first]
+  able = [n for n in names if n not in without]
+  if method in without or not able:
+    name = method or names[0]
+    raise UsageError(
+      f"{name} reads {without[name]!r} alone, which is not among the arrays; "
+      + (f"--method takes {', '.join(able)} instead" if able else "no row of the run reads others")
+    )
+  means = {n: _mean_validation([r for r in records if r["method"] == n]) for n in able}
+  why = "as asked"
+  if method is None:
+    method = max(able, key=lambda n: means[n])
+    why = f"the best row by validation, {records[0]['metric']} {means[method]:.3g}"
+    if len(able) < len(names):
+      why += ", of those that can read the arrays given"
+  mine = [r for r in records if r["method"] == method and r["fold"] == records[0]["fold"]]
   seeds = [r["seed"] for r in mine]
   seed = seeds[0] if seed is None else seed
   if seed not in seeds:
     raise UsageError(f"--seed {seed} was not run; available: {', '.join(map(str, seeds))}")
-  return mine[seeds.index(seed)]
+  return mine[seeds.index(seed)], why
 
 
 def _probabilities(logits: np.ndarray, task: str) -> np.ndarray:
@@ -67,54 +87,42 @@ def _probabilities(logits: np.ndarray, task: str) -> np.ndarray:
   return shifted / shifted.sum(-1, keepdims=True)
 
 
-def _splits_like(schema: dict, encoders: dict, inputs: dict, mask: dict) -> Any:
-  """`Splits` whose every part is the new rows: enough to build the model and to predict."""
-  rows = len(next(iter(mask.values())))
-  label = {
-    "classification": np.zeros(rows, np.int32),
-    "regression": np.zeros((rows, schema["num_outputs"]), np.float32),
-    "multilabel": np.zeros((rows, schema["num_outputs"]), np.int32),
-  }[schema["task"]]
-  part = data.Split(inputs, label, mask, np.arange(rows, dtype=np.int32), None)
-  return data.Splits(
-    "new",
-    part,
-    part,
-    None,
-    schema["task"],
-    schema["num_outputs"],
-    tuple(schema["class_names"]),
-    encoders,
-    data.Scaler.from_json(schema["scaler"]),
-    "",
-  )
+def _needs(rows: Mapping[str, Row], absent: list[str]) -> dict[str, str]:
+  """{row: the absent modality that it reads alone}."""
+  alone = {name: row.fixed.get("modality") for name, row in rows.items()}
+  return {name: m for name, m in alone.items() if m is not None and m in absent}
 
 
-def _check_new(schema: dict, inputs: dict, mask: dict) -> None:
-  for m, want in schema["inputs"].items():
-    if list(inputs[m].shape[1:]) != want["shape"]:
-      raise UsageError(
-        f"modality {m!r} has rows of shape {list(inputs[m].shape[1:])}, "
-        f"the run was trained on {want['shape']}"
-      )
-    if want["largest"] is not None and inputs[m].max() > want["largest"]:
-      raise UsageError(
-        f"modality {m!r} has the token {int(inputs[m].max())}, the run knows 0 to {want['largest']}"
-      )
-  present: np.ndarray = np.any([mask[m] for m in sorted(mask)], axis=0)
-  if not present.all():
-    raise UsageError(
-      f"{int((~present).sum())} of {len(present)} rows have no modality present, "
-      f"the first is row {int(np.argmin(present))}"
-    )
+def _check_run(info: dict, schema: dict, cfg: Compare) -> None:
+  """Raises UsageError for a schema of other data, or encoders that were edited since."""
+  if schema["data"] != info["data_fingerprint"]:
+    raise ForeignFile(f"schema and run.json in {cfg.out!r} are of different data")
+  for spec, now in own_sources(Compare(methods=(), encoder=cfg.encoder)).items():
+    if info["sources"].get(spec) != now:
+      raise UsageError(f"the file of {spec!r} was edited since the run")
+
+
+def _say(new: NewRows, record: dict, row: Row, why: str) -> None:
+  """What was chosen, and what was not read, on standard error: the table goes to standard output."""
+  where = "" if record["fold"] is None else f", fold {record['fold']}"
+  notes = [f"{row.name}, seed {record['seed']}{where}: {why}", *new.notes]
+  alone = row.fixed.get("modality")
+  lacking = 0 if alone is None else int((~new.split.mask[alone]).sum())
+  if lacking:
+    notes.append(f"{lacking} rows lack {alone}, all that {row.name} reads: nothing is known of them")
+  for said in notes:
+    print(f"note: {said}", file=sys.stderr)
 
 
 def predict(run: str, path: str, *, method: str | None = None, seed: int | None = None) -> str:
   """CSV text: row, prediction, one probability column per class (values for regression).
 
+  Says on standard error which row, seed and fold it took and why, and what it did not read.
+
   Args:
     run: the output folder of a comparison.
-    path: an .npz with the run's modalities, and masks; label, split and group are ignored.
+    path: an .npz with modalities of the run, and masks. A modality may be left out where each row
+      has another one; label, split, group and weight are ignored, other arrays with a note.
     method: a row of the run; default: the best by validation.
     seed: which of its runs; default the first.
 
@@ -123,34 +131,38 @@ def predict(run: str, path: str, *, method: str | None = None, seed: int | None 
   """
   folder = pathlib.Path(run)
   info, schema, records = read_run(folder)
-  record = _pick(records, method, seed)
   config: dict[str, Any] = {
-    k: tuple(v) if isinstance(v, list) else v for k, v in info["config"].items()
+    k: tuple(v) if isinstance(v, list) else v for k, v in info.get("config", {}).items()
   }
-  cfg = Compare(**config, out=str(folder))
+  if info.get("format") != FORMAT:  # its configuration may have other names
+    raise UsageError(f"the run in {run!r} was written by another version of mmfuse")
+  cfg = Compare(**config, out=run)
+  _check_run(info, schema, cfg)
   encoders = encoder_choices(cfg)
-  arrays = data.read_arrays(path)
-  wanted = sorted(schema["inputs"])
-  inputs, mask = data.read_inputs(arrays, wanted, encoders=encoders)
-  _check_new(schema, inputs, mask)
-  inputs = data.Scaler.from_json(schema["scaler"]).apply(inputs, mask)
-  for m, want in schema["inputs"].items():
-    if want["largest"] is not None:  # the vocabulary is the run's, not that of the new rows
-      inputs[m] = np.concatenate([inputs[m], np.full_like(inputs[m][:1], want["largest"])])
-  splits = _splits_like(schema, encoders, inputs, mask)
-  search = Search(cfg, Store(folder), splits, record["fold"], lambda *_: None, info["versions"])
-  rows = {r.name: r for r in make_rows(cfg, wanted, schema["task"])[0]}
-  trial = Trial(record["learning_rate"], tuple(sorted(record["tuning"]["hyper"].items())))
+  new = read_rows(data.read_arrays(path), schema, encoders)
+  rows = {r.name: r for r in make_rows(cfg, sorted(schema["inputs"]), schema["task"])[0]}
+  record, why = _pick(records, method, seed, _needs(rows, new.absent))
   row = rows[record["method"]]
+  if config_hash(row.config(cfg)) != record["config_hash"]:
+    raise UsageError(f"{row.name} is another method than in the run: its file was edited since")
+  splits = stand_in(schema, encoders)
+  search = Search(cfg, Store(folder), splits, record["fold"], lambda *_: None, info["versions"])
+  trial = search.chosen({**record, **record["tuning"]})
   built = search.method(row, trial)
   weights = search.path(row, record["seed"], trial, ".safetensors")
   if not weights.is_file():
     raise UsageError(f"the weights of {row.name!r} are gone: there is no file {str(weights)!r}")
-  state = train.load_weights(weights, search.template(built))
-  count = len(next(iter(mask.values())))
-  new = splits.train._replace(inputs={m: x[:count] for m, x in inputs.items()})
-  logits = np.asarray(train.predict_split(built, state, new).logits)
-  return _csv(_probabilities(logits, schema["task"]), schema)
+  state = search.load_weights(row, record["seed"], trial, search.template(built))
+  _say(new, record, row, why)
+  logits = np.asarray(train.predict_split(built, state, new.split).logits)
+  return _csv(_probabilities(_in_unit(logits, schema.get("target")), schema["task"]), schema)
+
+
+def _in_unit(values: np.ndarray, target: dict | None) -> np.ndarray:
+  """Regression in the unit of the file: value * std + mean of the training targets, [N, R]."""
+  if target is None:
+    return values
+  return values * np.asarray(target["std"]) + np.asarray(target["mean"])
 
 
 def _csv(values: np.ndarray, schema: dict) -> str:

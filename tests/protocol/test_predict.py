@@ -2,18 +2,19 @@
 
 import csv
 import json
+import shutil
 
 import jax
 import numpy as np
 import pytest
 
-from mmfuse import data, train
-from mmfuse.protocol import _predict
+from mmfuse import core, data, train
+from mmfuse.protocol import UsageError, _new_rows, _predict
 from mmfuse.protocol._config import Compare
 from mmfuse.protocol._rows import make_model, make_rows
 from mmfuse.protocol._search import Trial
 
-from ._helpers import QUICK, arrays, call, records
+from ._helpers import MINE, QUICK, arrays, call, records
 
 
 def _table(text: str) -> tuple[list[str], list[list[str]]]:
@@ -73,9 +74,11 @@ def test_the_default_is_the_best_row_by_validation_and_its_first_seed(finished):
 
 def test_a_diverged_run_is_never_the_default():
   def record(name, score):
-    return {"method": name, "seed": 0, "fold": None, "validation": {"fused": score}}
+    return {"method": name, "seed": 0, "fold": None, "metric": "accuracy",
+            "validation": {"fused": score}}  # fmt: skip
 
-  assert _predict._pick([record("x", None), record("y", 0.1)], None, None)["method"] == "y"
+  found, why = _predict._pick([record("x", None), record("y", 0.1)], None, None)
+  assert found["method"] == "y" and why == "the best row by validation, accuracy 0.1"
 
 
 def test_where_a_mask_says_absent_the_value_is_not_read(finished):
@@ -93,8 +96,48 @@ def test_where_a_mask_says_absent_the_value_is_not_read(finished):
 
 def test_label_split_and_other_arrays_are_ignored(finished):
   _, plain = _predict_new(finished, "--method", "joint")
-  _, more = _predict_new(finished, "--method", "joint", label=np.zeros(7), extra=np.ones(3))
-  assert more.out == plain.out
+  known = {"label": np.zeros(7), "split": np.zeros(3), "group": np.ones(2), "weight": np.ones(7),
+           "mask_label": np.ones(7, bool)}  # fmt: skip
+  _, more = _predict_new(finished, "--method", "joint", **known)
+  assert more.out == plain.out and more.err == plain.err == "note: joint, seed 0: as asked\n"
+  other = {"extra": np.ones(3), "mask_extra": np.ones(2), "length_extra": np.ones(1)}
+  _, more = _predict_new(finished, "--method", "joint", **other)
+  assert more.out == plain.out and more.err.splitlines()[1:] == [
+    "note: not read, since the run does not know them: extra, length_extra, mask_extra"]  # fmt: skip
+
+
+def test_a_modality_that_is_left_out_is_absent_from_every_row(finished):
+  _, left_out = _predict_new(finished, "--method", "joint", b=None)
+  _, absent = _predict_new(finished, "--method", "joint", mask_b=np.zeros(7, bool))
+  _, present = _predict_new(finished, "--method", "joint")
+  assert left_out.code == 0 and left_out.out == absent.out != present.out
+  assert "note: not in the file, so absent from every row: b" in left_out.err
+
+
+def test_a_row_that_reads_only_what_is_left_out_is_refused_or_passed_over(finished):
+  _, said = _predict_new(finished, "--method", "unimodal/b", b=None)
+  assert said.code == 2 and said.err.count("\n") == 1
+  assert "unimodal/b reads 'b' alone, which is not among the arrays; --method takes joint" in said.err
+  record = lambda name, score: {"method": name, "seed": 3, "fold": None, "metric": "accuracy",
+                                "validation": {"fused": score}}  # fmt: skip
+  both = [record("unimodal/b", 0.9), record("joint", 0.8)]
+  found, why = _predict._pick(both, None, None, {"unimodal/b": "b"})
+  assert found["method"] == "joint" and why.endswith("0.8, of those that can read the arrays given")
+  with pytest.raises(UsageError, match="no row of the run reads others"):
+    _predict._pick(both[:1], None, None, {"unimodal/b": "b"})
+
+
+def test_rows_that_lack_all_that_a_row_reads_are_counted(finished):
+  _, said = _predict_new(finished, "--method", "unimodal/b", mask_b=np.arange(7) > 1)
+  assert said.code == 0 and "note: 2 rows lack b, all that unimodal/b reads" in said.err
+
+
+@pytest.mark.parametrize("name", ["joint", "uniform", "twin", "late_average", "unimodal/a"])
+def test_every_row_predicts_a_single_example(finished, name):
+  rng = np.random.default_rng(3)
+  np.savez(finished.folder / "one.npz", **{m: rng.normal(size=(1, 4)) for m in "ab"})
+  said = call(finished.folder, "predict", "run", "--data", "one.npz", "--method", name)
+  assert said.code == 0 and len(said.out.splitlines()) == 2, said
 
 
 def test_a_file_is_written_once(finished, tmp_path):
@@ -109,7 +152,9 @@ def test_a_file_is_written_once(finished, tmp_path):
 @pytest.mark.parametrize("changes, argv, words", [
   ({"a": np.ones((7, 5))}, (), ("'a'", "[5]", "[4]")),
   ({"a": np.ones((7, 4, 2))}, (), ("'a'", "[4, 2]", "[4]")),
-  ({"b": None}, (), ("'b' is not among the arrays",)),
+  ({"a": None, "b": None, "c": np.ones(7)}, (), ("no modality of the run", "holds c", "on a, b")),
+  ({"b": None, "mask_b": np.arange(7) > 3}, (), ("mask_b says that 'b' is there",)),
+  ({"b": None, "mask_a": np.arange(7) > 0}, (), ("1 of 7 rows have no modality", "row 0")),
   ({"b": np.ones((6, 4))}, (), ("'b' has 6 rows", "7")),
   ({"a": np.full((7, 4), np.nan)}, (), ("'a'", "row 0")),
   ({"mask_a": np.arange(7) > 1, "mask_b": np.arange(7) > 0}, (),
@@ -137,20 +182,93 @@ def test_tokens_and_missing_rows(place):
   rng = np.random.default_rng(0)
   made = arrays()
   words = rng.integers(0, 5, (80, 3)) + 2 * made["label"][:, None]
-  words[0] = 8  # the largest token is in a training row
+  test = made["split"] == "test"
+  words[~test] = np.minimum(words[~test], 8)
+  words[0], words[test, 0] = 8, 57  # the vocabulary is that of the training rows
   kept = {name: made[name] for name in ("label", "split", "a")}
   np.savez(place / "words.npz", **kept, words=words, mask_words=rng.random(80) > 0.1)
   argv = ("--methods", "joint", "--encoder", "words=embedding", *QUICK)
   assert call(place, "compare", "--data", "words.npz", *argv, "--out", "run").code == 0
   schema = json.loads((place / "run" / "schema.json").read_text())
   assert schema["inputs"]["words"] == {"shape": [3], "largest": 8}
+  said = call(place, "predict", "run", "--data", "words.npz")
+  assert said.code == 0 and "words has unknown tokens (above 8) in" in said.err
+  chosen = np.asarray([int(line[1]) for line in _table(said.out)[1]])
+  (record,) = records(place / "run")
+  assert record["test"]["fused"] == pytest.approx(np.mean(chosen[test] == made["label"][test]))
   new = {"a": made["a"][:4], "words": words[:4]}
   np.savez(place / "new.npz", **new)
   said = call(place, "predict", "run", "--data", "new.npz")
   assert said.code == 0 and len(said.out.splitlines()) == 5
-  np.savez(place / "new.npz", a=new["a"], words=new["words"] + 4)
-  said = call(place, "predict", "run", "--data", "new.npz")
-  assert said.code == 2 and "has the token 12, the run knows 0 to 8" in said.err
+  # Tokens that the run has never seen share one row of the table, whichever they are.
+  unknown = np.where(words[:4] == words[0, 0], 9, words[:4])
+  told = []
+  for token in (9, 57, 2**31 - 1):
+    np.savez(place / "new.npz", a=new["a"], words=np.where(unknown == 9, token, unknown))
+    said = call(place, "predict", "run", "--data", "new.npz")
+    assert said.code == 0, said
+    told.append(said)
+  assert told[0].out == told[1].out == told[2].out
+  count = int((unknown == 9).any(1).sum())
+  assert f"note: words has unknown tokens (above 8) in {count} rows" in told[0].err
+
+
+SCHEMA = {
+  "data": "",
+  "task": "regression",
+  "num_outputs": 1,
+  "class_names": [],
+  "scaler": data.Scaler({}, {}, ("s",)).to_json(),
+  "inputs": {"s": {"shape": [3, 2], "largest": None, "length": True}},
+}
+
+
+def test_shorter_sequences_are_padded_and_longer_ones_refused():
+  values = np.arange(8.0, dtype=np.float32).reshape(2, 2, 2)
+  want = SCHEMA["inputs"]["s"]
+  fitted = _new_rows._fitted("s", core.Sequence(values, np.int32([2, 1])), np.ones(2, bool), want)
+  assert fitted.values.shape == (2, 3, 2) and list(fitted.length) == [2, 1]
+  np.testing.assert_array_equal(fitted.values[:, :2], values)
+  whole = _new_rows._fitted("s", values, np.array([True, False]), want)  # without lengths: all steps
+  assert list(whole.length) == [2, 0]
+  with pytest.raises(UsageError, match="'s' has rows of 4 steps, the run was trained on at most 3"):
+    _new_rows._fitted("s", np.zeros((2, 4, 2), np.float32), np.ones(2, bool), want)
+  with pytest.raises(UsageError, match=r"rows of shape \[3, 5\], the run was trained on \[3, 2\]"):
+    _new_rows._fitted("s", np.zeros((2, 3, 5), np.float32), np.ones(2, bool), want)
+  plain = {"shape": [2, 2], "largest": None}
+  early = core.Sequence(values, np.int32([2, 1]))
+  with pytest.raises(UsageError, match="rows that end early"):
+    _new_rows._fitted("s", early, np.ones(2, bool), plain)
+  assert _new_rows._fitted("s", early, np.array([True, False]), plain) is values
+
+
+def test_a_stand_in_has_the_runs_shapes_and_largest_token():
+  words = {"shape": [4], "largest": 8}
+  made = _new_rows.stand_in({**SCHEMA, "inputs": {**SCHEMA["inputs"], "w": words}}, {})
+  assert made.train.inputs["s"].values.shape == (2, 3, 2) and made.test is None
+  assert made.train.inputs["w"].dtype == np.int32 and (made.train.inputs["w"] == 8).all()
+
+
+def test_regression_is_predicted_in_the_unit_of_the_file():
+  target = {"mean": [100.0, 0.0], "std": [10.0, 2.0]}
+  logits = np.array([[0.5, 1.0], [-1.0, 0.0]])
+  np.testing.assert_allclose(_predict._in_unit(logits, target), [[105.0, 2.0], [90.0, 0.0]])
+  assert _predict._in_unit(logits, None) is logits
+
+
+def test_a_run_of_another_version_and_an_edited_method_are_refused(finished, place):
+  shutil.copytree(finished.run, place / "run")
+  _new(place / "new.npz")
+  ask = lambda *argv: call(place, "predict", "run", "--data", "new.npz", *argv)
+  assert ask("--method", "twin").code == 0
+  (place / "mine.py").write_text(MINE + "\n# edited\n")
+  assert ask("--method", "joint").code == 0
+  said = ask("--method", "twin")
+  assert said.code == 2 and "twin is another method than in the run" in said.err
+  info = json.loads((place / "run" / "run.json").read_text())
+  (place / "run" / "run.json").write_text(json.dumps({**info, "format": 2}))
+  said = ask("--method", "joint")
+  assert said.code == 2 and "written by another version of mmfuse" in said.err
 
 
 def test_multi_label_probabilities_and_regression_values_as_csv():
