@@ -294,6 +294,14 @@ def test_cite_prints_bibtex_or_says_that_there_is_nothing(place):
   assert _call("cite", "joint")[:2] == (0, "% joint: nothing to cite\n")
 
 
+def test_a_pipe_shows_a_line_when_it_is_said():
+  pipe = io.BytesIO()
+  out = io.TextIOWrapper(pipe, encoding="utf-8")
+  with contextlib.redirect_stdout(out):
+    assert cli.main(["cite", "joint"]) == 0
+  assert pipe.getvalue() == b"% joint: nothing to cite\n"  # and nobody has flushed it
+
+
 def test_help_and_no_command_at_all(place):
   code, out, _ = _call("--help")
   assert code == 0 and all(name in out for name in cli.COMMANDS)
