@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mmfuse import data, train
+from mmfuse import data, report, train
 from mmfuse.protocol._config import Compare, UsageError, closest, own_sources
 from mmfuse.protocol._new_rows import NewRows, read_rows, stand_in
 from mmfuse.protocol._rows import Row, config_hash, encoder_choices, make_rows
@@ -26,7 +26,6 @@ def read_run(folder: pathlib.Path) -> tuple[dict, dict, list[dict]]:
       f"the run in {str(folder)!r} is not finished (no results.jsonl): "
       "mmfuse compare --resume goes on"
     )
-  from mmfuse import report
 
   try:
     records = report.read_jsonl(folder / "results.jsonl")
@@ -48,8 +47,9 @@ def _pick(
 ) -> tuple[dict, str]:
   """-> (the record asked for, why that one).
 
-  By default the best row by mean validation score, and its first seed. `without`: {row: what it
-  needs and the new rows do not have}; such a row is refused where it is asked for.
+  By default the row that the table marks: the best fused one by validation (of all rows where none
+  is fused), and its first seed. `without`: {row: what it needs and the new rows do not have}; such
+  a row is refused where it is asked for.
   """
   names = list(dict.fromkeys(r["method"] for r in records))
   if not names:
@@ -66,8 +66,10 @@ def _pick(
   means = {n: _mean_validation([r for r in records if r["method"] == n]) for n in able}
   why = "as asked"
   if method is None:
-    method = max(able, key=lambda n: means[n])
-    why = f"the best row by validation, {records[0]['metric']} {means[method]:.3g}"
+    marked = report.best_fused(r for r in records if r["method"] in able)
+    method = max(able, key=lambda n: means[n]) if marked is None else marked
+    kind = "row" if marked is None else "fused row"
+    why = f"the best {kind} by validation, {records[0]['metric']} {means[method]:.3g}"
     if len(able) < len(names):
       why += ", of those that can read the arrays given"
   mine = [r for r in records if r["method"] == method and r["fold"] == records[0]["fold"]]
