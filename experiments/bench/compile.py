@@ -3,10 +3,10 @@
 Command: python -m experiments.bench.compile            (some minutes on 2 cores)
          python -m experiments.bench.compile --methods moco mmpareto --model conv1d
          python -m experiments.bench.compile --smoke
-Every row of the index on one small model, cold: nothing from the cache on disk, no traces. Of each
-phase `jit(step).lower(...)` (tracing) and `.compile()`; a row with several phases has their sum, and the least
-of its rounds. "CPU s" is the processor time of both, all threads: the ratio over `joint` is one of those,
-for other processes move it less. `joint` is measured first and last, and the least of both is what counts.
+Every row of the index on one small model, cold: nothing from the cache on disk, traces forgotten. Of each
+phase `jit(step).lower(...)` (tracing) and `.compile()`; a row with several phases has their sum, and the
+least of its rounds. "CPU s" is the processor time of both, over all threads: the ratio over `joint` is one
+of those, for other processes move it less. `joint` is measured first and last; the least of both counts.
 Results: experiments/results/compile.md and compile.json.
 """
 
