@@ -178,15 +178,6 @@ def test_modalities_that_one_file_name_would_mix_up_are_both_trained(place, monk
 # Rows that fail or cannot run.
 
 
-def test_settings_of_a_row_that_cannot_run_leave_it_a_reason(place, monkeypatch):
-  _quick(monkeypatch)
-  np.savez(place / "values.npz", **arrays(label=np.linspace(0.0, 1.0, 80)))
-  options = ("--methods", "joint,ogm", "--set", "ogm.alpha=.2", "--out", "run", *QUICK)
-  said = call(place, "compare", "--data", "values.npz", *options)
-  assert said.code == 0, said
-  assert "ogm: n/a: needs classification or multilabel labels" in said.out
-
-
 def test_the_whole_reason_of_a_failed_row_on_one_line(tmp_path, capsys):
   row = Row("mine", methods.METHODS["joint"], {})
   error = ValueError("shapes differ:\n  kernel [3, 4]\n  expected [3, 5]")

@@ -89,6 +89,7 @@ def test_a_row_that_cannot_run_on_such_labels_is_a_reason():
   assert [r.name for r in made] == ["joint"]
   why = "needs classification or multilabel labels, these are regression"
   assert unavailable == {"ogm": why, "ogm_ge": why}
+  assert _rows("regression", methods=("joint,ogm",), set=("ogm.alpha=.2",))[1] == {"ogm": why}
 
 
 def test_late_average_is_told_the_task():
