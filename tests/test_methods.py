@@ -93,6 +93,15 @@ def test_an_entry_builds_and_takes_one_step_with_finite_parameters(name, number)
   assert train.has_learning_rate(new.opt)
 
 
+@pytest.mark.parametrize("name", ["mmpareto", "ogm"])
+def test_a_modality_whose_encoder_has_no_parameters_is_no_obstacle(name):
+  kinds = {"a": encoders.Identity(), "b": encoders.MLP(features=3, hidden=())}
+  state, new, metrics = _one_step(methods.METHODS[name](fusion.LateFusion(kinds, 2), 0.1), _batch("ab"))
+  assert new.params["a"] == {} and bool(metrics["finite"])
+  assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(new.params))
+  assert _distance(new.params["b"], state.params["b"]) > 0
+
+
 @pytest.mark.parametrize("number", [1, 3])
 @pytest.mark.parametrize("name", methods.HEADS)
 def test_a_head_is_joint_with_that_fusion(name, number):
