@@ -150,6 +150,7 @@ def _reading(shape):
   if len(shape) == 4:
     return " (read as frames [time, height, width, channels])"
   if len(shape) == 3 and shape[-1] not in COLOURS:
-    first = "; channels first? transpose it" if shape[0] in COLOURS else ""
+    leading = shape[0] in COLOURS and shape[0] < min(shape[1:])
+    first = "; channels first? transpose it" if leading else ""
     return f" (read as an image of {shape[-1]} channels, [height, width, channels]{first})"
   return ""

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from mmfuse import generative
-from mmfuse.core import Unavailable
+from mmfuse.core import Sequence, Unavailable
 from mmfuse.generative import _units
 
 
@@ -36,3 +36,5 @@ def test_refusals():
     _units.check_real({"a": jnp.zeros((2, 3), jnp.int32)})
   with pytest.raises(Unavailable, match="'a' is a dict"):
     _units.check_real({"a": {"x": jnp.zeros(2)}})
+  with pytest.raises(Unavailable, match="need rows of one length, and those of 'a' have their own"):
+    _units.check_real({"a": Sequence(jnp.zeros((2, 3, 1)), jnp.array([3, 1]))})
