@@ -54,13 +54,13 @@ def test_a_row_among_longer_ones_is_what_it_is_alone(name):
   run = QUICK(lambda v, x, mask: head.apply(v, x, mask, num_classes=2, train=False)[0])
   init = lambda: head.init(jax.random.key(0), whole, there, num_classes=2, train=False)
   variables = jax.tree.map(
-    lambda p: jnp.asarray(rng.normal(size=p.shape), p.dtype), jax.eval_shape(init))  # fmt: skip
+    lambda p: jnp.asarray(0.4 * rng.normal(size=p.shape), p.dtype), jax.eval_shape(init))  # fmt: skip
   cut = jax.tree_util.tree_map_with_path(
     lambda path, p: p[:, : lengths[key[-1]][0]] if (key := path[-1].key).startswith("positions") else p,
     variables)  # fmt: skip
   short = {m: x[:1, : lengths[m][0]] for m, x in whole.items()}
   found = run(variables, whole, there)[0]
-  np.testing.assert_allclose(found, run(cut, short, {m: v[:1] for m, v in there.items()})[0], atol=1e-5)
+  np.testing.assert_allclose(found, run(cut, short, {m: v[:1] for m, v in there.items()})[0], rtol=1e-4, atol=1e-5)
   assert not np.allclose(found, run(variables, {**whole, "a": whole["a"].at[0, 3].set(1)}, there)[0])
 
 
