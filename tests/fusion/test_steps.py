@@ -60,7 +60,8 @@ def test_a_row_among_longer_ones_is_what_it_is_alone(name):
     variables)  # fmt: skip
   short = {m: x[:1, : lengths[m][0]] for m, x in whole.items()}
   found = run(variables, whole, there)[0]
-  np.testing.assert_allclose(found, run(cut, short, {m: v[:1] for m, v in there.items()})[0], rtol=1e-4, atol=1e-5)
+  alone = run(cut, short, {m: v[:1] for m, v in there.items()})[0]
+  np.testing.assert_allclose(found, alone, rtol=1e-4, atol=1e-5)
   assert not np.allclose(found, run(variables, {**whole, "a": whole["a"].at[0, 3].set(1)}, there)[0])
 
 
