@@ -130,11 +130,12 @@ def test_nine_trials_for_rows_with_a_grid_and_without(place, monkeypatch):
   said = call(place, "compare", "--data", "my.npz", "--methods", "joint,stch", *options)
   assert said.code == 0, said
   joint, stch = records(place / "run")
-  assert len(joint["tuning"]["trials"]) == len(stch["tuning"]["trials"]) == 9
-  assert joint["gradient_evaluations"] == stch["gradient_evaluations"] == 9 * 48
+  for row in (joint, stch):  # and one more for each step outwards
+    trials = len(row["tuning"]["trials"])
+    assert 9 <= trials <= 11 and row["gradient_evaluations"] == trials * 48
   assert joint["tuning"]["hyper"] == {} and set(stch["tuning"]["hyper"]) == {"mu"}
-  assert len({t["learning_rate"] for t in joint["tuning"]["trials"]}) == 9
-  assert len({(t["learning_rate"], t["hyper"]["mu"]) for t in stch["tuning"]["trials"]}) == 9
+  assert len({t["learning_rate"] for t in joint["tuning"]["trials"][:9]}) == 9
+  assert len({(t["learning_rate"], t["hyper"]["mu"]) for t in stch["tuning"]["trials"][:9]}) == 9
 
 
 def test_folds_by_group_test_every_group_once(place, monkeypatch):
@@ -209,7 +210,7 @@ def test_the_reason_of_a_failed_row_is_whole_but_for_pages_of_it(tmp_path):
   said = _compare._failure(tmp_path, row, ValueError("first line\n\n  and what to do about it\n"))
   assert said == "failed: ValueError: first line and what to do about it"
   said = _compare._failure(tmp_path, row, ValueError("word " * 5000))
-  assert said.endswith("word...") and 900 < len(said) < 1100
+  assert said.endswith("word ... (all of it is in errors.log)") and 450 < len(said) < 600
   assert (tmp_path / "errors.log").read_text().count("word") >= 5000
 
 
@@ -369,7 +370,7 @@ def test_what_is_in_the_output_folder_is_moved_aside_whole(place, monkeypatch):
 
 
 def test_the_first_line_says_how_much_there_is_to_do(finished):
-  assert finished.said.out.startswith("6 rows, at least 42 runs of 2 epochs: about ")
+  assert "\n6 rows, at least 42 runs of 2 epochs: about " in finished.said.out
   assert ", more where the best rate is the first or last of those tried\n" in finished.said.out
 
 
@@ -384,7 +385,7 @@ def test_the_estimate_times_joint_and_a_single_modality_costs_its_part(
   place, monkeypatch, words, timed, minutes
 ):
   monkeypatch.chdir(place)
-  cfg = protocol.Compare(methods=(words,), tune=1)
+  cfg = protocol.Compare(methods=(words,), tune=1, epochs=30, batch_size=64)
   rows, _ = make_rows(cfg, ("a", "b"), "classification")
   entry = SimpleNamespace(history=[{"seconds_per_step": 1.0}])
   seen = []

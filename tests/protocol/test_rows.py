@@ -59,7 +59,7 @@ def test_unimodal_is_a_row_per_modality_and_words_count_once():
 
 
 def test_settings_of_a_row_that_is_undefined_for_the_model_leave_it_a_reason():
-  cfg = Compare(methods=("joint", "bogc_laplace"), set=("bogc_laplace.evidence_scale=.2",))
+  cfg = Compare(methods=("joint", "bogc_laplace"), set=("bogc_laplace.evidence_scale=.2",), epochs=3, batch_size=8)
   made, unavailable = _rows(methods=cfg.methods, set=cfg.set)
   pair = {"a": encoders.MLP(3), "b": encoders.MLP(3)}
   gated = fusion.LateFusion(pair, 2, fusion.Gated())
@@ -133,7 +133,7 @@ def test_a_fusion_that_attends_to_steps_gets_them_unless_the_module_is_the_users
   x = np.zeros((6, 9, 2), np.float32)
   inputs = {"a": x, "b": Sequence(x, np.full(6, 9))}
   splits = dataclasses.replace(
-    splits, train=dataclasses.replace(splits.train, inputs=inputs), encoders={"b": "conv1d"})  # fmt: skip
+    splits, train=splits.train._replace(inputs=inputs), encoders={"b": "conv1d"})  # fmt: skip
   pools = lambda splits, name: {m: e.pool for m, e in rows.make_model(splits, name).encoders.items()}
   assert pools(splits, "perceiver") == {"a": "none", "b": "none"}
   assert pools(splits, "concat") == {"a": "segments", "b": "segments"}
