@@ -1,8 +1,4 @@
-"""Every row of the index: padding is absent, and an unknown label is never read.
-
-Steps run op by op: the programs of single operations are shared by all rows of the index, where a
-compiled step is its own.
-"""
+"""Every row of the index: padding is absent, and an unknown label is never read."""
 
 import dataclasses
 import functools
@@ -12,15 +8,25 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmfuse import encoders, fusion, methods
+from mmfuse import balancing, encoders, fusion, methods
 from mmfuse.core import Batch, Clock
 from mmfuse.data import Split
+from mmfuse.train._dependence import dependence
 
 CLASSES, ROWS, TOTAL = 3, 6, 8
 NAMES = "ab"
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-# A step that is a branch (`lax.cond`) is compiled anyway.
-COMPILED = ("gblending",)
+# What a rule may read of the rows of a batch, besides losses and gradients.
+ROW_ARGUMENTS = ("label", "weight", "mask", "logits", "unimodal_logits", "split_logits", "features",
+                 "scores")  # fmt: skip
+# Rules on losses and gradients alone: the step around them is that of `uniform` and `mmpareto`.
+RULES = ("mimo", "stch", "uw", "imtl_l", "famo", "dwa", "rlw", "mgda", "pcgrad", "cagrad", "gradnorm",
+         "imtl_g", "nash_mtl", "aligned_mtl", "fairgrad", "graddrop", "gradvac", "moco", "excess_mtl",
+         "upgrad", "dualproj", "bogc")  # fmt: skip
+# Heads are `joint` with another fusion, whose outputs alone are looked at.
+STEPPED = [n for n in methods.METHODS if n not in (*methods.HEADS, *RULES)]
+# Whose every loss reads the label, so that a row without one does nothing at all.
+LABELS_ALONE = ("joint", "uniform", "ogm_ge", "mmpareto", "bogc_laplace", "mbsd", "mla")
 
 
 def model(name, norm="none", dropout=0.0):
@@ -46,26 +52,24 @@ def first_rows(batch: Batch) -> Batch:
   return jax.tree.map(lambda x: x[:ROWS], batch)
 
 
-@functools.cache
-def built(name):
-  return methods.METHODS[name](model(name), 0.1)
-
-
-@functools.cache
-def start(name):
-  return built(name).init(jax.random.key(0), first_rows(padded()))
-
-
-def steps(name, batch, epochs=(1, 2), method=None):
-  """(state, logs) after a step of every phase in each epoch."""
-  state, logs = start(name) if method is None else method.init(jax.random.key(0), batch), []
-  for i, phase in enumerate((method or built(name)).phases):
-    step = jax.jit(phase.step, compiler_options=QUICK) if name in COMPILED else phase.step
-    for epoch in epochs:
-      clock = Clock(*(jnp.int32(v) for v in (2 * epoch + 1, epoch, 1, 2, 8)))
-      state, log = step(state, batch, jax.random.key(i + 1), clock)
+def stepper(method):
+  """batch -> (state, logs) after two steps of every phase, in different epochs: one program a shape."""
+  @functools.partial(jax.jit, compiler_options=QUICK)
+  def each(state, batch, epoch):
+    logs = []
+    for i, phase in enumerate(method.phases):
+      clock = Clock(2 * epoch + 1, epoch, jnp.int32(1), jnp.int32(2), jnp.int32(8))
+      state, log = phase.step(state, batch, jax.random.key(i + 1), clock)
       logs.append(log)
-  return jax.device_get((state, logs))
+    return state, logs
+
+  start = method.init(jax.random.key(0), first_rows(padded()))
+
+  def run(batch):
+    middle, first = each(start, batch, jnp.int32(1))
+    return jax.device_get((*each(middle, batch, jnp.int32(2)), first))
+
+  return start, run
 
 
 def close(a, b, rtol=1e-5):
@@ -82,40 +86,66 @@ def differ(a, b) -> bool:
   return any((x != y).any() for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b)))
 
 
-@pytest.mark.parametrize("name", methods.METHODS)
-def test_a_padded_batch_gives_the_update_of_the_batch_without_padding(name):
-  plain = steps(name, first_rows(padded()))
-  close(steps(name, padded()), plain)
-  assert differ(plain[0].params, start(name).params)
+@pytest.mark.parametrize("name", STEPPED)
+def test_padding_is_absent_and_an_unknown_label_is_never_read(name):
+  start, run = stepper(methods.METHODS[name](model(name), 0.1))
+  plain = run(first_rows(padded()))
+  close(run(padded()), plain)
+  assert differ(plain[0].params, start.params)
 
-
-@pytest.mark.parametrize("name", [n for n in methods.METHODS if n not in methods.HEADS])
-def test_what_stands_in_place_of_an_unknown_label_is_never_read(name):
   known = np.arange(TOTAL) % 3 != 1
-  batch = padded()._replace(labelled=known)
-  blank = batch._replace(label=np.where(known, batch.label, 0).astype(np.int32))
-  other = batch._replace(label=np.where(known, batch.label, 2).astype(np.int32))
-  one, two = (steps(name, b, epochs=(1,))[0] for b in (blank, other))
+  unknown = padded()._replace(labelled=known)
+  written = [unknown._replace(label=np.where(known, unknown.label, v).astype(np.int32))
+             for v in (0, 2)]  # fmt: skip
+  one, two = (run(b) for b in written)
   assert not differ(one, two)
-  assert not any(np.isnan(x).any() for x in jax.tree.leaves(one.params))
+  if name in LABELS_ALONE:
+    gone = np.where(known, unknown.weight, 0).astype(np.float32)
+    close(one, run(padded()._replace(weight=gone)))
 
 
-@pytest.mark.parametrize("name", ["joint", "uniform", "mmpareto", "ogm_ge", "mbsd"])
-def test_a_row_without_a_label_is_to_a_loss_of_labels_as_one_of_weight_0(name):
-  known = np.arange(ROWS) % 3 != 1
-  batch = first_rows(padded())
-  unknown = batch._replace(labelled=known)
-  gone = batch._replace(weight=np.where(known, batch.weight, 0).astype(np.float32))
-  close(steps(name, unknown), steps(name, gone))
+@pytest.mark.parametrize("name", RULES)
+def test_a_rule_sees_nothing_of_the_rows(name):
+  """Read off the jaxpr: what it gives depends on no argument that has rows."""
+  rule = getattr(balancing, name)(3)
+  params = {"a": jnp.ones((2, 2)), "b": jnp.ones(3)}
+  grads = jax.tree.map(lambda p: jnp.stack([p, 2 * p, 3 * p]), params)
+  clock = Clock(*(jnp.int32(v) for v in (3, 1, 1, 2, 8)))
+  fixed = {"losses": jnp.arange(1.0, 4.0), "value": jnp.float32(6), "present": jnp.ones(3, bool),
+           "key": jax.random.key(0), "clock": clock}  # fmt: skip
+  state = rule.init(params)
+
+  def given(rows):
+    out = rule.update(grads, state, params, **fixed, **dict.fromkeys(ROW_ARGUMENTS, rows))
+    weigh = getattr(rule, "weigh", None)
+    seen = dict.fromkeys(ROW_ARGUMENTS, rows)
+    return out, weigh(fixed["losses"], state, params, **{**fixed, **seen}) if weigh else ()
+
+  assert not any(dependence(given, jnp.ones((TOTAL, CLASSES))))
 
 
-@pytest.mark.parametrize("name", ["joint", "uniform", "modo", "opm", "mla"])
+@pytest.mark.parametrize("name", methods.HEADS)
+def test_a_head_says_the_same_of_a_row_whatever_the_padding(name):
+  built = dataclasses.replace(model(name), fusion=fusion.by_name(name))
+  batch = padded()._replace(mask={m: v & (padded().weight > 0) for m, v in padded().mask.items()})
+  rngs = {"dropout": jax.random.key(1)}
+  variables = built.init(jax.random.key(0), first_rows(batch).inputs, first_rows(batch).mask)
+
+  @functools.partial(jax.jit, compiler_options=QUICK)
+  def said(given):
+    features, stats = built.encode(variables, given.inputs, given.mask, train=True, rngs=rngs)
+    outputs, stats = built.heads(
+      {**variables, "batch_stats": stats}, features, given.mask, train=True, rngs=rngs)
+    return outputs.logits[:ROWS], stats
+
+  close(said(batch), said(first_rows(batch)))
+
+
+@pytest.mark.parametrize("name", ["joint", "opm", "mla"])
 def test_padding_moves_no_statistics_and_no_draw(name):
   """With batch norm, and dropout within and after the encoders: what couples rows, what draws."""
-  method = methods.METHODS[name](model(name, "batch", 0.3), 0.1)
-  batch = padded()._replace(mask={m: np.ones(TOTAL, bool) for m in NAMES})
-  plain = steps(name, first_rows(batch), method=method)
-  close(steps(name, batch, method=method), plain)
+  _, run = stepper(methods.METHODS[name](model(name, "batch", 0.3), 0.1))
+  close(run(padded()), run(first_rows(padded())))
 
 
 def split(rows: int, **changes) -> Split:
@@ -126,33 +156,28 @@ def split(rows: int, **changes) -> Split:
   return found._replace(**changes)
 
 
-def hooked(name, given):
-  """The state after every hook of every phase, and the rows that the phases choose."""
-  splits, state, rows = {"train": given, "validation": given}, start(name), []
-  for i, phase in enumerate(built(name).phases):
-    for hook in (phase.begin, phase.epoch_end):
-      if hook is not None:
-        state = hook(state, splits, jax.random.key(i))
-    if phase.rows is not None:
-      rows.append(phase.rows(state, jax.random.key(9)))
-  return jax.device_get(state), rows
-
-
-HOOKED = [n for n in methods.METHODS
+HOOKED = [n for n in STEPPED
           if any(p.begin or p.epoch_end for p in methods.METHODS[n](model(n), 0.1).phases)]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", HOOKED)
-def test_hooks_count_no_row_of_weight_0(name):
-  plain, padded_ = (hooked(name, split(n))[0] for n in (ROWS, TOTAL))
-  for memory in (plain.memory, padded_.memory):
-    memory.get("valuation", {}).pop("rows", None)  # how many there are, counted or not
-  close(padded_, plain)
+def test_hooks_count_no_row_of_weight_0_and_read_no_unknown_label(name):
+  method = methods.METHODS[name](model(name), 0.1)
+  start = method.init(jax.random.key(0), first_rows(padded()))
 
+  def hooked(given):
+    """(the state after every hook of every phase, the rows that the phases choose then)."""
+    splits, state, rows = {"train": given, "validation": given}, start, []
+    for i, phase in enumerate(method.phases):
+      for hook in (phase.begin, phase.epoch_end):
+        if hook is not None:
+          state = hook(state, splits, jax.random.key(i))
+      if phase.rows is not None:
+        rows.append(phase.rows(state, jax.random.key(9)))
+    state.memory.get("valuation", {}).pop("rows", None)  # how many there are, counted or not
+    return jax.device_get(state), rows
 
-@pytest.mark.parametrize("name", HOOKED)
-def test_hooks_read_no_unknown_label(name):
+  close(hooked(split(TOTAL))[0], hooked(split(ROWS))[0])
   known = np.arange(ROWS) % 3 != 1
   labels = [np.where(known, padded().label[:ROWS], v).astype(np.int32) for v in (0, 2)]
-  one, two = (hooked(name, split(ROWS, label=l, labelled=known)) for l in labels)
-  assert not differ(one[0], two[0]) and not differ(one[1], two[1])
+  assert not differ(*(hooked(split(ROWS, label=l, labelled=known)) for l in labels))

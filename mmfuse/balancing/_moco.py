@@ -109,12 +109,17 @@ def aggregate_by_moco(
 
 
 def _track(tracked: Any, updates: Any, labels: Any, scales: jax.Array, rates: jax.Array) -> Any:
-  """y - rate_k (y - scale_k g_k) on the shared leaves."""
+  """y - rate_k (y - scale_k g_k) on the shared leaves, for the objectives that reach them."""
   old, treedef = jax.tree.flatten(tracked)
   grads = jax.tree.leaves(updates)
-  for i in _shared.shared_leaves(updates, labels, scales.shape[0]):
-    unit = _shared.column(scales, old[i]) * grads[i].astype(jnp.float32)
-    old[i] = old[i] - _shared.column(rates, old[i]) * (old[i] - unit)
+
+  def step(y, g, k):
+    return y - rates[k] * (y - scales[k] * g.astype(jnp.float32))
+
+  for i, rows in _shared.shared_leaves(updates, labels, scales.shape[0]).items():
+    # Row by row: as one product of [K, *param], XLA computes it again for each of its readers.
+    new = [step(y, grads[i][k], k) if k in rows else y for k, y in enumerate(old[i])]
+    old[i] = jnp.stack(new)
   return jax.tree.unflatten(treedef, old)
 
 
