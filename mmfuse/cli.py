@@ -58,6 +58,7 @@ class Cite:
 
 
 INTERRUPTED = 128 + signal.SIGINT
+BROKEN_PIPE = 141  # 128 + SIGPIPE, what a shell shows of a command that `head` ended
 
 COMMANDS: dict[str, Callable[..., Any]] = {
   "compare": Compare,
@@ -256,6 +257,9 @@ def _answer(command: Callable[[], int]) -> int:
   except (UsageError, DataError) as error:
     print(f"mmfuse: {' '.join(str(error).split())}", file=sys.stderr)
     return 2
+  except BrokenPipeError:  # the reader of the pipe has gone, as `head` does
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the flush at exit raises anew
+    return BROKEN_PIPE
 
 
 RUN: dict[type, Callable[[Any], int]] = {

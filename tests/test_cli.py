@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import runpy
+import subprocess
 import sys
 
 import numpy as np
@@ -362,3 +363,9 @@ def test_what_is_no_bad_input_keeps_its_traceback(place, monkeypatch):
   monkeypatch.setattr(protocol, "run", run, raising=False)
   with pytest.raises(ValueError, match="a mistake of ours"):
     _call("compare", "--data", "my.npz")
+
+
+def test_a_reader_that_goes_away_is_no_traceback():
+  command = f"{sys.executable} -m mmfuse methods --json | head -n 1; echo ${{PIPESTATUS[0]}}"
+  said = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+  assert "Traceback" not in said.stderr and said.stdout.split()[-1] in ("0", "141")
