@@ -14,8 +14,8 @@ from ._helpers import arrays, call, records
 STABLE = ("method", "seed", "fold", "selected_epoch", "learning_rate", "tuning", "validation",
           "test", "seconds_per_step", "hook_seconds_per_step", "config_hash", "data_fingerprint",
           "versions")  # fmt: skip
-FURTHER = ("metric", "diverged_at", "validation_loss", "scores", "contribution", "shapley", "probe", "conflict_rate",
-           "relative_step_time", "parameters", "gradient_evaluations")  # fmt: skip
+FURTHER = ("metric", "diverged_at", "validation_loss", "scores", "contribution", "shapley", "probe",
+           "conflict_rate", "relative_step_time", "parameters", "gradient_evaluations")  # fmt: skip
 ROWS = ("joint", "uniform", "twin", "late_average", "unimodal/a", "unimodal/b")
 
 

@@ -59,7 +59,8 @@ def test_unimodal_is_a_row_per_modality_and_words_count_once():
 
 
 def test_settings_of_a_row_that_is_undefined_for_the_model_leave_it_a_reason():
-  cfg = Compare(methods=("joint", "bogc_laplace"), set=("bogc_laplace.evidence_scale=.2",), epochs=3, batch_size=8)
+  settings = ("bogc_laplace.evidence_scale=.2",)
+  cfg = Compare(methods=("joint", "bogc_laplace"), set=settings, epochs=3, batch_size=8)
   made, unavailable = _rows(methods=cfg.methods, set=cfg.set)
   pair = {"a": encoders.MLP(3), "b": encoders.MLP(3)}
   gated = fusion.LateFusion(pair, 2, fusion.Gated())
