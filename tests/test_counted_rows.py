@@ -111,15 +111,16 @@ def test_a_rule_sees_nothing_of_the_rows(name):
   params = {"a": jnp.ones((2, 2)), "b": jnp.ones(3)}
   grads = jax.tree.map(lambda p: jnp.stack([p, 2 * p, 3 * p]), params)
   clock = Clock(*(jnp.int32(v) for v in (3, 1, 1, 2, 8)))
-  fixed = {"losses": jnp.arange(1.0, 4.0), "value": jnp.float32(6), "present": jnp.ones(3, bool),
-           "key": jax.random.key(0), "clock": clock}  # fmt: skip
+  losses = jnp.arange(1.0, 4.0)
+  fixed = {"value": losses.sum(), "present": jnp.ones(3, bool), "key": jax.random.key(0),
+           "clock": clock}  # fmt: skip
   state = rule.init(params)
 
   def given(rows):
-    out = rule.update(grads, state, params, **fixed, **dict.fromkeys(ROW_ARGUMENTS, rows))
+    extra = {**fixed, **dict.fromkeys(ROW_ARGUMENTS, rows)}
+    out = rule.update(grads, state, params, losses=losses, **extra)
     weigh = getattr(rule, "weigh", None)
-    seen = dict.fromkeys(ROW_ARGUMENTS, rows)
-    return out, weigh(fixed["losses"], state, params, **{**fixed, **seen}) if weigh else ()
+    return out, weigh(losses, state, params, **extra) if weigh else ()
 
   assert not any(dependence(given, jnp.ones((TOTAL, CLASSES))))
 
