@@ -28,7 +28,8 @@ class Config:
   """Group folds: 5 test two subjects each."""
   seeds: int = 5
   """Of the split, or per fold."""
-  epochs: int = 30
+  epochs: int | None = None
+  """Default: by the number of training rows."""
   out: str | None = None
   """Where the run itself is kept (continued with --resume); default: a temporary folder."""
   resume: bool = False
