@@ -11,6 +11,7 @@ from mmfuse.core import Unavailable
 from mmfuse.protocol import _flat
 
 GRID = (1e-4, 1e-3, 0.01, 0.1, 1.0, 10.0, 100.0)  # of C, the inverse penalty of scikit-learn
+ENOUGH = 2  # values of C beyond the best, all worse, that end the search
 MOST_COLUMNS = 200_000
 MOST_CELLS = 200_000_000  # rows x columns of a fit
 CHOICE_ROWS, CHOICE_CELLS, LEAST_ROWS = 10_000, 50_000_000, 1_000  # of the search for C
@@ -174,6 +175,7 @@ def choose(
 ) -> tuple[Fit, int]:
   """(predictor, training rows C was chosen with): the C that `judge` likes best, ties the smaller.
 
+  After ENOUGH that are worse, larger ones, which take longest, are not tried.
   Where rows x columns are many, C is chosen on some of the rows; where they are very many, the
   predictor is fitted to some of them (`Fit.rows`).
 
@@ -184,11 +186,14 @@ def choose(
     raise Unavailable(f"{columns:,} columns, a linear baseline takes at most {MOST_COLUMNS:,}")
   fitted = some(rows, max(1, MOST_CELLS // columns))
   tried = some(fitted, min(CHOICE_ROWS, max(LEAST_ROWS, CHOICE_CELLS // columns)))
-  best, most = None, -np.inf
+  best, most, worse = None, -np.inf, 0
   for found in fits(split, modalities, tried, task, GRID):
     score = judge(found)
     if best is None or score > most:
-      best, most = found, score
+      best, most, worse = found, score, 0
+    worse += score < most
+    if worse == ENOUGH:
+      break
   assert best is not None
   if len(tried) < len(fitted):
     (best,) = fits(split, modalities, fitted, task, (best.C,))

@@ -142,6 +142,15 @@ def test_ties_go_to_the_smaller_penalty_inverse_and_the_best_is_chosen():
   assert first.C == 1e-4
 
 
+def test_the_search_ends_after_two_that_are_worse():
+  label, x = drawn(40, 3)
+  seen = []
+  scores = dict(zip(_linear.GRID, (0.1, 0.5, 0.4, 0.5, 0.3, 0.9, 0.9)))
+  judge = lambda found: (seen.append(found.C), scores[found.C])[1]
+  best, _ = _linear.choose(split_of(label, a=x), ("a",), np.arange(40), "classification", judge)
+  assert seen == [1e-4, 1e-3, 0.01, 0.1, 1.0] and best.C == 1e-3
+
+
 def test_many_rows_choose_with_some_and_fit_all_that_fit(monkeypatch):
   label, x = drawn(60, 4)
   split, rows = split_of(label, a=x), np.arange(60)
