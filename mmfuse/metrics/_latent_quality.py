@@ -84,20 +84,24 @@ def logistic_regression(
   onehot = np.eye(num_classes)[label]
   decay = ridge * np.square(rows**0.5 / scale)[:, None]  # |W|^2 = |back V|^2, V [r, C]
 
+  # In units in which the curvature is about that of a logit: the penalty of a thin direction is steep.
+  unit = np.concatenate([np.ones((1, 1)), 1 / np.sqrt(1 + 8 * decay)])
+
   def value(flat):
-    v = flat.reshape(-1, num_classes)
+    v = flat.reshape(-1, num_classes) * unit
     logits = z @ v[1:] + v[:1]
     logits -= logits.max(-1, keepdims=True)
     log_total = np.log(np.exp(logits).sum(-1, keepdims=True))
     residual = (np.exp(logits - log_total) - onehot) / rows
     loss = (log_total.sum() - np.sum(onehot * logits)) / rows + np.sum(decay * v[1:] ** 2)
     grad = np.concatenate([residual.sum(0)[None], z.T @ residual + 2 * decay * v[1:]])
-    return loss, grad.ravel()
+    return loss, (grad * unit).ravel()
 
   start = np.zeros((1 + z.shape[1]) * num_classes)
   found = scipy.optimize.minimize(value, start, jac=True, method="L-BFGS-B", options=LBFGS)
-  v = found.x.reshape(-1, num_classes)
-  if not found.success and np.any(np.argmax(z @ v[1:] + v[:1], -1) != label):
+  v = found.x.reshape(-1, num_classes) * unit
+  separated = ridge == 0 and np.all(np.argmax(z @ v[1:] + v[:1], -1) == label)
+  if not found.success and not separated:
     raise RuntimeError(f"the logistic regression has not converged: {found.message}")
   return back @ v[1:], v[:1]
 
