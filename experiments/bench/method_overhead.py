@@ -51,8 +51,8 @@ ROWS = ("joint", *LIMITS)
 # {modality: (row shape, encoder)}; more than two modalities repeat them.
 MODELS = {
   "conv1d": {
-    "accel": ((100, 3), lambda: encoders.Conv1D(64)),
-    "gyro": ((100, 3), lambda: encoders.Conv1D(64)),
+    "accel": ((100, 3), lambda: encoders.Conv1D(64, pool="mean")),
+    "gyro": ((100, 3), lambda: encoders.Conv1D(64, pool="mean")),
   },
   "lenet": {
     "audio": ((112, 112, 1), lambda: encoders.by_name("lenet", (1, 112, 112, 1), np.float32)),
