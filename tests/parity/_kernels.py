@@ -8,6 +8,8 @@ import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from . import (
   _balancing,
   _family,
@@ -33,15 +35,28 @@ class Kernel(NamedTuple):
   rtol: float = 1e-5  # of the largest entry
   atol: float = 0.0
   loose: dict[str, float] = {}  # {output: rtol} where one output is looser, and why below
+  # {start of an output: what it is rounded like}: a number, or the start of the inputs it scales. The
+  # tolerance is at least float32 rounding of that: a difference of numbers near 1 has no more digits.
+  rounded: dict[str, float | str] = {}
+
+  def least(self, output: str, inputs: dict[str, Any]) -> float:
+    """The absolute tolerance below which float32 cannot tell."""
+    found = [size for start, size in self.rounded.items() if output.startswith(start)]
+    largest = lambda start: max(
+      (float(np.abs(x).max(initial=0.0)) for n, x in inputs.items() if n.startswith(start)), default=0.0
+    )
+    sizes = [largest(size) if isinstance(size, str) else size for size in found]
+    return float(np.finfo(np.float32).eps) * max(sizes, default=0.0)
 
   def claims(self, slug: str, name: str) -> bool:
     return slug == self.slug and re.match(self.prefix, name) is not None
 
 
+DAMPED: dict[str, float | str] = {"coeff_": 1.0, "ogm_": "grad_", "ge_": "grad_"}  # 1 - tanh, times it
 KERNELS = [
   # Noise times (std + 1e-8) is 1e-8 in one case: no absolute tolerance.
-  Kernel("ogm_ge", r"concat|sum|equal", _balancing.ogm_ge),
-  Kernel("ogm_ge", r"bb_", _balancing.ogm_balance_benchmark),
+  Kernel("ogm_ge", r"concat|sum|equal", _balancing.ogm_ge, rounded=DAMPED),
+  Kernel("ogm_ge", r"bb_", _balancing.ogm_balance_benchmark, rounded=DAMPED),
   Kernel("mmpareto", r"conflict|zero", _balancing.mmpareto),
   # Opposite vectors: the minimum is 0, what is left is rounding of |g|^2.
   Kernel("mmpareto", r"minnorm", _balancing.min_norm, atol=2e-6),
