@@ -80,9 +80,8 @@ def smoke_of(cfg: Compare) -> Compare:
 def budgeted(cfg: Compare, rows: int) -> tuple[Compare, list[str]]:
   """The configuration with batch and epochs filled in for `rows` training rows, and notes on them."""
   found = train.budget(rows, cfg.batch_size, cfg.epochs)
-  many = lambda n, noun: f"{n} {noun}" if n == 1 else f"{n} {noun}s"
-  said = (f"{many(found.epochs, 'epoch')} of {many(found.epoch_steps, 'step')} "
-          f"({found.batch_size} rows each): {many(found.steps, 'step')} a run")  # fmt: skip
+  said = (f"{plural(found.epochs, 'epoch')} of {plural(found.epoch_steps, 'step')} "
+          f"({found.batch_size} rows each): {plural(found.steps, 'step')} a run")  # fmt: skip
   notes = [said] if None in (cfg.batch_size, cfg.epochs) else []
   if found.epoch_steps < train.FEW_STEPS:
     notes = [f"{said}; an epoch of {rows} training rows has fewer than {train.FEW_STEPS} steps"]
@@ -258,7 +257,7 @@ def _estimate(cfg: Compare, rows: list[Row], search: Search, left: Mapping[str, 
   if not waiting:
     return "every run is there: only the report is written" if rows else "nothing to train"
   row = min(waiting, key=_timed_last)
-  least = "at least " if cfg.tune > 1 else ""
+  least = "at least " if cfg.tune > 1 and not cfg.rates else ""  # rates that are named stay as they are
   said = f"{least}{plural(runs, 'run')} of {plural(cfg.sizes[0], 'epoch')}"
   size = f"{plural(len(waiting), 'row')}, {said}"
   began = time.perf_counter()

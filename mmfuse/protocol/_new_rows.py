@@ -7,10 +7,10 @@ import numpy as np
 
 from mmfuse import core, data
 from mmfuse.data._inputs import MASK, RESERVED
+from mmfuse.data._sequences import LENGTH
 from mmfuse.protocol._config import UsageError
 
-LENGTH = "length_"  # prefix of the array that says how long the rows of a modality are
-IGNORED = {*RESERVED, "weight", MASK + "label"}  # what `compare` reads and a prediction does not need
+IGNORED = {*RESERVED, MASK + "label"}  # what `compare` reads and a prediction does not need
 
 
 class NewRows(NamedTuple):
