@@ -1,6 +1,5 @@
 """A finished comparison, trained once, and builders that are traced once for all tests."""
 
-import inspect
 import pathlib
 from typing import NamedTuple
 
@@ -15,13 +14,16 @@ from ._helpers import COMMON, MINE, Said, arrays, call
 
 @pytest.fixture(scope="session", autouse=True)
 def _builders_are_traced_once():
-  """The same row of the same model is the same Method, so that a second run compiles nothing."""
+  """The same row of the same model and first rate is the same Method: a second run compiles nothing.
+
+  With the rate: a method is known by the rate that it was built with, and one of another would be
+  taken for a method that scales it.
+  """
   build, made = Row.build, {}
 
   def cached(self, cfg, model, trial):
-    rate = None if "tx" in inspect.signature(self.entry.build).parameters else trial.rate
     key = (self.name, repr(sorted(self.fixed.items())), self.source, repr(model), trial.hyper,
-           cfg.optimizer, cfg.schedule, cfg.weight_decay, rate)  # fmt: skip
+           cfg.optimizer, cfg.schedule, cfg.weight_decay, trial.rate)  # fmt: skip
     if key not in made:
       made[key] = build(self, cfg, model, trial)
     return made[key]
