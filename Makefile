@@ -14,6 +14,7 @@ test: $(STAMP) lint
 	$(BIN)/python -m pytest -n 2 $(ARGS)
 
 lint: $(STAMP)
+	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 

@@ -23,7 +23,9 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
   return "\n".join([*lines, *("| " + " | ".join(str(c) for c in row) + " |" for row in rows)])
 
 
-def figure(found: report.Estimate | report.Difference | None, sign: str = "", scale: float = 1) -> str:
+def figure(
+  found: report.Estimate | report.Difference | None, sign: str = "", scale: float = 1
+) -> str:
   """mean ± half-width of the 95 % t interval, times `scale`; n/a of nothing. sign "+": of differences."""
   if found is None:
     return "n/a"

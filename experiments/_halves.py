@@ -29,11 +29,22 @@ def splits_of(x: dict[str, np.ndarray], label: np.ndarray) -> data.Splits:
   rows = np.arange(len(label), dtype=np.int32)
   split = data.Split(x, label, {m: np.ones(len(rows), bool) for m in x}, rows, None)
   return data.Splits(
-    name="halves", train=split, validation=None, test=None, task="classification", num_outputs=10,
-    class_names=(), encoders={}, scaler=None, fingerprint="")  # fmt: skip
+    name="halves",
+    train=split,
+    validation=None,
+    test=None,
+    task="classification",
+    num_outputs=10,
+    class_names=(),
+    encoders={},
+    scaler=None,
+    fingerprint="",
+  )
 
 
-def features(state, x: dict[str, np.ndarray], present: Sequence[str], steps: int = 10) -> np.ndarray:
+def features(
+  state, x: dict[str, np.ndarray], present: Sequence[str], steps: int = 10
+) -> np.ndarray:
   """h [N, H], given the halves that are present."""
   found = []
   for start in range(0, len(x["L"]), CHUNK):
@@ -56,4 +67,6 @@ def cells(errors: np.ndarray) -> list[str]:
 
 def iteration_rows(found: dict[str, np.ndarray]) -> list[list[str]]:
   """A row per method and number of mean-field steps, of errors [seeds, iterations, views]."""
-  return [[f"{name}, {n}", *cells(e[:, i])] for name, e in found.items() for i, n in enumerate(ITERATIONS)]
+  return [
+    [f"{name}, {n}", *cells(e[:, i])] for name, e in found.items() for i, n in enumerate(ITERATIONS)
+  ]

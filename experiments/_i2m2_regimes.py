@@ -17,7 +17,11 @@ RECORDED = {
 COLUMNS = ("x1", "x2", "intra", "inter", "i2m2_scratch", "i2m2")
 # Lengths of the class means of x1 and x2 and of the means of the codes: such that the best classifiers of
 # one modality, or of both, are about as good as those on record.
-LENGTHS = {"intra_only": (1.55, 0.75, 0.0), "inter_only": (0.0, 0.0, 2.7), "mixed": (1.25, 0.6, 2.0)}
+LENGTHS = {
+  "intra_only": (1.55, 0.75, 0.0),
+  "inter_only": (0.0, 0.0, 2.7),
+  "mixed": (1.25, 0.6, 2.0),
+}
 
 
 class Raw(nn.Module):
@@ -82,9 +86,12 @@ def budget(cfg, more: str = "") -> str:
 def accuracy(method, epochs: int, splits: data.Splits, seed: int) -> float:
   """Test accuracy in percent of one run, its epoch chosen on the validation rows."""
   found = train.fit(
-    method, splits.without_test(), epochs=epochs, batch_size=100, seeds=[seed], diagnose=False)  # fmt: skip
+    method, splits.without_test(), epochs=epochs, batch_size=100, seeds=[seed], diagnose=False
+  )
   metric = metrics.classification(CLASSES)
-  return 100 * train.evaluate(method, found.state(), splits.test, metric=metric)["fused"]["accuracy"]
+  return (
+    100 * train.evaluate(method, found.state(), splits.test, metric=metric)["fused"]["accuracy"]
+  )
 
 
 def regime_scores(cfg, regime: str, chosen: dict) -> dict[str, list[float]]:
@@ -104,7 +111,9 @@ def regimes(cfg) -> str:
   chosen = {name: every[name] for name in COLUMNS}
   for regime, recorded in RECORDED.items():
     found = regime_scores(cfg, regime, chosen)
-    rows.append([regime, *(f"{r} / {_common.interval(found[c])}" for c, r in zip(COLUMNS, recorded))])
+    rows.append(
+      [regime, *(f"{r} / {_common.interval(found[c])}" for c, r in zip(COLUMNS, recorded))]
+    )
     paired = [_common.less(found["i2m2"], found[c]) for c in ("intra", "inter", "i2m2_scratch")]
     gaps.append([regime, *(_common.interval(gap) for gap in paired)])
   return (

@@ -13,7 +13,11 @@ from experiments import _common, _halves
 from mmfuse import generative, train
 from mmfuse.data import _av_mnist_sources
 
-PAPER = {"pcd": (1.57, 14.98, 18.88), "cdpl": (1.71, 9.42, 11.02), "mp": (1.73, 6.58, 7.27)}  # from memory
+PAPER = {
+  "pcd": (1.57, 14.98, 18.88),
+  "cdpl": (1.71, 9.42, 11.02),
+  "mp": (1.73, 6.58, 7.27),
+}  # from memory
 EVERY_C = (0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000)
 
 
@@ -44,7 +48,9 @@ def load(size: Size, seed: int):
   for name, index in (*rows.items(), ("t10k", np.arange(size.test))):
     file = "t10k" if name == "t10k" else "train"
     images = arrays[f"{file}-images-idx3-ubyte"][index].astype(np.float32) / 255
-    found.append((_halves.halves(images), arrays[f"{file}-labels-idx1-ubyte"][index].astype(np.int32)))
+    found.append(
+      (_halves.halves(images), arrays[f"{file}-labels-idx1-ubyte"][index].astype(np.int32))
+    )
   return found
 
 
@@ -61,7 +67,9 @@ def classifier(state, fitting, choosing, costs):
 
 def measure(size: Size, seeds: int) -> dict[str, np.ndarray]:
   """{objective: error % [seeds, iterations, views]}."""
-  methods = {o: generative.mdrnn(size.hidden, size.rate, o) for o in ("pcd", "cdpl", "mp", "hybrid")}
+  methods = {
+    o: generative.mdrnn(size.hidden, size.rate, o) for o in ("pcd", "cdpl", "mp", "hybrid")
+  }
   found: dict[str, list] = {name: [] for name in methods}
   for seed in range(seeds):
     fitting, choosing, (test, label) = load(size, seed)
@@ -89,7 +97,9 @@ def page(size: Size, seeds: int, command: str) -> str:
   """Runs it, and says so."""
   found = measure(size, seeds)
   text = _common.heading("# mdrnn: MNIST with one half missing", command, f"0..{seeds - 1}")
-  what = "the full recipe" if size == FULL else "not the paper's recipe, so its columns are no target"
+  what = (
+    "the full recipe" if size == FULL else "not the paper's recipe, so its columns are no target"
+  )
   text += (
     f"\n{what[0].upper()}{what[1:]}: {size.train} training rows, {size.validation} for C, {size.test} test; "
     f"H = {size.hidden}, {size.epochs} epochs of batches of 100, rate {size.rate}. Gibbs steps and gradient "
@@ -99,13 +109,15 @@ def page(size: Size, seeds: int, command: str) -> str:
     f"{_halves.ITERATIONS[-1]} mean-field steps.\nPaper: from memory, full recipe.\n\n"
     + _common.table(
       ["objective", "paper, L+R / L / R", *_halves.VIEWS, "ours less paper"],
-      [_against_paper(n, e) for n, e in found.items()])
+      [_against_paper(n, e) for n, e in found.items()],
+    )
     + "\n\n## Less pcd, paired by seed\n\n"
     + _common.table(
       ["objective", *_halves.VIEWS],
-      [[n, *_halves.cells((e - found["pcd"])[:, -1])] for n, e in found.items() if n != "pcd"])
+      [[n, *_halves.cells((e - found["pcd"])[:, -1])] for n, e in found.items() if n != "pcd"],
+    )
     + "\n\n## Mean-field steps at test\n\n"
     + _common.table(["objective, mean-field steps", *_halves.VIEWS], _halves.iteration_rows(found))
     + "\n\nEach objective has the sparsity of its own recipe: the objective is not all that differs.\n"
-  )  # fmt: skip
+  )
   return text

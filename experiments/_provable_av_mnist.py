@@ -37,7 +37,11 @@ class Run(NamedTuple):
 
 def load(cfg: Setting) -> data.Splits:
   """AV-MNIST; a smoke run takes blobs and tones."""
-  table = data.load("av_mnist", fake=True) if cfg.smoke else data.load("av_mnist", train_size=cfg.train_size)
+  table = (
+    data.load("av_mnist", fake=True)
+    if cfg.smoke
+    else data.load("av_mnist", train_size=cfg.train_size)
+  )
   return table.splits()
 
 
@@ -53,7 +57,9 @@ def draw(label: np.ndarray, fraction: float, seed: int) -> np.ndarray:
 def some_rows(split: data.Split, rows: np.ndarray) -> data.Split:
   """These rows of a split."""
   pick = lambda arrays: {m: x[rows] for m, x in arrays.items()}
-  return data.Split(pick(split.inputs), split.label[rows], pick(split.mask), split.index[rows], None)
+  return data.Split(
+    pick(split.inputs), split.label[rows], pick(split.mask), split.index[rows], None
+  )
 
 
 def make_method(cfg: Setting, splits: data.Splits, subset: tuple[str, ...]):
@@ -73,13 +79,17 @@ def measure(cfg: Setting, splits: data.Splits, method, fraction: float, seed: in
   rows = draw(splits.train.label, fraction, seed)
   part = some_rows(splits.train, np.resize(rows, len(splits.train.label)))
   few = dataclasses.replace(splits, train=part, validation=None, test=None)
-  state = train.fit(method, few, epochs=cfg.epochs, batch_size=cfg.batch_size, seeds=[seed],
-                    diagnose=False).state()  # fmt: skip
+  state = train.fit(
+    method, few, epochs=cfg.epochs, batch_size=cfg.batch_size, seeds=[seed], diagnose=False
+  ).state()
   seen, judged = (train.predict_split(method, state, s) for s in (part, splits.test))
   label = splits.test.label
   eta = metrics.latent_quality(
-    {m: h[: len(rows)] for m, h in seen.features.items()}, part.label[: len(rows)],
-    heldout=(judged.features, label), ridge=RIDGE)  # fmt: skip
+    {m: h[: len(rows)] for m, h in seen.features.items()},
+    part.label[: len(rows)],
+    heldout=(judged.features, label),
+    ridge=RIDGE,
+  )
   return Run(100 * float(np.mean(judged.logits.argmax(-1) == label)), 100 * (1 - eta))
 
 
@@ -103,16 +113,27 @@ def tables(found: dict[float, dict[str, list[Run]]], rows: int) -> tuple[str, st
     lead = [f"{fraction:g}", round(fraction * rows), "n/a"]
     value = {name: [r.refitted for r in runs[name]] for name in SUBSETS}
     gamma = [report.paired(value["both"], value[name]) for name in ("image", "audio")]
-    refit.append([*lead, *(_common.interval(v) for v in value.values()),
-                  *(_common.figure(g, "+") for g in gamma)])  # fmt: skip
+    refit.append(
+      [
+        *lead,
+        *(_common.interval(v) for v in value.values()),
+        *(_common.figure(g, "+") for g in gamma),
+      ]
+    )
     own = {name: [r.trained for r in runs[name]] for name in SUBSETS}
-    trained.append([*lead[:2], *(_common.interval(v) for v in own.values()),
-                    _common.figure(report.paired(own["both"], own["image"]), "+")])  # fmt: skip
+    trained.append(
+      [
+        *lead[:2],
+        *(_common.interval(v) for v in own.values()),
+        _common.figure(report.paired(own["both"], own["image"]), "+"),
+      ]
+    )
   return (
-    _common.table(["fraction", "rows", "paper", *SUBSETS, "gamma(both, image)", "gamma(both, audio)"],
-                  refit),
+    _common.table(
+      ["fraction", "rows", "paper", *SUBSETS, "gamma(both, image)", "gamma(both, audio)"], refit
+    ),
     _common.table(["fraction", "rows", *SUBSETS, "both less image"], trained),
-  )  # fmt: skip
+  )
 
 
 def page(cfg: Setting, command: str) -> str:
@@ -120,18 +141,22 @@ def page(cfg: Setting, command: str) -> str:
   splits = load(cfg)
   rows = len(splits.train.label)
   refit, trained = tables(cells(cfg, splits), rows)
-  return "\n".join([
-    _common.heading(
-      f"# provable_mml on AV-MNIST: image, audio and both, {rows:,} training rows", command,
-      f"0..{cfg.seeds - 1}: the rows of a fraction, initialisation and batch order"),
-    f"LeNets and one linear head trained on a fraction of the training rows, repeated up to {rows:,} an "
-    f"epoch ({cfg.epochs} epochs of SGD, momentum .9, rate {cfg.learning_rate} falling by a cosine, batch "
-    f"{cfg.batch_size}; the last step counts), then frozen. Test accuracy in percent "
-    f"({len(splits.test.label):,} rows), mean ± half-width of the 95 % t interval over {cfg.seeds} seeds; "
-    "gamma(M, N) = accuracy of M - accuracy of N, paired, positive = M is better. Nothing was searched. The "
-    "paper has no figure for this set: n/a.\n",
-    "## 5. Refitted heads\n\nMultinomial logistic regression on the frozen features, ridge "
-    f"{RIDGE}: 1 - eta.\n\n"
-    f"{refit}\n",
-    f"## 6. Heads as trained\n\n{trained}",
-  ])  # fmt: skip
+  return "\n".join(
+    [
+      _common.heading(
+        f"# provable_mml on AV-MNIST: image, audio and both, {rows:,} training rows",
+        command,
+        f"0..{cfg.seeds - 1}: the rows of a fraction, initialisation and batch order",
+      ),
+      f"LeNets and one linear head trained on a fraction of the training rows, repeated up to {rows:,} an "
+      f"epoch ({cfg.epochs} epochs of SGD, momentum .9, rate {cfg.learning_rate} falling by a cosine, batch "
+      f"{cfg.batch_size}; the last step counts), then frozen. Test accuracy in percent "
+      f"({len(splits.test.label):,} rows), mean ± half-width of the 95 % t interval over {cfg.seeds} seeds; "
+      "gamma(M, N) = accuracy of M - accuracy of N, paired, positive = M is better. Nothing was searched. "
+      "The paper has no figure for this set: n/a.\n",
+      "## 5. Refitted heads\n\nMultinomial logistic regression on the frozen features, ridge "
+      f"{RIDGE}: 1 - eta.\n\n"
+      f"{refit}\n",
+      f"## 6. Heads as trained\n\n{trained}",
+    ]
+  )

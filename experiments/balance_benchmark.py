@@ -46,7 +46,10 @@ SETS = {
       "epochs": 10,
       "trial_seeds": 1,
       "train_size": 2000,
-      "encoder": ("audio=lenet", "image=lenet"),  # as the AV-MNIST papers; a tenth of the default's time
+      "encoder": (
+        "audio=lenet",
+        "image=lenet",
+      ),  # as the AV-MNIST papers; a tenth of the default's time
     },
     {"epochs": 30, "trial_seeds": 2, "train_size": None},
   ),
@@ -115,7 +118,9 @@ def write_tables(cfg: Config, summary: report.Summary, records: list[dict]) -> N
   """experiments/results/balance_<data>.md and .csv."""
   name = f"balance_{cfg.data}" + "_full" * cfg.full
   seeds = options(cfg)["seeds"]
-  text = _common.heading(f"# balance_benchmark: {cfg.data}", summary.info["command"], f"0..{seeds - 1}")
+  text = _common.heading(
+    f"# balance_benchmark: {cfg.data}", summary.info["command"], f"0..{seeds - 1}"
+  )
   text += f"\n{report.markdown(summary)}\n## Diagnostics of the test rows, percent\n\n"
   text += f"{diagnostics(records)}\n"
   text += (
@@ -150,7 +155,9 @@ def page() -> str:
       with path.open() as file:
         tables[data] = {r["method"]: r for r in csv.DictReader(file)}
   if not tables:
-    raise SystemExit("no tables yet: run python -m experiments.balance_benchmark --data watch_imu first")
+    raise SystemExit(
+      "no tables yet: run python -m experiments.balance_benchmark --data watch_imu first"
+    )
   names = list(dict.fromkeys(m for rows in tables.values() for m in rows if "/" not in m))
   lines = [
     [m, *(_cell(rows[m]) if m in rows else "n/a" for rows in tables.values()), _cost(m, tables)]
@@ -205,7 +212,9 @@ def main(argv=None) -> None:
     _common.write("balance_benchmark", page(), cfg.smoke)
     return
   with tempfile.TemporaryDirectory() as scratch:
-    out = cfg.out or (f"{scratch}/run" if cfg.smoke else f"results/balance_{cfg.data}" + "_full" * cfg.full)
+    out = cfg.out or (
+      f"{scratch}/run" if cfg.smoke else f"results/balance_{cfg.data}" + "_full" * cfg.full
+    )
     summary = compare(cfg, out)
     write_tables(cfg, summary, report.read_jsonl(pathlib.Path(out) / "results.jsonl"))
 

@@ -86,8 +86,9 @@ def make_method(head: str):
 
 def train_head(cfg: Config, method, head: str, splits: data.Splits) -> list[dict]:
   """A record per seed: the rate chosen by seed 0 on validation rows, then the test rows, once."""
-  fit = functools.partial(train.fit, method, splits.without_test(), epochs=cfg.epochs,
-                          batch_size=50, diagnose=False)  # fmt: skip
+  fit = functools.partial(
+    train.fit, method, splits.without_test(), epochs=cfg.epochs, batch_size=50, diagnose=False
+  )
   tried = {rate: fit(seeds=[0], learning_rate=rate) for rate in RATES}
   score = lambda found: -np.inf if found is None else found  # of a run that diverged
   rate = max(tried, key=lambda r: score(tried[r].validation[0]["fused"]))
@@ -169,8 +170,8 @@ def av_mnist(cfg: Config) -> tuple[report.Summary, list[dict]]:
     lines = json.loads((pathlib.Path(scratch) / "run" / "baselines.json").read_text())
   records = [{**r, "method": "concat" if r["method"] == "joint" else r["method"]} for r in records]
   return report.summarise(
-    records, baselines=("concat",), unavailable=summary.unavailable, lines=lines,
-    info=summary.info), records  # fmt: skip
+    records, baselines=("concat",), unavailable=summary.unavailable, lines=lines, info=summary.info
+  ), records
 
 
 def spreads(records: list[dict]) -> tuple[float, float]:

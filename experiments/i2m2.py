@@ -62,7 +62,9 @@ class Config:
 
 def parts(model, **options) -> schemes.Recipe:
   """The recipe's networks at the sizes of this run: 28 x 28 audio has as many layers as the image."""
-  return schemes.i2m2_av_mnist(model.num_classes, audio_layers=model.encoders["audio"].layers, **options)
+  return schemes.i2m2_av_mnist(
+    model.num_classes, audio_layers=model.encoders["audio"].layers, **options
+  )
 
 
 def _product(doc: str, pretrained: bool = True, **options):
@@ -109,31 +111,54 @@ i2m2_scratch = _product("The same without training the experts first.", pretrain
 i2m2_lrtf = _product("Product of all experts, low-rank head.", head="lrtf")
 i2m2_lrtf_frozen = _product("The same with the factors as drawn, as released.", **AS_RELEASED)
 ROWS_OF_TABLE = {
-  "av_mnist": ("image", "audio", "intra_product", "intra_mixture", "inter_lf", "i2m2", "i2m2_scratch"),
+  "av_mnist": (
+    "image",
+    "audio",
+    "intra_product",
+    "intra_mixture",
+    "inter_lf",
+    "i2m2",
+    "i2m2_scratch",
+  ),
   "av_mnist_lrtf": ("inter_lrtf", "i2m2_lrtf", "inter_lrtf_frozen", "i2m2_lrtf_frozen"),
 }
-PAIRS = (("i2m2", "inter_lf"), ("i2m2", "intra_product"), ("i2m2", "i2m2_scratch"),
-         ("i2m2_lrtf", "inter_lrtf"), ("i2m2_lrtf_frozen", "inter_lrtf_frozen"),
-         ("inter_lrtf", "inter_lrtf_frozen"))  # fmt: skip
+PAIRS = (
+  ("i2m2", "inter_lf"),
+  ("i2m2", "intra_product"),
+  ("i2m2", "i2m2_scratch"),
+  ("i2m2_lrtf", "inter_lrtf"),
+  ("i2m2_lrtf_frozen", "inter_lrtf_frozen"),
+  ("inter_lrtf", "inter_lrtf_frozen"),
+)
 
 
-def shared_protocol(cfg: Config, rows: tuple[str, ...], path: str, scratch: str) -> dict[str, list[dict]]:
+def shared_protocol(
+  cfg: Config, rows: tuple[str, ...], path: str, scratch: str
+) -> dict[str, list[dict]]:
   """{row: test scores per seed}: one search, equal examples, sealed test rows."""
   chosen = ROWS_OF_TABLE["av_mnist"][4:6] if cfg.smoke else rows
   protocol.run(
     protocol.Compare(
-      data=path, methods=tuple(f"{__file__}:{name}" for name in chosen), seeds=cfg.seeds, trial_seeds=1,
-      encoder=("audio=lenet", "image=lenet"), epochs=cfg.epochs, out=f"{scratch}/run", smoke=cfg.smoke,
+      data=path,
+      methods=tuple(f"{__file__}:{name}" for name in chosen),
+      seeds=cfg.seeds,
+      trial_seeds=1,
+      encoder=("audio=lenet", "image=lenet"),
+      epochs=cfg.epochs,
+      out=f"{scratch}/run",
+      smoke=cfg.smoke,
     ),
     command="python -m experiments.i2m2",
-  )  # fmt: skip
+  )
   found: dict[str, list[dict]] = {}
   for record in report.read_jsonl(pathlib.Path(scratch) / "run" / "results.jsonl"):
     found.setdefault(record["method"], []).append(record["scores"]["test"])
   return found
 
 
-def exact_recipe(cfg: Config, rows: tuple[str, ...], path: str, scratch: str) -> dict[str, list[dict]]:
+def exact_recipe(
+  cfg: Config, rows: tuple[str, ...], path: str, scratch: str
+) -> dict[str, list[dict]]:
   """{row: test scores per seed} with the optimisers, batches, epochs and patience of the authors."""
   del scratch
   with np.load(path) as raw:
@@ -143,18 +168,31 @@ def exact_recipe(cfg: Config, rows: tuple[str, ...], path: str, scratch: str) ->
   lf, lrtf, frozen = make(), make(head="lrtf"), make(**AS_RELEASED)
   single = lambda m: methods.unimodal(lf.model, tx=lf.expert_tx[m], modality=m)
   built = {
-    "image": single("image"), "audio": single("audio"), "intra_product": lf.intra(),
-    "intra_mixture": lf.intra("mixture"), "inter_lf": lf.inter(), "i2m2": lf.i2m2(),
+    "image": single("image"),
+    "audio": single("audio"),
+    "intra_product": lf.intra(),
+    "intra_mixture": lf.intra("mixture"),
+    "inter_lf": lf.inter(),
+    "i2m2": lf.i2m2(),
     "i2m2_scratch": schemes.i2m2(lf.model, tx=lf.tx, joint=lf.joint, pretrained=False),
-    "inter_lrtf": lrtf.inter(), "i2m2_lrtf": lrtf.i2m2(), "inter_lrtf_frozen": frozen.inter(),
+    "inter_lrtf": lrtf.inter(),
+    "i2m2_lrtf": lrtf.i2m2(),
+    "inter_lrtf_frozen": frozen.inter(),
     "i2m2_lrtf_frozen": frozen.i2m2(),
-  }  # fmt: skip
+  }
   metric, found = metrics.classification(splits.num_classes), {}
   for name in rows:
     method = built[name]
     epochs = {p.name: 1 if cfg.smoke else lf.epochs for p in method.phases}
-    runs = train.fit(method, splits.without_test(), epochs=epochs, batch_size=lf.batch_size,
-                     patience=lf.patience, seeds=cfg.seeds, diagnose=False)  # fmt: skip
+    runs = train.fit(
+      method,
+      splits.without_test(),
+      epochs=epochs,
+      batch_size=lf.batch_size,
+      patience=lf.patience,
+      seeds=cfg.seeds,
+      diagnose=False,
+    )
     states = [runs.state(i) for i in range(cfg.seeds)]
     found[name] = [train.evaluate(method, s, splits.test, metric=metric)["fused"] for s in states]
   return found
@@ -168,7 +206,9 @@ def score_table(found: dict[str, list[dict]]) -> str:
     gap = "n/a" if paper is None else _common.interval(x - paper for x in ours)
     ece = _common.interval(100 * s["ece"] for s in scores)
     nll = statistics.mean(s["nll"] for s in scores)
-    rows.append([name, "n/a" if paper is None else paper, _common.interval(ours), gap, f"{nll:.2f}", ece])
+    rows.append(
+      [name, "n/a" if paper is None else paper, _common.interval(ours), gap, f"{nll:.2f}", ece]
+    )
   return _common.table(["row", "paper", "ours", "difference", "NLL, nats", "ECE, %"], rows)
 
 
@@ -177,7 +217,8 @@ def pair_table(found: dict[str, list[dict]]) -> str:
   for a, b in PAIRS:
     if a in found and b in found:
       gap = lambda key, scale, a=a, b=b: _common.interval(
-        scale * (x[key] - y[key]) for x, y in zip(found[a], found[b], strict=True))  # fmt: skip
+        scale * (x[key] - y[key]) for x, y in zip(found[a], found[b], strict=True)
+      )
       rows.append([f"{a} less {b}", gap("accuracy", 100), gap("ece", 100)])
   return _common.table(["paired over seeds, points", "accuracy", "ECE"], rows)
 
@@ -190,7 +231,9 @@ def av_mnist(cfg: Config, part: str = "av_mnist") -> str:
     path = f"{scratch}/av_mnist.npz"
     np.savez(path, **{k: raw[k] for k in ("image", "audio", "label", "split")})
     found = (exact_recipe if cfg.recipe else shared_protocol)(cfg, rows, path, scratch)
-  caveat = "The paper has all rows of another build of AV-MNIST: the difference is one of data, too.\n\n"
+  caveat = (
+    "The paper has all rows of another build of AV-MNIST: the difference is one of data, too.\n\n"
+  )
   return f"{caveat if PAPER.keys() & found else ''}{score_table(found)}\n\n{pair_table(found)}"
 
 
@@ -201,15 +244,22 @@ def main(argv=None) -> None:
     cfg = dataclasses.replace(cfg, seeds=2, train_size=50, steps=6)
   train.enable_compilation_cache()
   budget = "the authors' recipe" if cfg.recipe else f"{cfg.epochs} epochs, 3 rates on validation"
-  set_title = (f"AV-MNIST: {cfg.train_size:,} training rows, audio of {cfg.audio_size} x {cfg.audio_size}, "
-               f"{budget}")  # fmt: skip
+  set_title = (
+    f"AV-MNIST: {cfg.train_size:,} training rows, audio of {cfg.audio_size} x {cfg.audio_size}, "
+    f"{budget}"
+  )
   made = {
-    "regimes": ("Three regimes: on record (3 seeds) / ours, test accuracy in percent", _i2m2_regimes.regimes),
+    "regimes": (
+      "Three regimes: on record (3 seeds) / ours, test accuracy in percent",
+      _i2m2_regimes.regimes,
+    ),
     "widths": ("The width of the joint expert, regime `mixed`", _i2m2_regimes.widths),
     "av_mnist": (set_title, av_mnist),
     "av_mnist_lrtf": (
-      f"{set_title}, low-rank joint experts", functools.partial(av_mnist, part="av_mnist_lrtf")),
-  }  # fmt: skip
+      f"{set_title}, low-rank joint experts",
+      functools.partial(av_mnist, part="av_mnist_lrtf"),
+    ),
+  }
   chosen = {k: v for k, v in made.items() if cfg.part in ("all", k)}
   if cfg.smoke and cfg.part == "all":
     del chosen["av_mnist_lrtf"]  # whose smoke run is that of the other
@@ -221,7 +271,9 @@ def main(argv=None) -> None:
     _common.command("i2m2", cfg),
     ", ".join(dict.fromkeys(seeds[name] for name in chosen)),
   )
-  text += "\nMean ± half-width of the 95 % t interval over seeds; n/a: no figure of the paper was seen.\n"
+  text += (
+    "\nMean ± half-width of the 95 % t interval over seeds; n/a: no figure of the paper was seen.\n"
+  )
   for title, part in chosen.values():
     text += f"\n## {title}\n\n{part(cfg)}\n"
   name = "i2m2" + ("" if cfg.part == "all" else f"_{cfg.part}") + "_recipe" * cfg.recipe

@@ -68,9 +68,12 @@ def measure(cfg: Config) -> dict[str, np.ndarray]:
     rows, test = ({m: v[part] for m, v in x.items()} for part in (slice(TRAIN), slice(TRAIN, None)))
     for name, method in methods.items():
       state = train.fit(
-        method, _halves.splits_of(rows, label[:TRAIN]), epochs=cfg.epochs,
-        batch_size=cfg.batch_size, seeds=[seed]
-      ).state()  # fmt: skip
+        method,
+        _halves.splits_of(rows, label[:TRAIN]),
+        epochs=cfg.epochs,
+        batch_size=cfg.batch_size,
+        seeds=[seed],
+      ).state()
       head = LogisticRegression(max_iter=1000)
       head.fit(_halves.features(state, rows, "LR"), label[:TRAIN])
       found[name].append(_halves.errors(head, state, test, label[TRAIN:]))
@@ -80,7 +83,9 @@ def measure(cfg: Config) -> dict[str, np.ndarray]:
 def digits_page(cfg: Config) -> str:
   """Both methods on all seeds."""
   found = measure(cfg)
-  rows = [[n, " / ".join(map(str, RECORDED[n])), *_halves.cells(e[:, -1])] for n, e in found.items()]
+  rows = [
+    [n, " / ".join(map(str, RECORDED[n])), *_halves.cells(e[:, -1])] for n, e in found.items()
+  ]
   difference = found["mdrnn"][:, -1] - found["mdrnn_pcd"][:, -1]
   rows.append(["mdrnn less mdrnn_pcd, paired", "-0.2 / -9.3 / -7.9", *_halves.cells(difference)])
   text = _common.heading(
@@ -102,7 +107,9 @@ def mnist_page(cfg: Config) -> str:
   """All objectives."""
   size = _mdrnn_mnist.FULL if cfg.full else _mdrnn_mnist.SHORT
   seeds = cfg.seeds or (1 if cfg.full else 3)
-  return _mdrnn_mnist.page(_mdrnn_mnist.SMOKE if cfg.smoke else size, seeds, _common.command("mdrnn", cfg))
+  return _mdrnn_mnist.page(
+    _mdrnn_mnist.SMOKE if cfg.smoke else size, seeds, _common.command("mdrnn", cfg)
+  )
 
 
 def main(argv=None) -> None:

@@ -47,8 +47,12 @@ mla_mean = _variant("Alternation with the mean of the logits.", projection="off"
 
 VARIANTS = ("mla_off", "mla_released", "mla_bb_add", "mla_mean")
 # What the projection contributes, by each of its formulas, and what weighing by entropy does.
-CONTRASTS = (("mla", "mla_off"), ("mla_released", "mla_off"), ("mla_bb_add", "mla_off"),
-             ("mla_off", "mla_mean"))  # fmt: skip
+CONTRASTS = (
+  ("mla", "mla_off"),
+  ("mla_released", "mla_off"),
+  ("mla_bb_add", "mla_off"),
+  ("mla_off", "mla_mean"),
+)
 HEADS = ("fused", "audio", "image")
 
 
@@ -92,13 +96,19 @@ def contrast_table(records: list[dict]) -> str:
   """Paired differences between variants over seeds; p after Holm over the rows of a column."""
   there = {r["method"] for r in records}
   pairs = [pair for pair in CONTRASTS if there.issuperset(pair)]
-  found = {h: [report.paired(*(runs(records, m, h) for m in pair)) for pair in pairs] for h in HEADS}
+  found = {
+    h: [report.paired(*(runs(records, m, h) for m in pair)) for pair in pairs] for h in HEADS
+  }
   p = report.holm({str(i): d.p for i, d in enumerate(found["fused"]) if d and d.p is not None})
   rows = [
-    [f"{pair[0]} less {pair[1]}", "n/a", *(_common.figure(found[h][i], "+") for h in HEADS),
-     f"{p[str(i)]:.2f}" if str(i) in p else "n/a"]
+    [
+      f"{pair[0]} less {pair[1]}",
+      "n/a",
+      *(_common.figure(found[h][i], "+") for h in HEADS),
+      f"{p[str(i)]:.2f}" if str(i) in p else "n/a",
+    ]
     for i, pair in enumerate(pairs)
-  ]  # fmt: skip
+  ]
   return _common.table(["difference in points", "paper", *HEADS, "Holm p (fused)"], rows)
 
 

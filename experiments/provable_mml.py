@@ -87,8 +87,7 @@ def risks(cfg: Config) -> dict[tuple[int, ...], dict[float, float]]:
   for w in _provable.OVERLAPS:
     (x, y), (x_test, y_test) = (_provable.overlapping(base, w) for base in bases)
     for subset in found:
-      found[subset][w] = latent_quality(
-        view(x, subset), y, heldout=(view(x_test, subset), y_test))  # fmt: skip
+      found[subset][w] = latent_quality(view(x, subset), y, heldout=(view(x_test, subset), y_test))
   return found
 
 
@@ -141,8 +140,10 @@ def train_encoder(x: np.ndarray, y: np.ndarray, steps: int) -> tuple[np.ndarray,
   """Linear encoder [D k, 10] and head [10] by full-batch SGD, rate .005, momentum .9, no bias."""
   rows, target = jnp.asarray(x, jnp.float32), jnp.asarray(y, jnp.float32)
   keys, columns = jax.random.split(jax.random.key(0)), x.shape[1]
-  params = (jax.random.normal(keys[0], (columns, 10)) / columns**0.5,
-            jax.random.normal(keys[1], (10,)) / 10**0.5)  # fmt: skip
+  params = (
+    jax.random.normal(keys[0], (columns, 10)) / columns**0.5,
+    jax.random.normal(keys[1], (10,)) / 10**0.5,
+  )
   tx = optax.sgd(0.005, momentum=0.9)
   loss = lambda p: jnp.mean(jnp.square(rows @ p[0] @ p[1] - target))
 
@@ -169,10 +170,24 @@ def trained_table(cfg: Config, overlap: float = 0.5) -> str:
     paper = _provable.overlapping_risk(subset, overlap, width=cfg.width)
     columns = cfg.width * k
     expected = paper * (1 + columns / (cfg.sgd_rows - columns - 1))
-    rows.append([name(subset), f"{paper:.1f}", f"{expected:.1f}", "n/a" if cfg.smoke else RECORDED_SGD[k],
-                 f"{own:.1f}", f"{refitted:.1f}"])  # fmt: skip
-  header = ["modalities", "paper (optimum)", "expected at n", "on record", "trained head",
-            "refitted head"]  # fmt: skip
+    rows.append(
+      [
+        name(subset),
+        f"{paper:.1f}",
+        f"{expected:.1f}",
+        "n/a" if cfg.smoke else RECORDED_SGD[k],
+        f"{own:.1f}",
+        f"{refitted:.1f}",
+      ]
+    )
+  header = [
+    "modalities",
+    "paper (optimum)",
+    "expected at n",
+    "on record",
+    "trained head",
+    "refitted head",
+  ]
   return _common.table(header, rows)
 
 
@@ -193,8 +208,9 @@ def crossover_table(cfg: Config, overlap: float = 0.8) -> str:
         found.append(latent_quality(view(x, subset), y, heldout=(view(x_test, subset), y_test)))
     mean = [float(np.mean(e)) for e in errors.values()]
     recorded = " / ".join(map(str, RECORDED_FEW.get(n, ("n/a",) * 3)))
-    rows.append([n, recorded, " / ".join(f"{m:.1f}" for m in mean),
-                 "m1" if mean[0] < mean[1] else "m1 m2"])  # fmt: skip
+    rows.append(
+      [n, recorded, " / ".join(f"{m:.1f}" for m in mean), "m1" if mean[0] < mean[1] else "m1 m2"]
+    )
   header = [
     "n",
     "on record (m1 / m1 m2 / all)",
@@ -206,8 +222,9 @@ def crossover_table(cfg: Config, overlap: float = 0.8) -> str:
 
 def shrink(cfg: Config) -> Config:
   """The smoke size."""
-  return dataclasses.replace(cfg, rows=500, width=10, few=(15, 100), few_seeds=2, sgd_rows=200,
-                             sgd_steps=300)  # fmt: skip
+  return dataclasses.replace(
+    cfg, rows=500, width=10, few=(15, 100), few_seeds=2, sgd_rows=200, sgd_steps=300
+  )
 
 
 def av_mnist(cfg: Config) -> None:
@@ -216,7 +233,8 @@ def av_mnist(cfg: Config) -> None:
   if cfg.smoke:
     cfg = dataclasses.replace(cfg, fractions=(0.4, 1.0), seeds=2, epochs=1)
   setting = _provable_av_mnist.Setting(
-    cfg.train_size, cfg.fractions, cfg.seeds, cfg.epochs, smoke=cfg.smoke)
+    cfg.train_size, cfg.fractions, cfg.seeds, cfg.epochs, smoke=cfg.smoke
+  )
   text = _provable_av_mnist.page(setting, _common.command("provable_mml", cfg))
   _common.write("provable_mml_av_mnist", text, cfg.smoke)
 

@@ -233,9 +233,15 @@ def make_step(factory: Callable[[int], Any]) -> tuple[Any, Callable[..., Any]]:
     losses, before = losses_of(x, p), state
     grads = (p.present * p.scale)[:, None] * p.axes * (x[None] - p.centres)
     direction, state = rule.update(
-      {"a": grads}, state, {"a": x}, losses=losses, present=p.present, key=key, clock=clock,
+      {"a": grads},
+      state,
+      {"a": x},
+      losses=losses,
+      present=p.present,
+      key=key,
+      clock=clock,
       labels=LABELS,
-    )  # fmt: skip
+    )
     weights = state.weights
     if isinstance(rule, balancing.Weighting):  # its state need not hold what it multiplies by
       weights, _ = rule.weigh(losses, before, {"a": x}, present=p.present, key=key, clock=clock)

@@ -258,7 +258,9 @@ def _answer(command: Callable[[], int]) -> int:
     print(f"mmfuse: {' '.join(str(error).split())}", file=sys.stderr)
     return 2
   except BrokenPipeError:  # the reader of the pipe has gone, as `head` does
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the flush at exit raises anew
+    os.dup2(
+      os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+    )  # or the flush at exit raises anew
     return BROKEN_PIPE
 
 

@@ -55,7 +55,7 @@ def label_weight(batch: Batch) -> jax.Array:
 class Outputs(NamedTuple):
   """What a model says about a batch."""
 
-  logits: Array | None  # [B, C] of the fused head ([B, L], [B, R] alike), None without one
+  logits: Any  # [B, C] of the fused head ([B, L], [B, R] alike), None without one
   unimodal_logits: Mapping[str, Array] = {}  # {modality: [B, C]}
   features: Mapping[str, PyTree] = {}  # {modality: what the encoder returned}
   aux: Mapping[str, PyTree] = {}  # "split_logits" {modality: [B, C]}, members, CAMs...

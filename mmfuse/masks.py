@@ -50,7 +50,8 @@ def sample_bernoulli(key: jax.Array, mask: Mapping[str, jax.Array], drop: float)
 
 
 def missing_table(
-    seed: int, rows: int, rate: float, modalities: Sequence[str]) -> dict[str, np.ndarray]:
+  seed: int, rows: int, rate: float, modalities: Sequence[str]
+) -> dict[str, np.ndarray]:
   """A fixed table of missing modalities: int(rows * rate) rows lose one each, none loses all.
 
   Drawn once and stored, as in the missing-rate protocol; the lost modality is spread evenly.
@@ -70,8 +71,10 @@ def missing_table(
 
 
 def fill(
-    inputs: Mapping[str, jax.Array], mask: Mapping[str, jax.Array], value: float = 0.0) -> dict:
+  inputs: Mapping[str, jax.Array], mask: Mapping[str, jax.Array], value: float = 0.0
+) -> dict:
   """Replaces absent rows by `value` with a select, so that NaN in an absent row is never read."""
+
   def select(x, present):
     shape = (-1,) + (1,) * (x.ndim - 1)
     return jnp.where(present.reshape(shape), x, jnp.asarray(value, x.dtype))

@@ -48,6 +48,7 @@ def label_leaves(params: Any, modalities: Sequence[str]) -> Any:
 
 def label_modalities(modalities: Sequence[str]) -> Callable[[Any], Any]:
   """For `optax.partition`: params -> tree of modality names, "shared" elsewhere."""
+
   def label_fn(params):
     return jax.tree.map(lambda l: l.modality or "shared", label_leaves(params, modalities))
 
@@ -57,7 +58,8 @@ def label_modalities(modalities: Sequence[str]) -> Callable[[Any], Any]:
 def top_level_labels(params: Any) -> Any:
   """The default of a user's own loop: the modality of a leaf is its top-level subtree."""
   return jax.tree_util.tree_map_with_path(
-      lambda path, _: _name(path[0]) if path else "shared", params)
+    lambda path, _: _name(path[0]) if path else "shared", params
+  )
 
 
 def dot(a: Any, b: Any) -> jax.Array:
@@ -86,12 +88,14 @@ def gram(stacked: Any, labels: Any = None) -> jax.Array:
       continue
     flat = jnp.stack([leaf[k].reshape(-1).astype(jnp.float32) for k in rows])
     total = total.at[jnp.ix_(jnp.array(rows), jnp.array(rows))].add(
-        jnp.matmul(flat, flat.T, precision=jax.lax.Precision.HIGHEST))
+      jnp.matmul(flat, flat.T, precision=jax.lax.Precision.HIGHEST)
+    )
   return total
 
 
 def combine(weights: jax.Array, stacked: Any, labels: Any = None) -> Any:
   """sum_k w_k g_k leaf by leaf: [K] x [K, *param] -> [*param]; skips rows known to be zero."""
+
   def one(leaf, tag=None):
     rows = _rows(tag, leaf.shape[0])
     out = jnp.zeros(leaf.shape[1:], leaf.dtype)
@@ -108,5 +112,6 @@ def modality_norms(updates: Any, labels: Any, part: str = "encoder") -> dict[str
   for leaf, tag in zip(jax.tree.leaves(updates), jax.tree.leaves(labels), strict=True):
     if tag.modality is not None and tag.part == part:
       squares[tag.modality] = squares.get(tag.modality, 0.0) + jnp.sum(
-          jnp.square(leaf.astype(jnp.float32)))
+        jnp.square(leaf.astype(jnp.float32))
+      )
   return {m: jnp.sqrt(s) for m, s in sorted(squares.items())}

@@ -48,9 +48,10 @@ def test_what_ended_is_saved_at_once_and_a_failure_stops_nothing(monkeypatch, tm
 
   table = {"size": 8, "float32": 1.0, "bfloat16": 2.0}
   sections = {
-    "ceiling": (1, lambda cfg, until, done: dict(table)), "rules": (1, broken),
+    "ceiling": (1, lambda cfg, until, done: dict(table)),
+    "rules": (1, broken),
     "digits": (1, lambda cfg, until, done: {"rows": {}, "equal": False}),
-  }  # fmt: skip
+  }
   monkeypatch.setattr(accelerator, "SECTIONS", sections)
   saved = []
   save = lambda done: saved.append(sorted(done))
@@ -60,7 +61,11 @@ def test_what_ended_is_saved_at_once_and_a_failure_stops_nothing(monkeypatch, tm
   page = accelerator.page(done, "the command")
   assert "| float32 | 1.0 |" in page and "ValueError: no such device" in page
   sound = accelerator.sound
-  assert not sound(done) and not sound({"rules": done["rules"]}) and not sound({"digits": done["digits"]})
+  assert (
+    not sound(done)
+    and not sound({"rules": done["rules"]})
+    and not sound({"digits": done["digits"]})
+  )
   late = accelerator.measure(accelerator.Config(minutes=-1), save)
   assert [s["skipped"] for s in late.values()] == ["not run: no time left"] * 3 and sound(late)
 
@@ -74,7 +79,9 @@ def test_no_program_is_built_once_the_time_is_up(monkeypatch):
 
 def test_rounds_are_interleaved_and_stop_when_the_time_is_up():
   calls = []
-  laps = {n: lambda steps, n=n: (calls.append((n, steps)), {"a": 0.002, "b": 0.004}[n])[1] for n in "ab"}
+  laps = {
+    n: lambda steps, n=n: (calls.append((n, steps)), {"a": 0.002, "b": 0.004}[n])[1] for n in "ab"
+  }
   cfg = accelerator.Config(rounds=3, steps=5)
   found = _accelerator.race(laps, cfg, time.perf_counter() + 60)
   assert calls == [("a", 1), ("b", 1), *[("a", 5), ("b", 5)] * 3]
@@ -102,7 +109,9 @@ def test_digits_asks_both_machines_the_same(monkeypatch, tmp_path):
   def write(folder, score):
     folder.mkdir(parents=True)
     records = [
-      {"method": m, "seed": s, "test": {"fused": score}} for s in (1, 0) for m in ("joint", "uniform")
+      {"method": m, "seed": s, "test": {"fused": score}}
+      for s in (1, 0)
+      for m in ("joint", "uniform")
     ]
     (folder / "results.jsonl").write_text("\n".join(map(json.dumps, records)))
 
@@ -170,7 +179,11 @@ def test_a_cast_model_computes_in_bfloat16_and_keeps_its_state_in_float32():
   assert products and all(":bf16[" in line for line in products)
   variables = model.init(jax.random.key(0), given.inputs, given.mask)
   run = lambda m: m.heads(
-    variables, m.encode(variables, given.inputs, given.mask, train=False)[0], given.mask, train=False)[0]
+    variables,
+    m.encode(variables, given.inputs, given.mask, train=False)[0],
+    given.mask,
+    train=False,
+  )[0]
   plain, cast = run(model).logits, run(Cast(model)).logits
   np.testing.assert_allclose(plain, cast, atol=0.05 * float(jnp.abs(plain).max()))
   assert cast.dtype == jnp.float32 and not np.array_equal(plain, cast)

@@ -36,8 +36,12 @@ wide = methods.Entry(builder, "own", "own", "own", "", "mine.py", grid={"decay":
 
 def _arrays(rows=30, **changes):
   rng = np.random.default_rng(0)
-  made = {"label": np.arange(rows) % 2, "a": rng.normal(size=(rows, 4)),
-          "b": rng.normal(size=(rows, 3)), **changes}  # fmt: skip
+  made = {
+    "label": np.arange(rows) % 2,
+    "a": rng.normal(size=(rows, 4)),
+    "b": rng.normal(size=(rows, 3)),
+    **changes,
+  }
   return {name: x for name, x in made.items() if x is not None}
 
 
@@ -52,8 +56,10 @@ def place(tmp_path, monkeypatch):
 
 def _listing(folder: pathlib.Path) -> dict[str, bytes | None]:
   """{path: content} of everything below a folder."""
-  return {str(p.relative_to(folder)): p.read_bytes() if p.is_file() else None
-          for p in sorted(folder.rglob("*"))}  # fmt: skip
+  return {
+    str(p.relative_to(folder)): p.read_bytes() if p.is_file() else None
+    for p in sorted(folder.rglob("*"))
+  }
 
 
 def _call(*argv) -> tuple[int, str, str]:
@@ -84,30 +90,37 @@ BAD_ARRAYS = {
   "mask rows": (_arrays(mask_b=np.ones(28, bool)), ("'mask_b'", "28", "30")),
   "mask of nothing": (_arrays(mask_c=np.ones(30, bool)), ("mask_c", "available: a, b")),
   "mask closest": (
-    _arrays(audio=np.ones((30, 2)), mask_audo=np.ones(30, bool)), ("mask_audo", "'audio'")),
+    _arrays(audio=np.ones((30, 2)), mask_audo=np.ones(30, bool)),
+    ("mask_audo", "'audio'"),
+  ),
   "mask of floats": (_arrays(mask_a=np.ones(30)), ("mask_a", "float64", "True = present")),
   "no label": (_arrays(label=None), ("'label'", "available: a, b")),
   "no modality": (_arrays(a=None, b=None), ("no modality",)),
   "empty label": (_arrays(0), ("label", "empty")),
   "one class": (_arrays(label=np.zeros(30, int)), ("one class", "at least two")),
   "label not 0/1": (
-    _arrays(label=np.arange(60).reshape(30, 2)), ("multi-label", "0 and 1", "from 0 to 59")),
+    _arrays(label=np.arange(60).reshape(30, 2)),
+    ("multi-label", "0 and 1", "from 0 to 59"),
+  ),
   "label nan": (_arrays(label=np.where(np.arange(30) == 7, np.nan, 1.0)), ("label", "row 7")),
   "empty split": (
     _arrays(split=np.asarray(["train"] * 20 + ["validation"] * 10)),
-    ("test split is empty", "train 20, validation 10, test 0", "--folds 5")),
+    ("test split is empty", "train 20, validation 10, test 0", "--folds 5"),
+  ),
   "unknown split": (_arrays(split=np.asarray(["train"] * 29 + ["eval"])), ("'eval'", "row 29")),
   "straddling groups": (
     _arrays(split=np.arange(30) % 3, group=np.arange(30) % 10),
-    ("10 of 10 groups stand in more than one part", "the first is 0", "--allow-straddling")),
+    ("10 of 10 groups stand in more than one part", "the first is 0", "--allow-straddling"),
+  ),
   "strings": (_arrays(b=np.asarray(["x", "y"] * 15)), ("'b' holds strings", "--encoder b=embed")),
   "nan": (_arrays(a=np.where(np.arange(30)[:, None] == 4, np.nan, np.ones(4))), ("'a'", "row 4")),
   "infinity": (_arrays(a=np.where(np.arange(30)[:, None] == 5, np.inf, np.ones(4))), ("row 5",)),
   "absent": (
     _arrays(mask_a=np.arange(30) < 20, mask_b=np.arange(30) < 25),
-    ("5 of 30 rows have no modality present", "row 25", "--drop-empty")),
+    ("5 of 30 rows have no modality present", "row 25", "--drop-empty"),
+  ),
   "few groups": (_arrays(group=np.arange(30) % 2), ("group", "2 different values", "3")),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", BAD_ARRAYS)
@@ -220,7 +233,8 @@ def test_a_users_file_that_cannot_be_imported_is_one_sentence(place):
   )
   pathlib.Path("raises.py").write_text("1 / 0\n")
   assert "'raises.py' cannot be imported: ZeroDivisionError" in _compare(
-    place, "--methods", "raises.py:f")  # fmt: skip
+    place, "--methods", "raises.py:f"
+  )
 
 
 def test_a_file_with_a_newline_in_its_name_still_makes_one_line(place):
@@ -245,12 +259,13 @@ def test_folds_by_group_need_as_many_groups(place):
 
 
 def test_other_commands_refuse_in_one_sentence_too(place):
-  assert "there is no run in 'nowhere'" in _refused(
-    place, "predict", "nowhere", "--data", "my.npz")  # fmt: skip
+  assert "there is no run in 'nowhere'" in _refused(place, "predict", "nowhere", "--data", "my.npz")
   assert "'my.npz' exists; nothing is overwritten" in _refused(
-    place, "predict", "nowhere", "--data", "my.npz", "--out", "my.npz")  # fmt: skip
+    place, "predict", "nowhere", "--data", "my.npz", "--out", "my.npz"
+  )
   assert "there is no folder 'no'" in _refused(
-    place, "predict", "nowhere", "--data", "my.npz", "--out", "no/p.csv")  # fmt: skip
+    place, "predict", "nowhere", "--data", "my.npz", "--out", "no/p.csv"
+  )
   assert "unknown method 'mimoo'; closest: mimo" in _refused(place, "cite", "mimoo")
   (place / "empty").mkdir()
   assert "there is no run in 'empty'" in _refused(place, "cite", "empty")

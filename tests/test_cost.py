@@ -16,7 +16,8 @@ QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes
 def flops(name, model="mlp", modalities=2, batch_size=64, classes=7):
   """Of one compiled step."""
   cfg = method_overhead.Config(
-    model=model, modalities=modalities, batch_size=batch_size, classes=classes)
+    model=model, modalities=modalities, batch_size=batch_size, classes=classes
+  )
   built, batch = method_overhead.build(cfg)
   method = methods.METHODS[name](built)
   state = jax.eval_shape(method.init, jax.random.key(0), batch)
@@ -25,9 +26,22 @@ def flops(name, model="mlp", modalities=2, batch_size=64, classes=7):
   return train.cost_of(step.lower(state, batch, jax.random.key(1), clock).compile()).flops
 
 
-@pytest.mark.parametrize("name, modalities", [
-  ("uniform", 2), ("mimo", 2), ("uw", 2), ("ogm", 2), ("mslr", 2), ("agm", 2), ("mmpareto", 2),
-  ("upgrad", 2), ("mimo", 4), ("mmpareto", 4), ("upgrad", 4)])  # fmt: skip
+@pytest.mark.parametrize(
+  "name, modalities",
+  [
+    ("uniform", 2),
+    ("mimo", 2),
+    ("uw", 2),
+    ("ogm", 2),
+    ("mslr", 2),
+    ("agm", 2),
+    ("mmpareto", 2),
+    ("upgrad", 2),
+    ("mimo", 4),
+    ("mmpareto", 4),
+    ("upgrad", 4),
+  ],
+)
 def test_no_more_than_its_limit(name, modalities):
   ratio = flops(name, modalities=modalities) / flops("joint", modalities=modalities)
   assert 0.99 < ratio <= method_overhead.LIMITS[name].flops

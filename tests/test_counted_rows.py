@@ -17,12 +17,41 @@ CLASSES, ROWS, TOTAL = 3, 6, 8
 NAMES = "ab"
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 # What a rule may read of the rows of a batch, besides losses and gradients.
-ROW_ARGUMENTS = ("label", "weight", "mask", "logits", "unimodal_logits", "split_logits", "features",
-                 "scores")  # fmt: skip
+ROW_ARGUMENTS = (
+  "label",
+  "weight",
+  "mask",
+  "logits",
+  "unimodal_logits",
+  "split_logits",
+  "features",
+  "scores",
+)
 # Rules on losses and gradients alone: the step around them is that of `uniform` and `mmpareto`.
-RULES = ("mimo", "stch", "uw", "imtl_l", "famo", "dwa", "rlw", "mgda", "pcgrad", "cagrad", "gradnorm",
-         "imtl_g", "nash_mtl", "aligned_mtl", "fairgrad", "graddrop", "gradvac", "moco", "excess_mtl",
-         "upgrad", "dualproj", "bogc")  # fmt: skip
+RULES = (
+  "mimo",
+  "stch",
+  "uw",
+  "imtl_l",
+  "famo",
+  "dwa",
+  "rlw",
+  "mgda",
+  "pcgrad",
+  "cagrad",
+  "gradnorm",
+  "imtl_g",
+  "nash_mtl",
+  "aligned_mtl",
+  "fairgrad",
+  "graddrop",
+  "gradvac",
+  "moco",
+  "excess_mtl",
+  "upgrad",
+  "dualproj",
+  "bogc",
+)
 # Heads are `joint` with another fusion, whose outputs alone are looked at.
 STEPPED = [n for n in methods.METHODS if n not in (*methods.HEADS, *RULES)]
 # Whose every loss reads the label, so that a row without one does nothing at all.
@@ -54,6 +83,7 @@ def first_rows(batch: Batch) -> Batch:
 
 def stepper(method):
   """batch -> (state, logs) after two steps of every phase, in different epochs: one program a shape."""
+
   @functools.partial(jax.jit, compiler_options=QUICK)
   def each(state, batch, epoch):
     logs = []
@@ -78,8 +108,9 @@ def close(a, b, rtol=1e-5):
     x, y = (np.asarray(v, np.float64) for v in (x, y))
     where = jax.tree_util.keystr(path)
     assert np.isfinite(x).all(), where
-    np.testing.assert_allclose(x, y, rtol=rtol, atol=1e-6 + rtol * np.abs(y).max(initial=0),
-                               err_msg=where)  # fmt: skip
+    np.testing.assert_allclose(
+      x, y, rtol=rtol, atol=1e-6 + rtol * np.abs(y).max(initial=0), err_msg=where
+    )
 
 
 def differ(a, b) -> bool:
@@ -95,8 +126,9 @@ def test_padding_is_absent_and_an_unknown_label_is_never_read(name):
 
   known = np.arange(TOTAL) % 3 != 1
   unknown = padded()._replace(labelled=known)
-  written = [unknown._replace(label=np.where(known, unknown.label, v).astype(np.int32))
-             for v in (0, 2)]  # fmt: skip
+  written = [
+    unknown._replace(label=np.where(known, unknown.label, v).astype(np.int32)) for v in (0, 2)
+  ]
   one, two = (run(b) for b in written)
   assert not differ(one, two)
   if name in LABELS_ALONE:
@@ -112,8 +144,12 @@ def test_a_rule_sees_nothing_of_the_rows(name):
   grads = jax.tree.map(lambda p: jnp.stack([p, 2 * p, 3 * p]), params)
   clock = Clock(*(jnp.int32(v) for v in (3, 1, 1, 2, 8)))
   losses = jnp.arange(1.0, 4.0)
-  fixed = {"value": losses.sum(), "present": jnp.ones(3, bool), "key": jax.random.key(0),
-           "clock": clock}  # fmt: skip
+  fixed = {
+    "value": losses.sum(),
+    "present": jnp.ones(3, bool),
+    "key": jax.random.key(0),
+    "clock": clock,
+  }
   state = rule.init(params)
 
   def given(rows):
@@ -136,7 +172,8 @@ def test_a_head_says_the_same_of_a_row_whatever_the_padding(name):
   def said(given):
     features, stats = built.encode(variables, given.inputs, given.mask, train=True, rngs=rngs)
     outputs, stats = built.heads(
-      {**variables, "batch_stats": stats}, features, given.mask, train=True, rngs=rngs)
+      {**variables, "batch_stats": stats}, features, given.mask, train=True, rngs=rngs
+    )
     return outputs.logits[:ROWS], stats
 
   close(said(batch), said(first_rows(batch)))
@@ -157,8 +194,11 @@ def split(rows: int, **changes) -> Split:
   return found._replace(**changes)
 
 
-HOOKED = [n for n in STEPPED
-          if any(p.begin or p.epoch_end for p in methods.METHODS[n](model(n), 0.1).phases)]  # fmt: skip
+HOOKED = [
+  n
+  for n in STEPPED
+  if any(p.begin or p.epoch_end for p in methods.METHODS[n](model(n), 0.1).phases)
+]
 
 
 @pytest.mark.parametrize("name", HOOKED)

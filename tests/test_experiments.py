@@ -86,7 +86,8 @@ def test_no_modality_alone_tells_a_product():
   for label, expected in (("multiplicative", 0.5), ("additive", 0.0)):
     splits = fusion_heads.make_data(label, {"train": 4000, "validation": 10, "test": 4000})
     wrong = metrics.latent_quality(
-      splits.train.inputs, splits.train.label, heldout=(splits.test.inputs, splits.test.label))
+      splits.train.inputs, splits.train.label, heldout=(splits.test.inputs, splits.test.label)
+    )
     assert wrong == pytest.approx(expected, abs=0.04)
     x = splits.test.inputs
     if label == "multiplicative":  # the product of the columns says it
@@ -110,8 +111,9 @@ def test_contrasts_of_mla_are_paired():
   scores = {"mla": (0.7, 0.8, 0.9), "mla_off": (0.6, 0.7, 0.8), "mla_bb_add": (0.6, 0.8, 0.7)}
   records = [
     {"method": m, "seed": seed, "test": {"fused": v, "audio": v / 2, "image": 0.5}}
-    for m, values in scores.items() for seed, v in reversed(list(enumerate(values)))
-  ]  # fmt: skip
+    for m, values in scores.items()
+    for seed, v in reversed(list(enumerate(values)))
+  ]
   table = mla.contrast_table(records)
   assert "| mla less mla_off | n/a | +10.0 | +5.0 | +0.0 ± 0.0 |" in table
   assert "| mla_bb_add less mla_off | n/a | +0.0 ± 24.8 |" in table

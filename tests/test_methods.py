@@ -14,11 +14,32 @@ from mmfuse import encoders, fusion, methods, schemes, train
 from mmfuse.core import Batch, Clock, Outputs
 
 KINDS = (
-  "baseline", "modulator", "weighting", "aggregator", "objective", "forward", "data", "schedule",
-  "head")  # fmt: skip
+  "baseline",
+  "modulator",
+  "weighting",
+  "aggregator",
+  "objective",
+  "forward",
+  "data",
+  "schedule",
+  "head",
+)
 FIDELITY = ("baseline", "parity", "equations", "reconstructed")
-NAMES = ("unimodal", "late_average", "joint", "uniform", "ogm", "ogm_ge", "mimo", "stch",
-         "mmpareto", "mgda", "pcgrad", "cagrad", "bogc")  # fmt: skip
+NAMES = (
+  "unimodal",
+  "late_average",
+  "joint",
+  "uniform",
+  "ogm",
+  "ogm_ge",
+  "mimo",
+  "stch",
+  "mmpareto",
+  "mgda",
+  "pcgrad",
+  "cagrad",
+  "bogc",
+)
 
 
 def _model(number: int) -> fusion.LateFusion:
@@ -72,7 +93,9 @@ def test_an_entry_has_every_field(name):
 
 
 # A step of every head is in tests/fusion; a transformer takes a minute to compile.
-STEPPED = [name for name in methods.METHODS if name not in methods.HEADS or name in ("film", "tensor")]
+STEPPED = [
+  name for name in methods.METHODS if name not in methods.HEADS or name in ("film", "tensor")
+]
 
 
 @pytest.mark.parametrize("number", [1, 3])
@@ -96,7 +119,9 @@ def test_an_entry_builds_and_takes_one_step_with_finite_parameters(name, number)
 @pytest.mark.parametrize("name", ["mmpareto", "ogm"])
 def test_a_modality_whose_encoder_has_no_parameters_is_no_obstacle(name):
   kinds = {"a": encoders.Identity(), "b": encoders.MLP(features=3, hidden=())}
-  state, new, metrics = _one_step(methods.METHODS[name](fusion.LateFusion(kinds, 2), 0.1), _batch("ab"))
+  state, new, metrics = _one_step(
+    methods.METHODS[name](fusion.LateFusion(kinds, 2), 0.1), _batch("ab")
+  )
   assert new.params["a"] == {} and bool(metrics["finite"])
   assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(new.params))
   assert _distance(new.params["b"], state.params["b"]) > 0
@@ -111,15 +136,22 @@ def test_a_head_is_joint_with_that_fusion(name, number):
   key = jax.random.key(0)
   found, expected = (
     jax.eval_shape(methods.METHODS[m](which, 0.1).init, key, batch)
-    for m, which in ((name, model), ("joint", other)))
+    for m, which in ((name, model), ("joint", other))
+  )
   assert jax.tree.structure(found) == jax.tree.structure(expected)
   assert jax.tree.leaves(found.params) == jax.tree.leaves(expected.params)
 
 
 def test_a_head_takes_its_own_options_and_needs_a_fusion_to_replace():
   model = _model(2)
-  shapes = lambda **options: {x.shape for x in jax.tree.leaves(jax.eval_shape(
-    methods.METHODS["low_rank"](model, **options).init, jax.random.key(0), _batch(["a", "b"])).params)}
+  shapes = lambda **options: {
+    x.shape
+    for x in jax.tree.leaves(
+      jax.eval_shape(
+        methods.METHODS["low_rank"](model, **options).init, jax.random.key(0), _batch(["a", "b"])
+      ).params
+    )
+  }
   assert (7, 4, 2) in shapes(rank=7) - shapes()
   assert "rank" in inspect.signature(methods.METHODS["low_rank"].build).parameters
   with pytest.raises(schemes.Unavailable, match="tensor replaces the fusion of a LateFusion"):
@@ -150,8 +182,10 @@ def test_unimodal_takes_the_modality_it_is_told_and_refuses_another():
 
 
 def test_late_average_of_classes_is_the_mean_probability_of_the_present_modalities():
-  logits = {"a": jnp.log(jnp.array([[0.8, 0.2], [0.8, 0.2], [0.8, 0.2]])),
-            "b": jnp.log(jnp.array([[0.4, 0.6], [0.4, 0.6], [0.4, 0.6]]))}  # fmt: skip
+  logits = {
+    "a": jnp.log(jnp.array([[0.8, 0.2], [0.8, 0.2], [0.8, 0.2]])),
+    "b": jnp.log(jnp.array([[0.4, 0.6], [0.4, 0.6], [0.4, 0.6]])),
+  }
   mask = {"a": jnp.array([True, True, False]), "b": jnp.array([True, False, False])}
   mean = methods.average_predictions(Outputs(None, logits, {}, {}), mask).logits
   np.testing.assert_allclose(np.exp(mean), [[0.6, 0.4], [0.8, 0.2], [1.0, 1.0]], rtol=1e-6)

@@ -96,8 +96,9 @@ def steps_of(
   """
   wanted = {
     f"{precision}, batch {size}": ("joint", kind, size, precision)
-    for size in sizes for precision in PRECISIONS
-  }  # fmt: skip
+    for size in sizes
+    for precision in PRECISIONS
+  }
   built = racers(wanted, until)
   found = race({name: r.lap for name, r in built.items()}, cfg, until)
   for name, row in found.items():
@@ -134,7 +135,13 @@ def seeds(cfg: Any, until: float) -> dict[str, Any]:
       del steps  # a whole fit is a lap
       began = time.perf_counter()
       result = train.fit(
-        method, splits, epochs=epochs, batch_size=64, seeds=number, together=together, diagnose=False
+        method,
+        splits,
+        epochs=epochs,
+        batch_size=64,
+        seeds=number,
+        together=together,
+        diagnose=False,
       )
       jax.block_until_ready(result.states.params)
       return time.perf_counter() - began
@@ -143,18 +150,27 @@ def seeds(cfg: Any, until: float) -> dict[str, Any]:
 
   found = race({"at once": lap_of(True), "in sequence": lap_of(False)}, cfg, until)
   ratio = found["in sequence"]["median_ms"] / found["at once"]["median_ms"]
-  return {"seeds": number, "epochs": epochs, "training_rows": len(splits.train.index),
-          "rows": found, "sequence_over_at_once": ratio}  # fmt: skip
+  return {
+    "seeds": number,
+    "epochs": epochs,
+    "training_rows": len(splits.train.index),
+    "rows": found,
+    "sequence_over_at_once": ratio,
+  }
 
 
 def digits(cfg: Any, until: float) -> dict[str, Any]:
   """One comparison on digits here and, in a process of its own, on the CPU: test scores by seed."""
   with tempfile.TemporaryDirectory() as scratch:
     asked = Compare(
-      data="digits", methods=("joint",) if cfg.smoke else ("joint", "uniform"), tune=1,
-      learning_rate=0.1, epochs=1 if cfg.smoke else 10, seeds=2 if cfg.smoke else 5,
+      data="digits",
+      methods=("joint",) if cfg.smoke else ("joint", "uniform"),
+      tune=1,
+      learning_rate=0.1,
+      epochs=1 if cfg.smoke else 10,
+      seeds=2 if cfg.smoke else 5,
       out=f"{scratch}/here",
-    )  # fmt: skip
+    )
     if cfg.smoke:  # the CPU is here
       here = cpu = _compare_here(asked)
     else:
@@ -177,9 +193,26 @@ def _compare_here(asked: Compare) -> dict[str, list[float]]:
 @contextlib.contextmanager
 def _cpu_comparison(asked: Compare, folder: pathlib.Path):
   """The same comparison in another process, stopped at the end of the block."""
-  words = [sys.executable, "-m", "mmfuse", "compare", "--data", asked.data, "--methods",
-           ",".join(asked.methods), "--tune", "1", "--learning-rate", str(asked.learning_rate),
-           "--epochs", str(asked.epochs), "--seeds", str(asked.seeds), "--out", str(folder)]  # fmt: skip
+  words = [
+    sys.executable,
+    "-m",
+    "mmfuse",
+    "compare",
+    "--data",
+    asked.data,
+    "--methods",
+    ",".join(asked.methods),
+    "--tune",
+    "1",
+    "--learning-rate",
+    str(asked.learning_rate),
+    "--epochs",
+    str(asked.epochs),
+    "--seeds",
+    str(asked.seeds),
+    "--out",
+    str(folder),
+  ]
   process = subprocess.Popen(
     words, env={**os.environ, "JAX_PLATFORMS": "cpu"}, stdout=sys.stderr, stderr=sys.stderr
   )
@@ -199,16 +232,17 @@ def scores_of(folder: pathlib.Path) -> dict[str, list[float]]:
   return {method: [found[s] for s in sorted(found)] for method, found in out.items()}
 
 
-def agreement(
-  here: Mapping[str, list[float]], cpu: Mapping[str, list[float]]
-) -> dict[str, Any]:
+def agreement(here: Mapping[str, list[float]], cpu: Mapping[str, list[float]]) -> dict[str, Any]:
   """Paired differences: noise where the mean is at most a point, or its 95 % interval has zero."""
   rows = {}
   for method in sorted(here):
     found = report.paired(here[method], cpu[method])
     half = found.half or 0.0
     rows[method] = {
-      "here": here[method], "cpu": cpu[method], "mean_difference": found.mean, "half": half,
+      "here": here[method],
+      "cpu": cpu[method],
+      "mean_difference": found.mean,
+      "half": half,
       "equal": abs(found.mean) <= max(NOISE, half),
-    }  # fmt: skip
+    }
   return {"rows": rows, "equal": set(here) == set(cpu) and all(r["equal"] for r in rows.values())}

@@ -106,39 +106,71 @@ def _number(value: float | None, digits: int) -> str:
 
 def _steps_table(found: dict) -> str:
   header = ("step", "median ms", "least ms", "GFLOP", "TFLOP/s", "MFU", "examples/s")
-  return _common.table(header, [
-    (name, _number(r["median_ms"], 2), _number(r["least_ms"], 2), _number(r["gflop"], 1),
-     _number(r["tflop_per_s"], 1), _number(r["mfu"], 3), _number(r["examples_per_s"], 0))
-    for name, r in found["rows"].items()
-  ])  # fmt: skip
+  return _common.table(
+    header,
+    [
+      (
+        name,
+        _number(r["median_ms"], 2),
+        _number(r["least_ms"], 2),
+        _number(r["gflop"], 1),
+        _number(r["tflop_per_s"], 1),
+        _number(r["mfu"], 3),
+        _number(r["examples_per_s"], 0),
+      )
+      for name, r in found["rows"].items()
+    ],
+  )
 
 
 def _rules_table(found: dict) -> str:
-  return _common.table(("method", "median ms", "least ms", "over joint"), [
-    (name, _number(r["median_ms"], 2), _number(r["least_ms"], 2), _number(r["over_joint"], 2))
-    for name, r in found["rows"].items()
-  ])  # fmt: skip
+  return _common.table(
+    ("method", "median ms", "least ms", "over joint"),
+    [
+      (name, _number(r["median_ms"], 2), _number(r["least_ms"], 2), _number(r["over_joint"], 2))
+      for name, r in found["rows"].items()
+    ],
+  )
 
 
 def _seeds_table(found: dict) -> str:
-  rows = [(name, _number(r["median_ms"] / 1e3, 2), _number(r["least_ms"] / 1e3, 2))
-          for name, r in found["rows"].items()]  # fmt: skip
+  rows = [
+    (name, _number(r["median_ms"] / 1e3, 2), _number(r["least_ms"] / 1e3, 2))
+    for name, r in found["rows"].items()
+  ]
   title = f"{found['seeds']} seeds, {found['epochs']} epochs of {found['training_rows']:,} rows"
   ratio = f"\n\nIn sequence takes {found['sequence_over_at_once']:.1f} times as long as at once."
   return _common.table((title, "median s", "least s"), rows) + ratio
 
 
 def _ceiling_table(found: dict) -> str:
-  return _common.table((f"products of {found['size']:,} x {found['size']:,}", "TFLOP/s"), [
-    (name, _number(found[name], 1)) for name in sections.PRECISIONS])  # fmt: skip
+  return _common.table(
+    (f"products of {found['size']:,} x {found['size']:,}", "TFLOP/s"),
+    [(name, _number(found[name], 1)) for name in sections.PRECISIONS],
+  )
 
 
 def _digits_table(found: dict) -> str:
   points = lambda values: " ".join(f"{100 * v:.1f}" for v in values)
-  rows = [(name, points(r["here"]), points(r["cpu"]), f"{100 * r['mean_difference']:+.2f}",
-           f"{100 * r['half']:.2f}", "yes" if r["equal"] else "NO")
-          for name, r in found["rows"].items()]  # fmt: skip
-  header = ("test accuracy by seed", "here", "CPU", "difference", "half-width", "equal within noise")
+  rows = [
+    (
+      name,
+      points(r["here"]),
+      points(r["cpu"]),
+      f"{100 * r['mean_difference']:+.2f}",
+      f"{100 * r['half']:.2f}",
+      "yes" if r["equal"] else "NO",
+    )
+    for name, r in found["rows"].items()
+  ]
+  header = (
+    "test accuracy by seed",
+    "here",
+    "CPU",
+    "difference",
+    "half-width",
+    "equal within noise",
+  )
   return _common.table(header, rows)
 
 
@@ -175,9 +207,14 @@ def main(argv=None) -> dict[str, Any]:
   folder = _common.RESULTS if cfg.out is None else pathlib.Path(cfg.out)
   stem = "accelerator_" + re.sub(r"\W+", "_", device.device_kind.lower()).strip("_")
   command = _common.command("bench.accelerator", dataclasses.replace(cfg, out=None))
-  head = {"date": datetime.date.today().isoformat(), "device": device.device_kind,
-          "platform": device.platform, "jax": jax.__version__, "python": sys.version.split()[0],
-          "command": command}  # fmt: skip
+  head = {
+    "date": datetime.date.today().isoformat(),
+    "device": device.device_kind,
+    "platform": device.platform,
+    "jax": jax.__version__,
+    "python": sys.version.split()[0],
+    "command": command,
+  }
 
   def save(done: dict) -> None:
     if cfg.smoke and cfg.out is None:

@@ -99,19 +99,29 @@ def measure(cfg: Config) -> dict[str, Any]:
     rows["joint"] = min(rows["joint"], least(rounds, "joint", model, batch), key=_cpu)
   for row in rows.values():
     row["over_joint"] = row["cpu"] / rows["joint"]["cpu"]
-  return {"model": cfg.model, "batch_size": len(batch.label), "classes": cfg.classes,
-          "rows": rows, "unavailable": unavailable}  # fmt: skip
+  return {
+    "model": cfg.model,
+    "batch_size": len(batch.label),
+    "classes": cfg.classes,
+    "rows": rows,
+    "unavailable": unavailable,
+  }
 
 
 def page(found: dict[str, Any], command: str) -> str:
   """The table, slowest first."""
   rows = sorted(found["rows"].items(), key=lambda item: -item[1]["over_joint"])
-  table = _common.table(("method", "phases", "trace s", "compile s", "CPU s", "over joint"), [
-    (name, r["phases"], *(f"{r[what]:.1f}" for what in ("trace", "compile", "cpu", "over_joint")))
-    for name, r in rows
-  ])  # fmt: skip
-  title = (f"# compile: seconds until the step of a method is ready, model {found['model']}, "
-           f"batch {found['batch_size']}")  # fmt: skip
+  table = _common.table(
+    ("method", "phases", "trace s", "compile s", "CPU s", "over joint"),
+    [
+      (name, r["phases"], *(f"{r[what]:.1f}" for what in ("trace", "compile", "cpu", "over_joint")))
+      for name, r in rows
+    ],
+  )
+  title = (
+    f"# compile: seconds until the step of a method is ready, model {found['model']}, "
+    f"batch {found['batch_size']}"
+  )
   reasons = [f"- {name}: n/a: {why}" for name, why in found["unavailable"].items()]
   return "\n".join([_common.heading(title, command, 0), table, "", *reasons])
 

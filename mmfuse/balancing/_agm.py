@@ -83,8 +83,9 @@ def check_modality_count(modalities: Iterable[str]) -> None:
   """At most 8: AGM passes 2^M - 1 coalitions through the heads."""
   count = len(tuple(modalities))
   if count > _MOST:
-    raise Unavailable(f"AGM evaluates 2^M - 1 coalitions of modalities, at most {_MOST} modalities; "
-                      f"got {count}")  # fmt: skip
+    raise Unavailable(
+      f"AGM evaluates 2^M - 1 coalitions of modalities, at most {_MOST} modalities; got {count}"
+    )
 
 
 def agm_ratios(
@@ -176,7 +177,8 @@ def step_agm(
   for m in names:
     t, here = state.steps[m], present[m]
     moved[m] = jnp.where(
-      here, state.running[m] * t / (t + 1) + scores[m] / (t + 1), state.running[m])  # fmt: skip
+      here, state.running[m] * t / (t + 1) + scores[m] / (t + 1), state.running[m]
+    )
     steps[m] = t + here.astype(jnp.float32)
   return AgmState(moved, steps, {m: jnp.where(on, ks[m], 1.0) for m in names})
 
@@ -213,16 +215,25 @@ def scale_by_agm(
     return init_agm(given if given is not None else sorted(set(params) - set(tree.RESERVED)))
 
   def update_fn(
-    updates, state, params=None, *, unimodal_logits, label, split_logits=None, mask=None,
-    weight=None, **extra_args,
-  ):  # fmt: skip
+    updates,
+    state,
+    params=None,
+    *,
+    unimodal_logits,
+    label,
+    split_logits=None,
+    mask=None,
+    weight=None,
+    **extra_args,
+  ):
     del params
     logits = unimodal_logits if split_logits is None else split_logits
     names = sorted(state.running)
     lacking = sorted(set(names) - set(logits))
     if lacking:
       raise ValueError(
-        f"modality {lacking[0]!r} has no logits; available: {', '.join(sorted(logits))}")  # fmt: skip
+        f"modality {lacking[0]!r} has no logits; available: {', '.join(sorted(logits))}"
+      )
     scores, present = agm_scores({m: logits[m] for m in names}, label, mask, weight)
     state = step_agm(state, scores, present, alpha, cap, variant)
     found = labels if labels is not None else extra_args.get("labels")
@@ -299,8 +310,11 @@ def clip_if_head_exceeds(
     leaves, treedef = jax.tree.flatten(updates)
     tags = jax.tree.leaves(labels)
     probe = [t.part == "head" and t.modality is not None for t in tags]
-    tops = [jnp.max(jnp.abs(g), initial=0.0) for g, t in zip(leaves, tags)
-            if t.part == "head" and t.modality is None and g.ndim > 1]  # fmt: skip
+    tops = [
+      jnp.max(jnp.abs(g), initial=0.0)
+      for g, t in zip(leaves, tags)
+      if t.part == "head" and t.modality is None and g.ndim > 1
+    ]
     top = jnp.stack(tops).max() if tops else jnp.zeros(())
     norm = optax.tree.norm([g for g, p in zip(leaves, probe) if not p])
     scale = jnp.where(top > threshold, jnp.minimum(1.0, max_norm / jnp.maximum(norm, 1e-12)), 1.0)

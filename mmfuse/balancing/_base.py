@@ -6,7 +6,7 @@ aggregator  an `Aggregator`: gradients [K, *param] -> [*param].
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import optax
@@ -14,7 +14,13 @@ from optax.experimental import aggregating
 
 from mmfuse import tree
 
-Aggregator = aggregating.Aggregator
+if TYPE_CHECKING:  # the module names no type that a checker could follow
+
+  class Aggregator(optax.GradientTransformation):
+    """Optax's: gradients [K, *param] -> [*param]."""
+
+else:
+  Aggregator = aggregating.Aggregator
 
 
 class Weighting(Aggregator):

@@ -48,8 +48,10 @@ def last_layers(heads: Mapping[str, Any], modalities: list[str]) -> dict[str, ja
     kernel = jnp.concatenate([b["kernel"] for b in branches])
     out[tree.FUSED] = layer(kernel, jnp.stack([b["bias"] for b in branches]).sum(0))
   else:
-    raise ValueError("the Laplace posterior is that of a linear last layer; this fused head has the "
-                     f"parameters {', '.join(sorted(fused))}; use the fusion concat or sum")
+    raise ValueError(
+      "the Laplace posterior is that of a linear last layer; this fused head has the "
+      f"parameters {', '.join(sorted(fused))}; use the fusion concat or sum"
+    )
   return out
 
 
@@ -91,18 +93,25 @@ def aggregate_by_bogc_laplace(
     TypeError: called without features, label, heads and key.
   """
   num_objectives = _groups.check_count(num_objectives)
-  for name, value, choices in (("prior", prior, _PRIORS), ("posterior", posterior, _POSTERIORS),
-                               ("mode", mode, MODES), ("rescale", rescale, _RESCALE)):
+  for name, value, choices in (
+    ("prior", prior, _PRIORS),
+    ("posterior", posterior, _POSTERIORS),
+    ("mode", mode, MODES),
+    ("rescale", rescale, _RESCALE),
+  ):
     _groups.check_choice(name, value, choices)
-  for name, number in (("prior_variance", prior_variance), ("samples", samples), ("power", power),
-                       ("evidence_scale", evidence_scale)):
+  for name, number in (
+    ("prior_variance", prior_variance),
+    ("samples", samples),
+    ("power", power),
+    ("evidence_scale", evidence_scale),
+  ):
     if not number > 0:
       raise ValueError(f"{name} must be positive, got {number}")
 
   def init_fn(params):
     del params
-    return BogcLaplaceState(
-      _groups.uniform_weights(num_objectives), jnp.zeros((), jnp.float32))
+    return BogcLaplaceState(_groups.uniform_weights(num_objectives), jnp.zeros((), jnp.float32))
 
   def moments(key, layer, features, label, weight):
     """(mean, variance) [B, d] of one objective's feature gradients."""
@@ -110,19 +119,43 @@ def aggregate_by_bogc_laplace(
     if posterior == "auto":
       chosen = "full" if layer.size <= FULL_UP_TO else "diagonal"
     normals = jax.random.normal(key, (samples, *layer.shape), layer.dtype)
-    drawn = last_layer_draws(layer, features, label, normals, weight=weight, prior=prior,
-                             prior_variance=prior_variance, posterior=chosen)
+    drawn = last_layer_draws(
+      layer,
+      features,
+      label,
+      normals,
+      weight=weight,
+      prior=prior,
+      prior_variance=prior_variance,
+      posterior=chosen,
+    )
     return moments_of_draws(drawn, features, label, power=power)[:2]
 
-  def update_fn(updates, state, params=None, *, features=None, label=None, weight=None, mask=None,
-                heads=None, key=None, present=None, **extra_args):
+  def update_fn(
+    updates,
+    state,
+    params=None,
+    *,
+    features=None,
+    label=None,
+    weight=None,
+    mask=None,
+    heads=None,
+    key=None,
+    present=None,
+    **extra_args,
+  ):
     del state, params, extra_args
     if features is None or label is None or heads is None or key is None:
-      raise TypeError("BOGC on features needs the extra arguments features=, label=, heads=, key=; "
-                      "train.supervised(..., aggregate_on='features') gives them")
+      raise TypeError(
+        "BOGC on features needs the extra arguments features=, label=, heads=, key=; "
+        "train.supervised(..., aggregate_on='features') gives them"
+      )
     if not jnp.issubdtype(label.dtype, jnp.integer) or label.ndim != 1:
-      raise ValueError("the posterior is that of a softmax layer: label must be int [B], got "
-                       f"{label.dtype}{list(label.shape)}")
+      raise ValueError(
+        "the posterior is that of a softmax layer: label must be int [B], got "
+        f"{label.dtype}{list(label.shape)}"
+      )
     _groups.check_stacked(updates, num_objectives)
     names = sorted(updates)
     here = _groups.everyone(present, num_objectives)
@@ -141,8 +174,7 @@ def aggregate_by_bogc_laplace(
         opinions.append(moments(keys[1 + i], layers[m], features[m], label, mine))
       index = jnp.array([0, 1 + i][: len(opinions)])
       mean, var = (jnp.stack(x) for x in zip(*opinions))  # [2, B, d]
-      trust = evidence_weights(
-        var, mode=mode, evidence_scale=evidence_scale, present=here[index])
+      trust = evidence_weights(var, mode=mode, evidence_scale=evidence_scale, present=here[index])
       times = here[index].sum() if rescale == "sum" else 1.0
       # As each mean loss weighs its rows; absent rows pass nothing to their encoder.
       shares = jnp.stack([_shares(w, mine) for w in (rows, mine)[: len(opinions)]])

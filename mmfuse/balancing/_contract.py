@@ -225,7 +225,7 @@ class _Checked:
 
   def same_shapes(self, updates):
     params = self.problem.params
-    if jax.tree.structure(updates) != jax.tree.structure(params):
+    if _structure(updates) != _structure(params):
       raise ContractError(
         f"{self.name} returned updates of another tree structure than the parameters"
       )
@@ -269,8 +269,12 @@ class _Checked:
         )
 
 
+def _structure(tree) -> Any:
+  return jax.tree.structure(tree)
+
+
 def _same_state(before, after):
-  if jax.tree.structure(before) != jax.tree.structure(after):
+  if _structure(before) != _structure(after):
     raise ContractError(
       f"the state changed structure: {jax.tree.structure(before)} "
       f"became {jax.tree.structure(after)}"

@@ -87,9 +87,7 @@ def gradient_moments(
   """
   width = features.shape[1] + 1
   drawn = mean[None] + normals @ jnp.linalg.cholesky(covariance).T
-  return moments_of_draws(
-    drawn.reshape(normals.shape[0], -1, width), features, label, power=power
-  )
+  return moments_of_draws(drawn.reshape(normals.shape[0], -1, width), features, label, power=power)
 
 
 def moments_of_draws(
@@ -136,7 +134,11 @@ def last_layer_draws(
   centre = weights if prior == "current" else jnp.zeros_like(weights)
   if posterior == "full":
     mean, covariance = laplace_posterior(
-      weights, features, label, prior_variance=prior_variance, prior_mean=centre.reshape(-1),
+      weights,
+      features,
+      label,
+      prior_variance=prior_variance,
+      prior_mean=centre.reshape(-1),
       weight=weight,
     )
     flat = normals.reshape(normals.shape[0], -1) @ jnp.linalg.cholesky(covariance).T

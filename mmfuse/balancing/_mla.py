@@ -131,6 +131,9 @@ def fuse(
 ) -> jax.Array:
   r"""\sum_m lambda_m z_m [B, C] with the weights of `entropy_weights`; 0 for a row that has nothing."""
   weights = entropy_weights(logits, mask, fusion)
-  return jnp.stack([
-    jnp.where(mask[m][:, None], weights[m][:, None].astype(z.dtype) * z, jnp.zeros((), z.dtype))
-    for m, z in sorted(logits.items())]).sum(0)  # fmt: skip
+  return jnp.stack(
+    [
+      jnp.where(mask[m][:, None], weights[m][:, None].astype(z.dtype) * z, jnp.zeros((), z.dtype))
+      for m, z in sorted(logits.items())
+    ]
+  ).sum(0)

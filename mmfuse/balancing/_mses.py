@@ -21,7 +21,9 @@ class MsesState(NamedTuple):
   coefficients: dict[str, jax.Array]  # {modality: initial factor, or 0 once it has stopped}
   smoothed: dict[str, jax.Array]  # {modality: smoothed validation loss}
   lowest: dict[str, jax.Array]  # {modality: its minimum so far}
-  epochs: dict[str, jax.Array]  # {modality: int32, losses seen}; before the first the two above are 0
+  epochs: dict[
+    str, jax.Array
+  ]  # {modality: int32, losses seen}; before the first the two above are 0
   waited: dict[str, jax.Array]  # {modality: int32, epochs since that minimum}
 
 
@@ -65,8 +67,13 @@ def scale_by_mses(
   def init_fn(params):
     del params
     none = lambda dtype: {m: jnp.zeros((), dtype) for m in rates}
-    return MsesState({m: r.copy() for m, r in rates.items()}, none(jnp.float32),
-                     none(jnp.float32), none(jnp.int32), none(jnp.int32))  # fmt: skip
+    return MsesState(
+      {m: r.copy() for m, r in rates.items()},
+      none(jnp.float32),
+      none(jnp.float32),
+      none(jnp.int32),
+      none(jnp.int32),
+    )
 
   def update_fn(updates, state, params=None, **extra_args):
     del params, extra_args

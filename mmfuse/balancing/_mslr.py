@@ -99,9 +99,11 @@ def scale_by_mslr(
 
   def init_fn(params):
     del params
-    return MslrState({m: r.copy() for m, r in rates.items()},
-                     {m: jnp.zeros(window, jnp.float32) for m in rates},
-                     {m: jnp.zeros((), jnp.int32) for m in rates})  # fmt: skip
+    return MslrState(
+      {m: r.copy() for m, r in rates.items()},
+      {m: jnp.zeros(window, jnp.float32) for m in rates},
+      {m: jnp.zeros((), jnp.int32) for m in rates},
+    )
 
   def update_fn(updates, state, params=None, **extra_args):
     del params, extra_args

@@ -31,9 +31,7 @@ def _group(value: Any, rows: int) -> np.ndarray:
   return x
 
 
-def _label(
-  name: str, value: Any, mask: Any
-) -> tuple[np.ndarray, np.ndarray | None]:
+def _label(name: str, value: Any, mask: Any) -> tuple[np.ndarray, np.ndarray | None]:
   """(the label as given; bool `[B]`, False where it is unknown, or None)."""
   x, gone = _plain.unmask(name, value)
   if not len(x):
@@ -130,13 +128,22 @@ def table_from_arrays(
     inputs = {m: _sequences.take(x, keep) for m, x in inputs.items()}
     mask = {m: x[keep] for m, x in mask.items()}
   return Table(
-    name=name, inputs=inputs, label=target, mask=mask, group=group, split=split, task=task,
-    class_names=class_names, encoders=dict(encoders or {}), labelled=labelled, weight=weight,
+    name=name,
+    inputs=inputs,
+    label=target,
+    mask=mask,
+    group=group,
+    split=split,
+    task=task,
+    class_names=class_names,
+    encoders=dict(encoders or {}),
+    labelled=labelled,
+    weight=weight,
     notes=(*notes, *chosen, *dropped, *read, *guessed, *named),
     fingerprint=_fingerprint.fingerprint(
       inputs, mask, target, group, split, class_names, recipe, labelled, weight
     ),
-  )  # fmt: skip
+  )
 
 
 def from_arrays(
@@ -184,14 +191,21 @@ def from_arrays(
     (('a', 'b'), 10, (10, 1))
   """
   if split is not None and isinstance(arrays, Mapping) and "split" in arrays:
-    raise DataError(
-      f"both an array 'split' and split={split!r} are given, expected one of them"
-    )
+    raise DataError(f"both an array 'split' and split={split!r} are given, expected one of them")
   table = table_from_arrays(
-    arrays, label=label, task=task, encoders=encoders, modalities=modalities, ignore=ignore,
-    drop_empty=drop_empty, name=name,
-  )  # fmt: skip
+    arrays,
+    label=label,
+    task=task,
+    encoders=encoders,
+    modalities=modalities,
+    ignore=ignore,
+    drop_empty=drop_empty,
+    name=name,
+  )
   return table.splits(
-    seed, fractions=FRACTIONS if split is None else split, class_weights=class_weights,
-    weighted_scores=weighted_scores, allow_straddling=allow_straddling,
-  )  # fmt: skip
+    seed,
+    fractions=FRACTIONS if split is None else split,
+    class_weights=class_weights,
+    weighted_scores=weighted_scores,
+    allow_straddling=allow_straddling,
+  )

@@ -202,7 +202,7 @@ def builder_class() -> type:
       builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=...))
       source = builder.as_data_source(split="train")
   """
-  tfds = _tfds()
+  tfds: Any = _tfds()
 
   class AvMnist(tfds.core.GeneratorBasedBuilder):
     """AV-MNIST: written digits of four principal components, spoken digits in noise."""

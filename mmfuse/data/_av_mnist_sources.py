@@ -31,14 +31,22 @@ _TONES, _CENTRES, _JITTER, _HELD_OUT = 6, 7, 8, 9  # other draws, numbered in th
 # {file: (sha256 of the unpacked content, shape)}
 MNIST = {
   "train-images-idx3-ubyte": (
-    "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db", (60_000, 28, 28)),
+    "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+    (60_000, 28, 28),
+  ),
   "train-labels-idx1-ubyte": (
-    "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5", (60_000,)),
+    "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+    (60_000,),
+  ),
   "t10k-images-idx3-ubyte": (
-    "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7", (10_000, 28, 28)),
+    "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+    (10_000, 28, 28),
+  ),
   "t10k-labels-idx1-ubyte": (
-    "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2", (10_000,)),
-}  # fmt: skip
+    "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+    (10_000,),
+  ),
+}
 SPOKEN = "free-spoken-digit-dataset"
 SPOKEN_SHA256 = "a2e8a660492f28d9eed6270b290d26cbc5c81d6077ce87d3c0ad5adf4d4ee696"  # clips_digest
 

@@ -23,8 +23,10 @@ def left_out(
   """
   names = sorted(names)
   if modalities is not None and ignore is not None:
-    raise DataError("modalities and ignore (--modalities, --ignore) are two ways to say the same: "
-                    "expected one of them")  # fmt: skip
+    raise DataError(
+      "modalities and ignore (--modalities, --ignore) are two ways to say the same: "
+      "expected one of them"
+    )
   word, given = ("modalities", modalities) if ignore is None else ("ignore", ignore)
   if given is None:
     return []
@@ -72,13 +74,20 @@ def used_table(
   label, group, split = cut(table.label), cut(table.group), cut(table.split)
   labelled, weight = cut(table.labelled), cut(table.weight)
   return dataclasses.replace(
-    table, inputs=inputs, mask=mask, label=label, group=group, split=split, labelled=labelled,
-    weight=weight, encoders={m: e for m, e in table.encoders.items() if m not in out},
+    table,
+    inputs=inputs,
+    mask=mask,
+    label=label,
+    group=group,
+    split=split,
+    labelled=labelled,
+    weight=weight,
+    encoders={m: e for m, e in table.encoders.items() if m not in out},
     notes=(*table.notes, *_notes(out), *dropped),
     fingerprint=_fingerprint.fingerprint(
       inputs, mask, label, group, split, table.class_names, table.name, labelled, weight
     ),
-  )  # fmt: skip
+  )
 
 
 def kept_rows(

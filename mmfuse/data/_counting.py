@@ -94,8 +94,10 @@ def weights(
 
 def _weight_notes(weight: np.ndarray, weighted_scores: bool) -> list[str]:
   scores = "validation and test scores too" if weighted_scores else "scores count every row alike"
-  notes = [f"weight: training rows have weights from {weight.min():.4g} to {weight.max():.4g}, "
-           f"divided by their mean; {scores}"]  # fmt: skip
+  notes = [
+    f"weight: training rows have weights from {weight.min():.4g} to {weight.max():.4g}, "
+    f"divided by their mean; {scores}"
+  ]
   zero = int((weight == 0).sum())
   if zero:
     notes.append(f"{zero} of {len(weight)} training rows have weight 0 and count as absent")
@@ -112,5 +114,7 @@ def label_notes(labelled: np.ndarray | None, rows: Mapping[str, np.ndarray]) -> 
       raise DataError(f"the {part} split has no row with a label: all {len(index)} are unknown")
   total = sum(map(len, rows.values()))
   parts = ", ".join(f"{part} {unknown[part]} of {len(index)}" for part, index in rows.items())
-  return [f"{sum(unknown.values())} of {total} rows have no label ({parts}): they train what reads "
-          "none and count in no loss or score"]  # fmt: skip
+  return [
+    f"{sum(unknown.values())} of {total} rows have no label ({parts}): they train what reads "
+    "none and count in no loss or score"
+  ]

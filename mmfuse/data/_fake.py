@@ -74,10 +74,17 @@ def fake(table: Table, rows: int = 24, seed: int = 0) -> Table:
     label[~labelled] = 0
   weight = None if table.weight is None else rng.choice(table.weight[table.weight > 0], rows)
   return dataclasses.replace(
-    table, name=f"{table.name}_fake", inputs=inputs, label=label, mask=mask, group=group,
-    split=split, notes=("random content in the shape of " + table.name,),
-    labelled=labelled, weight=weight,
+    table,
+    name=f"{table.name}_fake",
+    inputs=inputs,
+    label=label,
+    mask=mask,
+    group=group,
+    split=split,
+    notes=("random content in the shape of " + table.name,),
+    labelled=labelled,
+    weight=weight,
     fingerprint=_fingerprint.fingerprint(
       inputs, mask, label, group, split, table.class_names, f"fake-1 {seed}", labelled, weight
     ),
-  )  # fmt: skip
+  )

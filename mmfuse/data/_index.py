@@ -144,9 +144,13 @@ def load(
     if train_size is not None:
       raise DataError("an .npz file takes no train_size: it comes in one size")
     return read_npz(
-      source, task=task, encoders=encoders, modalities=modalities, ignore=ignore,
+      source,
+      task=task,
+      encoders=encoders,
+      modalities=modalities,
+      ignore=ignore,
       drop_empty=drop_empty,
-    )  # fmt: skip
+    )
   if source in DATASETS:
     options = {"train_size": train_size, "fake": fake}
     given = {k: v for k, v in options.items() if v}

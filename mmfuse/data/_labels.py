@@ -63,7 +63,9 @@ def _regression(x: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
     )
   out = x.astype(np.float64)  # what is learnt is standardised first, then float32
   if out.size and np.abs(out).max() > 1e150:  # whose squares are no numbers
-    raise DataError(f"labels are too large to be standardised, got values from {x.min()} to {x.max()}")
+    raise DataError(
+      f"labels are too large to be standardised, got values from {x.min()} to {x.max()}"
+    )
   return out, ()
 
 
@@ -101,8 +103,10 @@ def guess_notes(name: str, label: np.ndarray, task: str) -> list[str]:
   if task == "classification":
     values = len(np.unique(x)) if x.dtype.kind in "iu" else 0
     if values > max(20, len(x) // 3):
-      return [f"{name} holds {values} different integers in {len(x)} rows: read as classes; "
-              "--task regression reads them as numbers"]  # fmt: skip
+      return [
+        f"{name} holds {values} different integers in {len(x)} rows: read as classes; "
+        "--task regression reads them as numbers"
+      ]
     return []
   if _one_hot(x):
     read = "multi-label" if task == "multilabel" else f"regression of {x.shape[1]} targets"
@@ -112,8 +116,10 @@ def guess_notes(name: str, label: np.ndarray, task: str) -> list[str]:
   if task == "regression" and (x == np.floor(x)).all() and (x.ndim == 1 or x.shape[1] == 1):
     values = len(np.unique(x))
     if values <= max(2, min(_FEW, len(x) // 2)):
-      return [f"{name} holds whole floats {x.min():.0f}..{x.max():.0f} ({values} values): read as "
-              "regression; --task classification reads them as classes"]  # fmt: skip
+      return [
+        f"{name} holds whole floats {x.min():.0f}..{x.max():.0f} ({values} values): read as "
+        "regression; --task classification reads them as classes"
+      ]
   return []
 
 

@@ -192,6 +192,11 @@ def read_npz(
   """The table of an `.npz` archive, named after the file; see `table_from_arrays`."""
   name = pathlib.Path(path).stem
   return table_from_arrays(
-    read_arrays(path), task=task, encoders=encoders, modalities=modalities, ignore=ignore,
-    drop_empty=drop_empty, name=name,
-  )  # fmt: skip
+    read_arrays(path),
+    task=task,
+    encoders=encoders,
+    modalities=modalities,
+    ignore=ignore,
+    drop_empty=drop_empty,
+    name=name,
+  )

@@ -33,8 +33,10 @@ def unmask(name: str, value: Any) -> tuple[np.ndarray, np.ndarray | None]:
   if x.ndim == 0:
     raise DataError(f"array {name!r} is a single value, expected one row per example")
   if x.dtype.names:
-    raise DataError(f"array {name!r} holds records with the fields {', '.join(x.dtype.names)}, "
-                    "expected numbers or strings; save each field as an array")
+    raise DataError(
+      f"array {name!r} holds records with the fields {', '.join(x.dtype.names)}, "
+      "expected numbers or strings; save each field as an array"
+    )
   gone = np.ma.getmaskarray(value) if isinstance(value, np.ma.MaskedArray) else None
   if x.dtype.kind == "V" and x.dtype.type is not np.void:
     x = x.astype(np.float32)  # ml_dtypes: bfloat16, float8, int4

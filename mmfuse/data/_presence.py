@@ -39,9 +39,7 @@ def notes(
   return [note for note in found if note]
 
 
-def _by_name(
-  names: Sequence[str], counts: Mapping[str, np.ndarray]
-) -> dict[str, dict[str, int]]:
+def _by_name(names: Sequence[str], counts: Mapping[str, np.ndarray]) -> dict[str, dict[str, int]]:
   return {name: {p: int(n[i]) for p, n in counts.items()} for i, name in enumerate(names)}
 
 

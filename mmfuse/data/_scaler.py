@@ -77,9 +77,7 @@ class Scaler:
     out = {}
     for m, given in sorted(inputs.items()):
       if m not in self.modalities:
-        raise DataError(
-          f"modality {m!r} was not in the training data{closest(m, self.modalities)}"
-        )
+        raise DataError(f"modality {m!r} was not in the training data{closest(m, self.modalities)}")
       x, keep = _sequences.values_of(given), mask[m]
       if m in self.mean and x.shape[-1:] != self.mean[m].shape:
         raise DataError(

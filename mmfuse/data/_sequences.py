@@ -73,7 +73,9 @@ def check_length(name: str, x: np.ndarray, of: np.ndarray, present: np.ndarray) 
       "with a token of its own"
     )
   steps = of.shape[1]
-  expected = f"{LENGTH + name} must be integers [{len(of)}] from 1 to {steps}, the steps of {name!r}"
+  expected = (
+    f"{LENGTH + name} must be integers [{len(of)}] from 1 to {steps}, the steps of {name!r}"
+  )
   if x.ndim != 1 or len(x) != len(of) or x.dtype.kind not in "iu":
     raise DataError(f"{expected}, got {x.dtype} {list(x.shape)}")
   wrong = present & ((x < 0) | (x > steps))

@@ -50,8 +50,10 @@ def table(number: int) -> Table:
   label = rng.permutation(rows) % CLASSES  # equally many of each class
   other = (label + rng.integers(1, CLASSES, rows)) % CLASSES
   shown = np.where(rng.random(rows) < recipe.wrong, other, label)
-  centres = {m: recipe.signal[m] * rng.normal(size=(CLASSES, CLUSTERS, d))
-             for m, d in sorted(recipe.columns.items())}  # fmt: skip
+  centres = {
+    m: recipe.signal[m] * rng.normal(size=(CLASSES, CLUSTERS, d))
+    for m, d in sorted(recipe.columns.items())
+  }
   noise = {m: rng.normal(size=(rows, d)) for m, d in sorted(recipe.columns.items())}
   arrays = {
     "A": centres["A"][shown, 0] + noise["A"],

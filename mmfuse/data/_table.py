@@ -126,23 +126,30 @@ class Table:
     else:
       parts, said = self._fold(seed, fold, folds)
     rows = {name: np.flatnonzero(parts == i) for i, name in enumerate(_splitting.SPLITS)}
-    said += _presence.notes(
-      rows, self.mask, self.label, self.task, self.class_names, self.labelled
-    )
+    said += _presence.notes(rows, self.mask, self.label, self.task, self.class_names, self.labelled)
     said += _counting.label_notes(self.labelled, rows)
     scaler = Scaler.fit(self.inputs, self.mask, rows["train"])
     weight, weighed = _counting.weights(self, rows, class_weights, weighted_scores)
     made = {n: self._take(index, scaler)._replace(weight=weight[n]) for n, index in rows.items()}
     target = None
     if self.task == "regression":
-      known = rows["train"] if self.labelled is None else rows["train"][self.labelled[rows["train"]]]
+      known = (
+        rows["train"] if self.labelled is None else rows["train"][self.labelled[rows["train"]]]
+      )
       target = Target.fit(self.label[known])
       made = {name: s._replace(label=target.apply(s.label)) for name, s in made.items()}
     return Splits(
-      **made, target=target, name=self.name, task=self.task, num_outputs=self.num_outputs,
-      class_names=self.class_names, encoders=dict(self.encoders), scaler=scaler,
-      fingerprint=self.fingerprint, notes=(*self.notes, *said, *weighed),
-    )  # fmt: skip
+      **made,
+      target=target,
+      name=self.name,
+      task=self.task,
+      num_outputs=self.num_outputs,
+      class_names=self.class_names,
+      encoders=dict(self.encoders),
+      scaler=scaler,
+      fingerprint=self.fingerprint,
+      notes=(*self.notes, *said, *weighed),
+    )
 
   def _strata(self) -> np.ndarray:
     """Classes `[N]` or labels `[N, L]`; rows without a label are a stratum of their own."""
@@ -173,13 +180,14 @@ class Table:
       return parts, []
     parts = np.stack([self.split == name for name in _splitting.SPLITS]).argmax(0)
     return _split_column.complete(
-      parts, self.group, allow_straddling, lambda rows, share: self._draw(rows, share, seed),
+      parts,
+      self.group,
+      allow_straddling,
+      lambda rows, share: self._draw(rows, share, seed),
       self._how(),
-    )  # fmt: skip
+    )
 
-  def _fold(
-    self, seed: int, fold: int | None, folds: int | None
-  ) -> tuple[np.ndarray, list[str]]:
+  def _fold(self, seed: int, fold: int | None, folds: int | None) -> tuple[np.ndarray, list[str]]:
     if folds is None or fold is None:
       raise DataError(f"fold and folds go together, got fold={fold} and folds={folds}")
     if folds < 3:
@@ -193,7 +201,9 @@ class Table:
     said = []
     if self.split is not None:
       own = ", ".join(f"{name} {int((self.split == name).sum())}" for name in _splitting.SPLITS)
-      said = [f"the split column ({own} rows) is set aside: {folds} folds of all rows, {self._how()}"]
+      said = [
+        f"the split column ({own} rows) is set aside: {folds} folds of all rows, {self._how()}"
+      ]
     return _splitting.of_fold(parts, fold, folds), said
 
   def _take(self, index: np.ndarray, scaler: Scaler) -> Split:

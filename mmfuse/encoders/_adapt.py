@@ -12,12 +12,12 @@ from mmfuse.core import Sequence
 
 # What a `__call__` gets by naming it, besides x.
 NAMED: Mapping[str, Callable[[Any, bool], Any]] = {
-    "mask": lambda mask, train: mask,
-    "train": lambda mask, train: train,
-    "training": lambda mask, train: train,
-    "is_training": lambda mask, train: train,
-    "deterministic": lambda mask, train: not train,
-    "use_running_average": lambda mask, train: not train,
+  "mask": lambda mask, train: mask,
+  "train": lambda mask, train: train,
+  "training": lambda mask, train: train,
+  "is_training": lambda mask, train: train,
+  "deterministic": lambda mask, train: not train,
+  "use_running_average": lambda mask, train: not train,
 }
 # What the class of an NNX module, or a function that makes one, gets by naming it.
 MADE_OF = ("shape", "in_features", "rngs")
@@ -51,8 +51,10 @@ def adapt(module: Any, modality: str) -> Any:
       named(module, what)
     return AdaptedNNX(module, what)
   if isinstance(module, type) or not hasattr(module, "apply"):
-    raise ValueError(f"{what} is a {'class' if isinstance(module, type) else type(module).__name__}, "
-                     "expected a Linen module, or an NNX module, its class or a function of rngs")
+    raise ValueError(
+      f"{what} is a {'class' if isinstance(module, type) else type(module).__name__}, "
+      "expected a Linen module, or an NNX module, its class or a function of rngs"
+    )
   if not isinstance(module, nn.Module) or _is_encoder(module):
     return module
   return AdaptedLinen(module, named(module, what))
@@ -97,8 +99,10 @@ def _check_known(parameters, known, what, does, rule):
   for p in parameters:
     needed = p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
     if needed and (p.name not in known or p.kind is p.POSITIONAL_ONLY):
-      raise ValueError(f"{what} {does} {p.name!r}, which has no default; {rule} what it names of "
-                       f"{', '.join(known)}")
+      raise ValueError(
+        f"{what} {does} {p.name!r}, which has no default; {rule} what it names of "
+        f"{', '.join(known)}"
+      )
 
 
 class Adapted(nn.Module):

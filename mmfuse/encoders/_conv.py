@@ -14,7 +14,9 @@ PATCH_LIMIT = 1 << 19  # elements of one row's patches; above it they cost more 
 Padding = str | int | Sequence[int | tuple[int, int]]
 
 
-def pads(padding: Padding, size: Sequence[int], kernel: Sequence[int], strides: Sequence[int]):
+def pads(
+  padding: Padding, size: Sequence[int], kernel: Sequence[int], strides: Sequence[int]
+) -> tuple[tuple[int, ...], ...]:
   """`padding` as (low, high) pairs: "SAME", "VALID", one number, or a number or pair per axis."""
   if padding == "VALID":
     return tuple((0, 0) for _ in size)
@@ -33,18 +35,18 @@ def windows(x: jax.Array, kernel: Sequence[int], strides: Sequence[int]) -> list
 
   def one(offset):
     limits = [o + (n - 1) * s + 1 for o, n, s in zip(offset, out, strides)]
-    return jax.lax.slice(
-        x, (0, *offset, 0), (x.shape[0], *limits, x.shape[-1]), (1, *strides, 1))
+    return jax.lax.slice(x, (0, *offset, 0), (x.shape[0], *limits, x.shape[-1]), (1, *strides, 1))
 
   return [one(offset) for offset in product(*(range(k) for k in kernel))]
 
 
 def conv_lax(x, kernel, strides, padding, batch_last=False):
   """`lax.conv_general_dilated` of x [B, *size, C] with kernel [*k, C, F]."""
-  spatial = "DHW"[-(x.ndim - 2):]
+  spatial = "DHW"[-(x.ndim - 2) :]
   layout = f"C{spatial}N" if batch_last else f"N{spatial}C"
   return jax.lax.conv_general_dilated(
-      x, kernel, strides, padding, dimension_numbers=(layout, f"{spatial}IO", layout))
+    x, kernel, strides, padding, dimension_numbers=(layout, f"{spatial}IO", layout)
+  )
 
 
 def _product(matrix, patches, *lead):
@@ -71,7 +73,9 @@ def conv_cells(x, kernel):
   size, pad = kernel.shape[0] + 1, kernel.shape[0] // 2
   x = jax.lax.optimization_barrier(jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0))))
   patches = jnp.concatenate(windows(x, (size, size), (2, 2)), 0)
-  shifted = [jnp.pad(kernel, ((i, 1 - i), (j, 1 - j), (0, 0), (0, 0))) for i in (0, 1) for j in (0, 1)]
+  shifted = [
+    jnp.pad(kernel, ((i, 1 - i), (j, 1 - j), (0, 0), (0, 0))) for i in (0, 1) for j in (0, 1)
+  ]
   matrix = jnp.stack(shifted, 3).reshape(patches.shape[0], -1)
   return _product(matrix, patches, 4)
 
@@ -84,8 +88,9 @@ def use_patches(x, kernel, strides, padding, formulation) -> bool:
     return formulation == "patches"
   if jax.default_backend() != "cpu":
     return False
-  out = [(n + sum(p) - k) // s + 1
-         for n, p, k, s in zip(x.shape[1:-1], padding, kernel[:-2], strides)]
+  out = [
+    (n + sum(p) - k) // s + 1 for n, p, k, s in zip(x.shape[1:-1], padding, kernel[:-2], strides)
+  ]
   return math.prod(out) * math.prod(kernel[:-1]) <= PATCH_LIMIT
 
 
@@ -124,8 +129,10 @@ class Conv(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     if x.ndim != len(self.kernel) + 2:
-      raise ValueError(f"a convolution with kernel {tuple(self.kernel)} takes arrays of rank "
-                       f"{len(self.kernel) + 2}, got shape {list(x.shape)}")
+      raise ValueError(
+        f"a convolution with kernel {tuple(self.kernel)} takes arrays of rank "
+        f"{len(self.kernel) + 2}, got shape {list(x.shape)}"
+      )
     strides = tuple(self.strides or (1,) * len(self.kernel))
     channel = 0 if self.batch_last else x.ndim - 1
     shape = (*self.kernel, x.shape[channel], self.features)
@@ -147,6 +154,7 @@ class Conv(nn.Module):
     even = all(n % 2 == 0 for n in x.shape[1:-1])
     if not (self.batch_last and square and even and self.padding == "SAME" and set(strides) == {1}):
       raise ValueError(
-          "cells needs batch_last, an odd square kernel, stride 1, padding 'SAME' and even sizes, got "
-          f"kernel {tuple(self.kernel)}, strides {strides}, padding {self.padding!r}, "
-          f"batch_last {self.batch_last}, shape {list(x.shape)}")
+        "cells needs batch_last, an odd square kernel, stride 1, padding 'SAME' and even sizes, got "
+        f"kernel {tuple(self.kernel)}, strides {strides}, padding {self.padding!r}, "
+        f"batch_last {self.batch_last}, shape {list(x.shape)}"
+      )

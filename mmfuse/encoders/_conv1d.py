@@ -79,8 +79,15 @@ class Conv1D(nn.Module):
 
   def _block(self, x, length, width, kernel, stride, name, mask, train):
     """(convolution, norm, ReLU) of x, and the lengths that it leaves."""
-    conv = Conv(width, (kernel,), (stride,), (centred(x.shape[1], kernel, stride),),
-                use_bias=self.norm != "batch", formulation=self.formulation, name=f"conv{name}")
+    conv = Conv(
+      width,
+      (kernel,),
+      (stride,),
+      (centred(x.shape[1], kernel, stride),),
+      use_bias=self.norm != "batch",
+      formulation=self.formulation,
+      name=f"conv{name}",
+    )
     x = conv(zero_after(x, length))
     length = None if length is None else -(-length // stride)
     seen = mask if length is None else mask[:, None] & within(length, x.shape[:2])

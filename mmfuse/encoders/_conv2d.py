@@ -65,9 +65,18 @@ class Conv2D(nn.Module):
     return x if x.shape[-1] == self.features else nn.Dense(self.features, name="project")(x)
 
   def _block(self, x, width, kernel, strides, name, last, mask, train):
-    conv = Conv(width, kernel, strides, use_bias=self.norm != "batch", batch_last=last,
-                formulation=self.formulation, name=f"conv{name}")
-    return nn.relu(Norm(self.norm, 0 if last else -1, name=f"norm{name}")(conv(x), mask, train=train))
+    conv = Conv(
+      width,
+      kernel,
+      strides,
+      use_bias=self.norm != "batch",
+      batch_last=last,
+      formulation=self.formulation,
+      name=f"conv{name}",
+    )
+    return nn.relu(
+      Norm(self.norm, 0 if last else -1, name=f"norm{name}")(conv(x), mask, train=train)
+    )
 
 
 class Frames(nn.Module):

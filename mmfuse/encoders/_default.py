@@ -20,19 +20,19 @@ ANY = range(2, 33)  # ranks: whatever has a batch axis
 
 # name -> (ranks it takes, batch axis included; module of the shape)
 NAMES: dict[str, tuple[Collection[int], Callable[[tuple[int, ...]], nn.Module]]] = {
-    "linear": (ANY, lambda shape: MLP(hidden=(), linear=True)),
-    "identity": (ANY, lambda shape: Identity()),
-    "mlp": ((1, 2, 3, 4, 5), lambda shape: MLP()),
-    "conv1d": ((3,), lambda shape: Conv1D()),
-    "conv1d_steps": ((3,), lambda shape: Conv1D(pool="none")),
-    "conv2d": ((3, 4), lambda shape: Conv2D()),
-    "lenet": ((3, 4), lambda shape: LeNet(layers=lenet_layers(shape[1:3]))),
-    "resnet18": ((3, 4), lambda shape: ResNet18(small_stem=max(shape[1:3]) <= 64)),
-    "resnet34": ((3, 4), lambda shape: ResNet34(small_stem=max(shape[1:3]) <= 64)),
-    "gru": ((3,), lambda shape: GRU()),
-    "lstm": ((3,), lambda shape: LSTM()),
-    "transformer": ((3,), lambda shape: Transformer()),
-    "transformer_steps": ((3,), lambda shape: Transformer(pool="none")),
+  "linear": (ANY, lambda shape: MLP(hidden=(), linear=True)),
+  "identity": (ANY, lambda shape: Identity()),
+  "mlp": ((1, 2, 3, 4, 5), lambda shape: MLP()),
+  "conv1d": ((3,), lambda shape: Conv1D()),
+  "conv1d_steps": ((3,), lambda shape: Conv1D(pool="none")),
+  "conv2d": ((3, 4), lambda shape: Conv2D()),
+  "lenet": ((3, 4), lambda shape: LeNet(layers=lenet_layers(shape[1:3]))),
+  "resnet18": ((3, 4), lambda shape: ResNet18(small_stem=max(shape[1:3]) <= 64)),
+  "resnet34": ((3, 4), lambda shape: ResNet34(small_stem=max(shape[1:3]) <= 64)),
+  "gru": ((3,), lambda shape: GRU()),
+  "lstm": ((3,), lambda shape: LSTM()),
+  "transformer": ((3,), lambda shape: Transformer()),
+  "transformer_steps": ((3,), lambda shape: Transformer(pool="none")),
 }
 BY_RANK = {2: "mlp", 3: "conv1d", 4: "conv2d"}
 
@@ -41,8 +41,10 @@ def _embedding(shape, vocabulary):
   if len(shape) not in (1, 2):
     raise ValueError(f"an embedding takes tokens [B] or [B, L], got shape {list(shape)}")
   if vocabulary is None:
-    raise ValueError("an embedding needs its vocabulary size, got none; "
-                     "pass vocabulary=encoders.vocabulary_size(tokens)")
+    raise ValueError(
+      "an embedding needs its vocabulary size, got none; "
+      "pass vocabulary=encoders.vocabulary_size(tokens)"
+    )
   return Embedding(vocabulary)
 
 
@@ -59,12 +61,13 @@ def default_encoder(shape: tuple[int, ...], dtype, vocabulary: int | None = None
     return Frames(Conv2D(side=FRAME_SIDE))
   if jnp.issubdtype(dtype, jnp.floating) and len(shape) in BY_RANK:
     return by_name(BY_RANK[len(shape)], shape, dtype)
-  raise ValueError(f"no encoder for shape {list(shape)} of {jnp.dtype(dtype).name}; floats of rank "
-                   "2 to 5 and integers of rank 1 or 2 have one (batch axis included)")
+  raise ValueError(
+    f"no encoder for shape {list(shape)} of {jnp.dtype(dtype).name}; floats of rank "
+    "2 to 5 and integers of rank 1 or 2 have one (batch axis included)"
+  )
 
 
-def by_name(
-    spec: str, shape: tuple[int, ...], dtype, vocabulary: int | None = None) -> nn.Module:
+def by_name(spec: str, shape: tuple[int, ...], dtype, vocabulary: int | None = None) -> nn.Module:
   """The encoder called `spec`, fitted to arrays of `shape` (batch axis included) and `dtype`.
 
   Names: linear (flattened, one dense layer), identity (flattened, nothing else), mlp, conv1d,
@@ -77,7 +80,8 @@ def by_name(
   if spec not in known:
     close = difflib.get_close_matches(spec, known, 1, 0.0)[0]
     raise ValueError(
-        f"unknown encoder {spec!r}; did you mean {close!r}? (there are {', '.join(known)})")
+      f"unknown encoder {spec!r}; did you mean {close!r}? (there are {', '.join(known)})"
+    )
   if spec == "embedding":
     if not jnp.issubdtype(dtype, jnp.integer):
       raise ValueError(f"encoder 'embedding' takes integers, got {jnp.dtype(dtype).name}")
@@ -85,8 +89,10 @@ def by_name(
   ranks, build = NAMES[spec]
   if len(shape) not in ranks or not jnp.issubdtype(dtype, jnp.floating):
     takes = "2 or more" if ranks is ANY else " or ".join(map(str, ranks))
-    raise ValueError(f"encoder {spec!r} takes floats of rank {takes} (batch axis included), "
-                     f"got shape {list(shape)} of {jnp.dtype(dtype).name}")
+    raise ValueError(
+      f"encoder {spec!r} takes floats of rank {takes} (batch axis included), "
+      f"got shape {list(shape)} of {jnp.dtype(dtype).name}"
+    )
   return build(shape)
 
 

@@ -42,8 +42,10 @@ def check_encoder(module: Any, x: Any, modality: str, train: bool = False) -> tu
     raise
   except Exception as error:  # whatever a user's module raises becomes the one sentence they see
     said = (str(error).strip().splitlines() or [""])[0]
-    raise ValueError(f"the encoder of {modality!r} ({title(module)}) fails on rows of shape "
-                     f"{_shape(x)}: {type(error).__name__}: {said}") from error
+    raise ValueError(
+      f"the encoder of {modality!r} ({title(module)}) fails on rows of shape "
+      f"{_shape(x)}: {type(error).__name__}: {said}"
+    ) from error
 
 
 class Refused(ValueError):
@@ -66,8 +68,10 @@ def check_output(h: Any, variables: Any, modality: str, module: Any, rows: int) 
     raise Refused(f"{what} returned {h.dtype}, expected floating-point features")
   other = sorted(set(variables) - {"params", "batch_stats"})
   if other:
-    raise Refused(f"{what} has a variable collection {other[0]!r}; carried from step to step are "
-                  "params and batch_stats only")
+    raise Refused(
+      f"{what} has a variable collection {other[0]!r}; carried from step to step are "
+      "params and batch_stats only"
+    )
 
 
 def _kind(h):
@@ -82,7 +86,7 @@ def readable(module: Any, x: Any) -> Any:
 
 
 def describe(module: Any, x: Any, params: Any, guessed: bool = False) -> str:
-  """"[48, 3] -> conv1d, 8 segments, 12k parameters": a row of `x`, the encoder, its parameters.
+  """ "[48, 3] -> conv1d, 8 segments, 12k parameters": a row of `x`, the encoder, its parameters.
 
   x: an array [B, ...] or `core.Sequence`; params: a tree of arrays or shapes; guessed: the encoder
   was chosen by rank, so that the line also says how the axes are read where that is not certain.

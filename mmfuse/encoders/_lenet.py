@@ -50,8 +50,16 @@ class LeNet(nn.Module):
     x = jnp.swapaxes(x, 0, -1) if last else x
     for i in range(self.layers + 1):
       cells = last and all(n % 2 == 0 for n in x.shape[1:-1])
-      conv = Conv(self.channels * 2**i, (3, 3) if i else (5, 5), use_bias=False, batch_last=last, cells=cells,
-                  formulation=self.formulation, kernel_init=kaiming_uniform, name=f"conv{i}")
+      conv = Conv(
+        self.channels * 2**i,
+        (3, 3) if i else (5, 5),
+        use_bias=False,
+        batch_last=last,
+        cells=cells,
+        formulation=self.formulation,
+        kernel_init=kaiming_uniform,
+        name=f"conv{i}",
+      )
       channel = 1 if cells else 0 if last else -1
       x = nn.relu(Norm(self.norm, channel, name=f"norm{i}")(conv(x), mask, train=train))
       x = max_first(x) if cells else max_pool(x, (2, 2))

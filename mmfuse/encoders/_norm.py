@@ -108,7 +108,9 @@ class Norm(nn.Module):
     groups = math.gcd(32, x.shape[channel])
     if channel == x.ndim - 1:
       return group_norm(x, groups, mask if mask.ndim > 1 else None)
-    return jnp.moveaxis(group_norm(jnp.moveaxis(x, (-1, channel), (0, -1)), groups), (0, -1), (-1, channel))
+    return jnp.moveaxis(
+      group_norm(jnp.moveaxis(x, (-1, channel), (0, -1)), groups), (0, -1), (-1, channel)
+    )
 
   def _moments(self, x, mask, train, channel):
     shape = (x.shape[channel],)

@@ -46,8 +46,11 @@ def _max_first_jvp(primals, tangents):
 
 
 def max_pool(
-    x: jax.Array, kernel: Sequence[int], strides: Sequence[int] | None = None,
-    padding: Padding = "VALID") -> jax.Array:
+  x: jax.Array,
+  kernel: Sequence[int],
+  strides: Sequence[int] | None = None,
+  padding: Padding = "VALID",
+) -> jax.Array:
   """Maximum over windows of x [B, *size, C] (or [C, *size, B]); strides default to `kernel`.
 
   A remainder is cut off, and an axis shorter than its window is pooled over all it has, so that
@@ -55,8 +58,8 @@ def max_pool(
   """
   size = x.shape[1:-1]
   strides = tuple(strides or kernel)
-  padding = pads(padding, size, kernel, strides)
-  x = jnp.pad(x, ((0, 0), *padding, (0, 0)), constant_values=-jnp.inf)
+  around = pads(padding, size, kernel, strides)
+  x = jnp.pad(x, ((0, 0), *around, (0, 0)), constant_values=-jnp.inf)
   for axis in reversed(range(len(size))):  # the maximum is separable: k + k slices, not k * k
     x = _pool_axis(x, axis + 1, min(kernel[axis], x.shape[axis + 1]), strides[axis])
   return x
@@ -64,8 +67,7 @@ def max_pool(
 
 def _pool_axis(x, axis, kernel, stride):
   reach = (x.shape[axis] - kernel) // stride * stride + 1
-  best, *others = [
-      jax.lax.slice_in_dim(x, i, i + reach, stride, axis) for i in range(kernel)]
+  best, *others = [jax.lax.slice_in_dim(x, i, i + reach, stride, axis) for i in range(kernel)]
   for other in others:
     best = larger(best, other)
   return best

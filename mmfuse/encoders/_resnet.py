@@ -21,8 +21,16 @@ kaiming_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 def _conv(width, kernel, stride, formulation, name):
   # Explicit padding: XLA's SAME pads stride 2 on the right only, torch on both sides.
-  return Conv(width, (kernel, kernel), (stride, stride), kernel // 2, use_bias=False,
-              formulation=formulation, kernel_init=kaiming_fan_out, name=name)
+  return Conv(
+    width,
+    (kernel, kernel),
+    (stride, stride),
+    kernel // 2,
+    use_bias=False,
+    formulation=formulation,
+    kernel_init=kaiming_fan_out,
+    name=name,
+  )
 
 
 class Downsample(nn.Module):
@@ -55,7 +63,8 @@ class BasicBlock(nn.Module):
     y = Norm(self.norm, name="bn2")(y, mask, train=train)
     if self.stride != 1 or x.shape[-1] != self.width:
       x = Downsample(self.width, self.stride, self.norm, self.formulation, name="downsample")(
-          x, mask, train=train)
+        x, mask, train=train
+      )
     return nn.relu(x + y)
 
 

@@ -28,9 +28,7 @@ def shares_of(length: jax.Array, steps: int, segments: int) -> jax.Array:
   return jnp.maximum(overlap, 0) / width
 
 
-def segment_means(
-  x: jax.Array, segments: int, length: jax.Array | None = None
-) -> jax.Array:
+def segment_means(x: jax.Array, segments: int, length: jax.Array | None = None) -> jax.Array:
   """Means of x [B, T, D] over at most `segments` parts of the time: [B, S, D], S = min(segments, T).
 
   length: int [B], steps that count; each row is cut within its own. None = T for all.

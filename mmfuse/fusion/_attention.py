@@ -42,7 +42,8 @@ class Block(nn.Module):
 
   @nn.compact
   def __call__(
-      self, x: jax.Array, allowed: jax.Array, context: jax.Array | None = None) -> jax.Array:
+    self, x: jax.Array, allowed: jax.Array, context: jax.Array | None = None
+  ) -> jax.Array:
     h = nn.LayerNorm(name="norm1")(x)
     other = h if context is None else nn.LayerNorm(name="norm_context")(context)
     x = x + MultiHead(self.heads, name="attention")(h, other, allowed)
@@ -53,8 +54,9 @@ class Block(nn.Module):
 def check_width(width: int, heads: int, least: int = 1) -> None:
   """Refuses a width that is not a positive multiple of heads, or below `least`."""
   if heads < 1 or width < least or width % heads:
-    raise ValueError(f"width must be a multiple of heads and at least {least}, "
-                     f"got width {width} and heads {heads}")
+    raise ValueError(
+      f"width must be a multiple of heads and at least {least}, got width {width} and heads {heads}"
+    )
 
 
 def check_counts(**counts: int) -> None:

@@ -54,8 +54,10 @@ class Bottleneck(nn.Module):
     check_width(self.width, self.heads)
     check_counts(tokens=self.tokens)
     if self.layers < 2 or not 0 <= self.fusion_layer <= self.layers - 2:
-      raise ValueError("fusion_layer must lie in 0..layers-2 (the last layer reads what one before "
-                       f"it wrote), got fusion_layer {self.fusion_layer} and layers {self.layers}")
+      raise ValueError(
+        "fusion_layer must lie in 0..layers-2 (the last layer reads what one before "
+        f"it wrote), got fusion_layer {self.fusion_layer} and layers {self.layers}"
+      )
     super().__post_init__()
 
   @nn.compact

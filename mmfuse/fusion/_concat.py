@@ -12,16 +12,18 @@ def _products(features: Mapping[str, jax.Array], kernel: jax.Array) -> dict[str,
   widths = [features[m].shape[-1] for m in names]
   if sum(widths) != kernel.shape[0]:
     raise ValueError(
-        f"the kernel has {kernel.shape[0]} rows, but the features {widths} need {sum(widths)}")
+      f"the kernel has {kernel.shape[0]} rows, but the features {widths} need {sum(widths)}"
+    )
   products, start = {}, 0
   for m, width in zip(names, widths):
-    products[m] = features[m] @ kernel[start:start + width]
+    products[m] = features[m] @ kernel[start : start + width]
     start += width
   return products
 
 
 def split_concat(
-    features: Mapping[str, jax.Array], kernel: jax.Array, bias: jax.Array) -> dict[str, jax.Array]:
+  features: Mapping[str, jax.Array], kernel: jax.Array, bias: jax.Array
+) -> dict[str, jax.Array]:
   r"""z_m = h_m W_m + b / M, so that \sum_m z_m is the fused head's output.
 
   features {m: [B, D_m]}; kernel [sum_m D_m, C], its rows in order sorted(m); bias [C].

@@ -14,7 +14,7 @@ from mmfuse.fusion._features import vectors
 
 
 def confidences(
-    logits: Mapping[str, jax.Array], mask: Mapping[str, jax.Array], scale: float = 0.1
+  logits: Mapping[str, jax.Array], mask: Mapping[str, jax.Array], scale: float = 0.1
 ) -> dict[str, jax.Array]:
   """w_m = scale log sum_c exp(z_mc), no gradient, 0 where absent: {m: [B, C]} -> {m: [B]}.
 
@@ -45,8 +45,9 @@ class Confidence(nn.Module):
   @nn.compact
   def __call__(self, features, mask, *, num_classes: int, train: bool):
     del train
-    logits = {m: nn.Dense(num_classes, name=f"branch_{m}")(h)
-              for m, h in vectors(features, mask).items()}  # fmt: skip
+    logits = {
+      m: nn.Dense(num_classes, name=f"branch_{m}")(h) for m, h in vectors(features, mask).items()
+    }
     weights = confidences(logits, mask, self.scale)
     split = {m: weights[m][:, None] * z for m, z in logits.items()}
     return sum(split.values()), split

@@ -19,7 +19,7 @@ def _unit(x: jax.Array, axis: int) -> jax.Array:
 
 
 def cosine_logits(
-    features: Mapping[str, jax.Array], kernel: jax.Array, scale: float = 15.0
+  features: Mapping[str, jax.Array], kernel: jax.Array, scale: float = 15.0
 ) -> dict[str, jax.Array]:
   r"""z_m = scale h_m . W_m / (|h_m| |W_m|), column by column of W_m; each entry in +- scale.
 
@@ -30,10 +30,11 @@ def cosine_logits(
   widths = [features[m].shape[-1] for m in names]
   if sum(widths) != kernel.shape[0]:
     raise ValueError(
-        f"the kernel has {kernel.shape[0]} rows, but the features {widths} need {sum(widths)}")
+      f"the kernel has {kernel.shape[0]} rows, but the features {widths} need {sum(widths)}"
+    )
   logits, start = {}, 0
   for m, width in zip(names, widths):
-    logits[m] = scale * (_unit(features[m], -1) @ _unit(kernel[start:start + width], 0))
+    logits[m] = scale * (_unit(features[m], -1) @ _unit(kernel[start : start + width], 0))
     start += width
   return logits
 

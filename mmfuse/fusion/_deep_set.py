@@ -32,7 +32,8 @@ def pool_present(x: jax.Array, present: jax.Array, pool: str = "mean") -> jax.Ar
 
 
 def normalized(
-    x: jax.Array, present: jax.Array, axis: str = "feature", p: float = 2.0) -> jax.Array:
+  x: jax.Array, present: jax.Array, axis: str = "feature", p: float = 2.0
+) -> jax.Array:
   """x [B, M, D] / |x|_p, over the features of each modality or, unit by unit, over the modalities.
 
   Absent modalities count as 0; where the norm is 0, so is the result, without gradient.

@@ -13,7 +13,8 @@ from mmfuse.fusion._features import vectors
 
 
 def combine_experts(
-    logits: Mapping[str, jax.Array], mask: Mapping[str, jax.Array] | None = None) -> jax.Array:
+  logits: Mapping[str, jax.Array], mask: Mapping[str, jax.Array] | None = None
+) -> jax.Array:
   r"""log p(c) = log softmax(\sum_e log softmax(z_e)) [B, C] over the experts that a row has.
 
   logits {e: z_e [B, C]} of any number of experts, uni-modal or joint; mask {e: bool [B]}, default
@@ -27,7 +28,8 @@ def combine_experts(
 
 
 def mix_experts(
-    logits: Mapping[str, jax.Array], mask: Mapping[str, jax.Array] | None = None) -> jax.Array:
+  logits: Mapping[str, jax.Array], mask: Mapping[str, jax.Array] | None = None
+) -> jax.Array:
   r"""log p(c) = log of the mean of softmax(z_e) [B, C] over the experts that a row has.
 
   Shapes and errors as in `combine_experts`; a row without any expert is 0 everywhere. What the I2M2
@@ -36,9 +38,7 @@ def mix_experts(
   _check(logits)
   chances = [_masked(jax.nn.log_softmax(z), mask, e, -jnp.inf) for e, z in sorted(logits.items())]
   # Counted by the mask: an expert that diverged is present, and its NaN must show.
-  present = (
-    len(chances) if mask is None else jnp.stack([mask[e] for e in logits]).sum(0)[:, None]
-  )
+  present = len(chances) if mask is None else jnp.stack([mask[e] for e in logits]).sum(0)[:, None]
   mean = jax.nn.logsumexp(jnp.stack(chances), axis=0) - jnp.log(jnp.maximum(present, 1))
   return jnp.where(present > 0, mean, 0.0)
 

@@ -33,7 +33,8 @@ def _sequence(name, x, present):
   values = x.values if isinstance(x, Sequence) else x
   if values.ndim not in (2, 3):
     raise Unavailable(
-        f"features of {name!r} must be [B, D] or [B, T, D], got shape {list(values.shape)}")
+      f"features of {name!r} must be [B, D] or [B, T, D], got shape {list(values.shape)}"
+    )
   if values.ndim == 2:
     return Sequence(values[:, None], present.astype(jnp.int32))
   if isinstance(x, Sequence):
@@ -64,4 +65,5 @@ def _check(features, mask):
   lacking = sorted(set(features) - set(mask))
   if lacking:
     raise ValueError(
-        f"modality {lacking[0]!r} not in mask; available: {', '.join(sorted(mask)) or 'none'}")
+      f"modality {lacking[0]!r} not in mask; available: {', '.join(sorted(mask)) or 'none'}"
+    )

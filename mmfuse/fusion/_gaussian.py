@@ -14,8 +14,11 @@ from mmfuse.fusion._features import vectors
 
 
 def gaussian_product(
-    means: Mapping[str, jax.Array], log_vars: Mapping[str, jax.Array],
-    mask: Mapping[str, jax.Array], eps: float = 1e-8) -> tuple[jax.Array, jax.Array]:
+  means: Mapping[str, jax.Array],
+  log_vars: Mapping[str, jax.Array],
+  mask: Mapping[str, jax.Array],
+  eps: float = 1e-8,
+) -> tuple[jax.Array, jax.Array]:
   r"""mu = \sum_i mu_i T_i / \sum_i T_i, var = 1 / \sum_i T_i, T_i = 1 / (exp(log_var_i) + eps).
 
   The sum is over the modalities present and a prior N(0, 1), whose T = 1 / (1 + eps). means,

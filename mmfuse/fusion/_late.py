@@ -30,8 +30,10 @@ def check_modalities(modalities: Sequence[str]) -> None:
     raise ValueError("a model needs at least one modality, got none")
   for m in modalities:
     if m in tree.RESERVED:
-      raise ValueError(f"{m!r} is a reserved name and cannot be a modality; rename it "
-                       f"(reserved: {', '.join(tree.RESERVED)})")
+      raise ValueError(
+        f"{m!r} is a reserved name and cannot be a modality; rename it "
+        f"(reserved: {', '.join(tree.RESERVED)})"
+      )
 
 
 def check_present(modalities: Sequence[str], inputs: Mapping, mask: Mapping) -> None:
@@ -40,7 +42,8 @@ def check_present(modalities: Sequence[str], inputs: Mapping, mask: Mapping) -> 
     lacking = sorted(set(modalities) - set(given))
     if lacking:
       raise ValueError(
-          f"modality {lacking[0]!r} not in {name}; available: {', '.join(sorted(given))}")
+        f"modality {lacking[0]!r} not in {name}; available: {', '.join(sorted(given))}"
+      )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,8 +83,10 @@ class LateFusion:
       raise ValueError(f"dropout must lie in [0, 1), got {self.dropout}")
     by = getattr(self.fusion, "by", None)
     if by is not None and by not in self.encoders:
-      raise ValueError(f"the fusion is led by {by!r}, which is no modality of the model; "
-                       f"available: {', '.join(self.modalities)}")
+      raise ValueError(
+        f"the fusion is led by {by!r}, which is no modality of the model; "
+        f"available: {', '.join(self.modalities)}"
+      )
 
   def __hash__(self):
     return hash((self.modalities, self.num_classes, self.dropout))
@@ -96,7 +101,8 @@ class LateFusion:
     unknown = sorted(set(modalities) - set(self.encoders))
     if unknown:
       raise ValueError(
-          f"modality {unknown[0]!r} not in the model; available: {', '.join(self.modalities)}")
+        f"modality {unknown[0]!r} not in the model; available: {', '.join(self.modalities)}"
+      )
     fusion = self.fusion.restrict(modalities) if hasattr(self.fusion, "restrict") else self.fusion
     fewer = {m: self.encoders[m] for m in sorted(modalities)}
     return dataclasses.replace(self, encoders=fewer, fusion=fusion)
@@ -109,15 +115,22 @@ class LateFusion:
     features = {}
     for m in self.modalities:
       h, variables = self.encoders[m].init_with_output(
-          named_key(key, m), inputs[m], mask[m], train=False)
+        named_key(key, m), inputs[m], mask[m], train=False
+      )
       encoders.check_output(h, variables, m, self.encoders[m], mask[m].shape[0])
       features[m] = h.reshape(h.shape[0], -1)
       _store(variables, m, params, stats)
-    heads = {m: self._dense().init(named_key(key, f"heads/{m}"), features[m])["params"]
-             for m in self.modalities}
+    heads = {
+      m: self._dense().init(named_key(key, f"heads/{m}"), features[m])["params"]
+      for m in self.modalities
+    }
     variables = self.fusion.init(
-        named_key(key, "heads/fused"), self._steps(features), mask, num_classes=self.num_classes,
-        train=False)
+      named_key(key, "heads/fused"),
+      self._steps(features),
+      mask,
+      num_classes=self.num_classes,
+      train=False,
+    )
     moving: dict[str, Any] = {}
     _store(variables, tree.FUSED, heads, moving)
     params[tree.HEADS] = heads
@@ -131,8 +144,15 @@ class LateFusion:
     old = variables["batch_stats"]
     stats, features = dict(old), {}
     for m in self.modalities:
-      h, new = _apply(self.encoders[m], variables["params"][m], old.get(m), train,
-                      named_rngs(rngs, m), inputs[m], mask[m])
+      h, new = _apply(
+        self.encoders[m],
+        variables["params"][m],
+        old.get(m),
+        train,
+        named_rngs(rngs, m),
+        inputs[m],
+        mask[m],
+      )
       h = h.reshape(h.shape[0], -1)
       features[m] = jnp.where(mask[m].reshape(-1, 1), h, jnp.zeros((), h.dtype))
       if m in old:
@@ -149,9 +169,15 @@ class LateFusion:
     unimodal = {m: self._dense().apply({"params": params[m]}, dropped[m]) for m in self.modalities}
     old = stats.get(tree.HEADS, {})
     (logits, split), new = _apply(
-        self.fusion, params.get(tree.FUSED, {}), old.get(tree.FUSED), train,
-        named_rngs(rngs, tree.FUSED), self._steps(dropped), {m: mask[m] for m in self.modalities},
-        num_classes=self.num_classes)
+      self.fusion,
+      params.get(tree.FUSED, {}),
+      old.get(tree.FUSED),
+      train,
+      named_rngs(rngs, tree.FUSED),
+      self._steps(dropped),
+      {m: mask[m] for m in self.modalities},
+      num_classes=self.num_classes,
+    )
     if tree.HEADS in stats:
       stats = {**stats, tree.HEADS: {tree.FUSED: new}}
     aux = {} if split is None else {"split_logits": split}
@@ -162,8 +188,9 @@ class LateFusion:
     if not getattr(self.fusion, "reads_steps", False):
       return features
     width = {m: getattr(self.encoders[m], "step_features", None) for m in self.modalities}
-    return {m: h if width[m] is None else h.reshape(h.shape[0], -1, width[m])
-            for m, h in features.items()}
+    return {
+      m: h if width[m] is None else h.reshape(h.shape[0], -1, width[m]) for m, h in features.items()
+    }
 
   def _dense(self):
     return nn.Dense(self.num_classes)
@@ -195,5 +222,6 @@ def _apply(module, params, stats, train, rngs, *args, **kwargs):
   if not train or stats is None:
     return module.apply(variables, *args, train=train, rngs=rngs, **kwargs), stats
   out, new = module.apply(
-      variables, *args, train=True, rngs=rngs, mutable=["batch_stats"], **kwargs)
+    variables, *args, train=True, rngs=rngs, mutable=["batch_stats"], **kwargs
+  )
   return out, new["batch_stats"]

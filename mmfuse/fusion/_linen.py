@@ -23,8 +23,10 @@ def from_linen(module: nn.Module, modalities: Sequence[str]) -> Model:
   """
   missing = [name for name in ("encode", "heads") if not callable(getattr(module, name, None))]
   if missing:
-    raise TypeError(f"{type(module).__name__} has no method {missing[0]!r}; from_linen needs "
-                    "encode(inputs, mask, train) and heads(features, mask, train)")
+    raise TypeError(
+      f"{type(module).__name__} has no method {missing[0]!r}; from_linen needs "
+      "encode(inputs, mask, train) and heads(features, mask, train)"
+    )
   names = tuple(sorted(modalities))
   check_modalities(names)
 
@@ -41,7 +43,8 @@ def from_linen(module: nn.Module, modalities: Sequence[str]) -> Model:
       out = module.apply(collections, *args, False, rngs=rngs, method=method)
       return out, variables["batch_stats"]
     out, new = module.apply(
-        collections, *args, True, rngs=rngs, method=method, mutable=["batch_stats"])
+      collections, *args, True, rngs=rngs, method=method, mutable=["batch_stats"]
+    )
     # A call that touches no statistics returns none of them: those that came in still hold.
     return out, _merge(variables["batch_stats"], new.get("batch_stats", {}))
 

@@ -17,8 +17,11 @@ from mmfuse.fusion._tensor import with_one
 
 
 def low_rank_product(
-    features: Mapping[str, jax.Array], factors: Mapping[str, jax.Array], weights: jax.Array,
-    bias: jax.Array) -> jax.Array:
+  features: Mapping[str, jax.Array],
+  factors: Mapping[str, jax.Array],
+  weights: jax.Array,
+  bias: jax.Array,
+) -> jax.Array:
   r"""y = \sum_r w_r \prod_m ([1; h_m] F_m[r]) + b.
 
   features {m: [B, D_m]}; factors F {m: [R, 1 + D_m, C]}, the row of the 1 first; weights w [R];
@@ -28,8 +31,10 @@ def low_rank_product(
   for m in sorted(features):
     h, factor = with_one(features[m]), factors[m]
     if factor.shape[1] != h.shape[-1]:
-      raise ValueError(f"the factor of {m!r} must have {h.shape[-1]} rows (1 + its features), "
-                       f"got {factor.shape[1]}")
+      raise ValueError(
+        f"the factor of {m!r} must have {h.shape[-1]} rows (1 + its features), "
+        f"got {factor.shape[1]}"
+      )
     products.append(jnp.einsum("bd,rdc->rbc", h, factor))
   product = math.prod(products[1:], start=products[0])
   return jnp.einsum("r,rbc->bc", weights, product) + bias.reshape(1, -1)

@@ -54,9 +54,11 @@ class Mmtm(nn.Module):
 def _no_gates(features):
   """Running means before any step: a gate of 1, which passes the features as they are."""
   names = sorted(features)
-  return {"gate": {m: jnp.ones(features[m].shape[-1], jnp.float32) for m in names},
-          "steps": {m: jnp.zeros((), jnp.float32) for m in names},
-          "held": {m: jnp.zeros((), jnp.float32) for m in names}}  # fmt: skip
+  return {
+    "gate": {m: jnp.ones(features[m].shape[-1], jnp.float32) for m in names},
+    "steps": {m: jnp.zeros((), jnp.float32) for m in names},
+    "held": {m: jnp.zeros((), jnp.float32) for m in names},
+  }
 
 
 def _move(mean, steps, gate, present):

@@ -116,13 +116,16 @@ class MulT(nn.Module):
     narrow = lambda m: nn.Dense(self.width, use_bias=False, name=f"project_{m}")
     x = {m: h._replace(values=narrow(m)(h.values)) for m, h in sequences(features, mask).items()}
     encoder = lambda layers, name: CrossEncoder(
-        layers, self.heads, self.masked, self.dropout, name=name)
+      layers, self.heads, self.masked, self.dropout, name=name
+    )
     fused = []
     for i in x:
       streams = [encoder(self.layers, f"cross_{i}_{j}")(x[i], x[j], train=train) for j in x]
       both = Sequence(jnp.concatenate(streams, -1), x[i].length)
       memory = encoder(max(self.layers, self.memory_layers), f"memory_{i}")(both, None, train=train)
-      fused.append(jnp.where(mask[i][:, None], last(memory, both.length), jnp.zeros((), memory.dtype)))
+      fused.append(
+        jnp.where(mask[i][:, None], last(memory, both.length), jnp.zeros((), memory.dtype))
+      )
     o = jnp.concatenate(fused, -1)
     h = nn.relu(nn.Dense(o.shape[-1], name="up")(o))
     o = o + nn.Dense(o.shape[-1], name="down")(nn.Dropout(self.dropout, deterministic=not train)(h))

@@ -17,8 +17,11 @@ KINDS = ("matrix", "vector", "scalar")
 
 
 def interact(
-    features: Sequence[jax.Array], weights: Mapping[str, Any], kind: str = "matrix",
-    clip: tuple[float, float] | None = None) -> jax.Array:
+  features: Sequence[jax.Array],
+  weights: Mapping[str, Any],
+  kind: str = "matrix",
+  clip: tuple[float, float] | None = None,
+) -> jax.Array:
   r"""The interaction of x_1, ..., x_M (each [B, D_i]), M >= 2, in the given order.
 
   "matrix": y_c = \sum_m x2_m (\sum_n x1_n W_nmc + V_mc) + \sum_n x1_n U_nc + b_c, [B, C]; for
@@ -68,17 +71,29 @@ def initial(key: jax.Array, widths: Sequence[int], out: tuple[int, ...], kind: s
   one, two = jax.random.split(key)
   if len(others) > 1:
     if kind == "matrix":
-      return {"slope": initial(one, others, (last, *out), kind),
-              "offset": initial(two, others, out, kind)}  # fmt: skip
-    return {"inner": initial(one, others, out, kind),
-            "outer": initial(two, [others[-1], last], out, kind)}  # fmt: skip
+      return {
+        "slope": initial(one, others, (last, *out), kind),
+        "offset": initial(two, others, out, kind),
+      }
+    return {
+      "inner": initial(one, others, out, kind),
+      "outer": initial(two, [others[-1], last], out, kind),
+    }
   keys, first = jax.random.split(two, 3), others[0]
   if kind == "matrix":
-    return {"W": _xavier(keys[0], (first, last, *out)), "U": _xavier(keys[1], (first, *out)),
-            "V": _xavier(keys[2], (last, *out)), "b": jnp.zeros(out)}  # fmt: skip
+    return {
+      "W": _xavier(keys[0], (first, last, *out)),
+      "U": _xavier(keys[1], (first, *out)),
+      "V": _xavier(keys[2], (last, *out)),
+      "b": jnp.zeros(out),
+    }
   shape = (last,) if kind == "vector" else ()
-  return {"W": _xavier(keys[0], (first, *shape)), "U": _xavier(keys[1], (first, *shape)),
-          "V": jnp.ones(shape or (1,)), "b": jnp.zeros(shape or (1,))}  # fmt: skip
+  return {
+    "W": _xavier(keys[0], (first, *shape)),
+    "U": _xavier(keys[1], (first, *shape)),
+    "V": jnp.ones(shape or (1,)),
+    "b": jnp.zeros(shape or (1,)),
+  }
 
 
 def _xavier(key, shape):

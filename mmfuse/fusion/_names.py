@@ -55,5 +55,6 @@ def by_name(spec: str) -> nn.Module:
   if spec not in NAMES:
     close = difflib.get_close_matches(spec, NAMES, 1, 0.0)[0]
     raise ValueError(
-        f"unknown fusion {spec!r}; did you mean {close!r}? (there are {', '.join(NAMES)})")
+      f"unknown fusion {spec!r}; did you mean {close!r}? (there are {', '.join(NAMES)})"
+    )
   return NAMES[spec]()

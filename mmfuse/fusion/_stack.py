@@ -37,7 +37,8 @@ class Stack(nn.Module):
     flat = vectors(features, mask)
     widths = {h.shape[-1] for h in flat.values()}
     if len(widths) > 1:
-      flat = {m: nn.Dense(min(widths), use_bias=False, name=f"project_{m}")(h)
-              for m, h in flat.items()}  # fmt: skip
+      flat = {
+        m: nn.Dense(min(widths), use_bias=False, name=f"project_{m}")(h) for m, h in flat.items()
+      }
     stacked = stack_vectors(flat)
     return nn.Dense(num_classes, name="out")(stacked.reshape(stacked.shape[0], -1)), None

@@ -49,8 +49,10 @@ def narrowed(features: Mapping[str, jax.Array], products: int) -> dict[str, jax.
     return dict(features)
   # 1e-9: an exact root must not be rounded down.
   width = max(1, int(products ** (1 / len(features)) + 1e-9) - 1)
-  return {m: h if h.shape[-1] <= width else nn.Dense(width, use_bias=False, name=f"narrow_{m}")(h)
-          for m, h in features.items()}  # fmt: skip
+  return {
+    m: h if h.shape[-1] <= width else nn.Dense(width, use_bias=False, name=f"narrow_{m}")(h)
+    for m, h in features.items()
+  }
 
 
 class Tensor(nn.Module):

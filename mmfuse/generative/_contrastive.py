@@ -53,8 +53,10 @@ def statistics(visible: Mapping[str, jax.Array], hidden: jax.Array, weight: jax.
   """{m: {"kernel": mean x_m h^T, "bias": mean x_m}, "hidden": {"bias": mean h}} of weighted rows."""
   total = jnp.where(weight.sum() > 0, weight.sum(), 1.0)
   scaled = hidden * (weight / total)[:, None]
-  found = {m: {"kernel": x.T @ scaled, "bias": objectives.mean_rows(x, weight)}
-           for m, x in sorted(visible.items())}  # fmt: skip
+  found = {
+    m: {"kernel": x.T @ scaled, "bias": objectives.mean_rows(x, weight)}
+    for m, x in sorted(visible.items())
+  }
   return {**found, HIDDEN: {"bias": objectives.mean_rows(hidden, weight)}}
 
 
@@ -86,11 +88,14 @@ def gibbs(
   return jax.lax.fori_loop(1, count + 1, step, hidden)
 
 
-def with_regularisers(gradient, params: Params, running: jax.Array, weight: float, target: float,
-                      l2: float):  # fmt: skip
+def with_regularisers(
+  gradient, params: Params, running: jax.Array, weight: float, target: float, l2: float
+):
   """`gradient` - l2 W_m, and - weight (running mean activation - target) on the hidden bias."""
-  found = {m: {**gradient[m], "kernel": gradient[m]["kernel"] - l2 * params[m]["kernel"]}
-           for m in _mrbm.modalities_of(params)}  # fmt: skip
+  found = {
+    m: {**gradient[m], "kernel": gradient[m]["kernel"] - l2 * params[m]["kernel"]}
+    for m in _mrbm.modalities_of(params)
+  }
   bias = gradient[HIDDEN]["bias"] - weight * (running - target)
   return {**found, HIDDEN: {"bias": bias}}
 
@@ -101,7 +106,11 @@ def running_mean(running: jax.Array, mean: jax.Array, damping: float = DAMPING) 
 
 
 def percloss_chain(
-  params: Params, visible: Mapping[str, jax.Array], target: str, count: Any, uniform: Uniform,
+  params: Params,
+  visible: Mapping[str, jax.Array],
+  target: str,
+  count: Any,
+  uniform: Uniform,
   factors: Factors = PLAIN,
 ) -> dict[str, jax.Array]:
   """`visible` with the target replaced by a sample given the others: that of lowest free energy.
@@ -109,6 +118,7 @@ def percloss_chain(
   Start: h from the others as `first_guess`, x_t ~ P(x_t | h); `count` times h ~ P(h | x),
   x_t ~ P(x_t | h). Row by row the best of the count + 1 samples is kept.
   """
+
   def sample(prob, i):
     h = switch_on(prob, uniform(HIDDEN, i, prob.shape))
     x = _mrbm.visible_given(params, h, target, factors)
@@ -131,8 +141,14 @@ def percloss_chain(
   return {**visible, target: best}
 
 
-def percloss(params: Params, visible: Mapping[str, jax.Array], weight: jax.Array, count: Any,
-             uniforms: Mapping[str, Uniform], factors: Factors = PLAIN):  # fmt: skip
+def percloss(
+  params: Params,
+  visible: Mapping[str, jax.Array],
+  weight: jax.Array,
+  count: Any,
+  uniforms: Mapping[str, Uniform],
+  factors: Factors = PLAIN,
+):
   r"""(positive, negative) statistics of CD-PercLoss on binary rows [B, D_m].
 
   Negative: mean over targets t of the statistics at `percloss_chain` of t, whose numbers come from

@@ -80,15 +80,36 @@ class Net(NamedTuple):
     return pathway(params, self.names[first:last], self.factors)
 
 
-def prediction(net: Net, params, data, revealed, weight, stage: Stage, depth: int, *, share,
-               targets=None, nstop: Any = None) -> jax.Array:  # fmt: skip
+def prediction(
+  net: Net,
+  params,
+  data,
+  revealed,
+  weight,
+  stage: Stage,
+  depth: int,
+  *,
+  share,
+  targets=None,
+  nstop: Any = None,
+) -> jax.Array:
   """`multi_prediction` from the units of layer `depth` up, to be maximised; l2 on every kernel there."""
   names = tuple(data)
   above = net.names[depth:]
   value = _multi_prediction.multi_prediction(
-    top_of(params, names), data, revealed, weight, share=share, steps=net.steps,
-    nstop=net.nstop if nstop is None else nstop, sparsity_weight=stage.sparsity_weight,
-    sparsity_target=stage.sparsity_target, l2=stage.l2, factors=Factors(down=net.top),
-    path=net.path(params, depth), targets=targets)  # fmt: skip
+    top_of(params, names),
+    data,
+    revealed,
+    weight,
+    share=share,
+    steps=net.steps,
+    nstop=net.nstop if nstop is None else nstop,
+    sparsity_weight=stage.sparsity_weight,
+    sparsity_target=stage.sparsity_target,
+    l2=stage.l2,
+    factors=Factors(down=net.top),
+    path=net.path(params, depth),
+    targets=targets,
+  )
   squares = [jnp.square(params[m][n]["kernel"]).sum() for m in names for n in above]
   return value - stage.l2 / 2 * sum(squares)

@@ -35,9 +35,17 @@ def multi_prediction(recipe: Recipe, params: Params, inputs, weight, memory, key
   shares = dict.fromkeys(inputs, recipe.reveal)
   revealed = _multi_prediction.draw_revealed(key, inputs, shares)
   objective = lambda params: _multi_prediction.multi_prediction(
-    params, inputs, revealed, weight, share=shares, steps=recipe.steps,
-    nstop=growing(epoch, recipe.nstop, 20), sparsity_weight=recipe.sparsity_weight,
-    sparsity_target=recipe.sparsity_target, l2=recipe.l2)  # fmt: skip
+    params,
+    inputs,
+    revealed,
+    weight,
+    share=shares,
+    steps=recipe.steps,
+    nstop=growing(epoch, recipe.nstop, 20),
+    sparsity_weight=recipe.sparsity_weight,
+    sparsity_target=recipe.sparsity_target,
+    l2=recipe.l2,
+  )
   value, gradient = jax.value_and_grad(objective)(params)
   return Direction(gradient, jax.tree.map(jnp.zeros_like, gradient), memory, -value)
 
@@ -46,11 +54,21 @@ def likelihood(recipe: Recipe, params: Params, inputs, weight, memory, key, epoc
   """Likelihood by persistent chains in memory["chains"]; momentum on the positive part alone."""
   uniforms = [_contrastive.uniform_from(k, tuple(inputs)) for k in jax.random.split(key)]
   positive, negative, chains = _contrastive.contrastive(
-    params, inputs, weight, growing(epoch, recipe.kcd, 10), uniforms[0], uniforms[1],
-    memory["chains"])  # fmt: skip
+    params,
+    inputs,
+    weight,
+    growing(epoch, recipe.kcd, 10),
+    uniforms[0],
+    uniforms[1],
+    memory["chains"],
+  )
   gradient, running = _regularised(recipe, positive, params, positive, memory)
-  return Direction(gradient, jax.tree.map(jnp.negative, negative),
-                   {"chains": chains, "running": running}, _energy(params, inputs, weight))  # fmt: skip
+  return Direction(
+    gradient,
+    jax.tree.map(jnp.negative, negative),
+    {"chains": chains, "running": running},
+    _energy(params, inputs, weight),
+  )
 
 
 def percloss(recipe: Recipe, params: Params, inputs, weight, memory, key, epoch):
@@ -60,11 +78,16 @@ def percloss(recipe: Recipe, params: Params, inputs, weight, memory, key, epoch)
   rows = _contrastive.binarise(inputs, _contrastive.uniform_from(sample_key, names))
   uniforms = {m: _contrastive.uniform_from(k, names) for m, k in zip(names, chain_keys)}
   positive, negative = _contrastive.percloss(
-    params, rows, weight, growing(epoch, recipe.kcd, 10), uniforms)  # fmt: skip
+    params, rows, weight, growing(epoch, recipe.kcd, 10), uniforms
+  )
   difference = jax.tree.map(jnp.subtract, positive, negative)
   gradient, running = _regularised(recipe, difference, params, positive, memory)
-  return Direction(gradient, jax.tree.map(jnp.zeros_like, gradient),
-                   {**memory, "running": running}, _energy(params, inputs, weight))  # fmt: skip
+  return Direction(
+    gradient,
+    jax.tree.map(jnp.zeros_like, gradient),
+    {**memory, "running": running},
+    _energy(params, inputs, weight),
+  )
 
 
 def hybrid(recipe: Recipe, params: Params, inputs, weight, memory, key, epoch):
@@ -77,7 +100,11 @@ def hybrid(recipe: Recipe, params: Params, inputs, weight, memory, key, epoch):
 
 
 RULES: dict[str, Rule] = {
-  "mp": multi_prediction, "pcd": likelihood, "cdpl": percloss, "hybrid": hybrid}  # fmt: skip
+  "mp": multi_prediction,
+  "pcd": likelihood,
+  "cdpl": percloss,
+  "hybrid": hybrid,
+}
 
 
 def init_memory(objective: str, chains: int, num_hidden: int) -> dict[str, jax.Array]:

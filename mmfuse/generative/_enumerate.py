@@ -36,6 +36,7 @@ def log_joint_table(params: Params) -> tuple[jax.Array, jax.Array]:
 def log_conditional(params: Params, visible: Mapping[str, jax.Array], target: str) -> jax.Array:
   """log P(x_t | all others) [B] of binary rows: 2^D_t states each."""
   every = jnp.asarray(states(params[target]["bias"].shape[0]))
+
   def score(row):
     tiled = {m: jnp.broadcast_to(x[None], (every.shape[0], *x.shape)) for m, x in row.items()}
     return jax.nn.logsumexp(-_mrbm.free_energy(params, {**tiled, target: every}))
@@ -64,8 +65,10 @@ def exact(params: Params, visible: Mapping[str, jax.Array]) -> dict[str, Any]:
   conditional = {m: log_conditional(params, visible, m) for m in names}
   axes = range(len(names))
   joint = entropy(table)
-  own = {m: entropy(jax.nn.logsumexp(table, axis=tuple(a for a in axes if a != i)))
-         for i, m in enumerate(names)}  # fmt: skip
+  own = {
+    m: entropy(jax.nn.logsumexp(table, axis=tuple(a for a in axes if a != i)))
+    for i, m in enumerate(names)
+  }
   without = [entropy(jax.nn.logsumexp(table, axis=i)) for i in axes]
   return {
     "neg_free_energy": scores,

@@ -19,8 +19,10 @@ Memory = Mapping[str, jax.Array]  # of one RBM: {"running": [K]}, and "chains" [
 
 def as_rbm(modality: str, layer: Layer) -> dict[str, Any]:
   """A layer as an MRBM of one modality."""
-  return {modality: {"kernel": layer["kernel"], "bias": layer["bias"]},
-          HIDDEN: {"bias": layer["hidden"]}}  # fmt: skip
+  return {
+    modality: {"kernel": layer["kernel"], "bias": layer["bias"]},
+    HIDDEN: {"bias": layer["hidden"]},
+  }
 
 
 def as_layer(modality: str, rbm: Mapping[str, Any]) -> dict[str, jax.Array]:
@@ -41,9 +43,18 @@ def init_layer_memory(num_hidden: int, chains: int) -> dict[str, jax.Array]:
 
 
 def layer_direction(
-  modality: str, layer: Layer, visible: jax.Array, weight: jax.Array, memory: Memory, key: jax.Array,
-  *, factors: tuple[float, float], sparsity_weight: float, sparsity_target: float, l2: float,
-) -> Direction:  # fmt: skip
+  modality: str,
+  layer: Layer,
+  visible: jax.Array,
+  weight: jax.Array,
+  memory: Memory,
+  key: jax.Array,
+  *,
+  factors: tuple[float, float],
+  sparsity_weight: float,
+  sparsity_target: float,
+  l2: float,
+) -> Direction:
   """CD-1 of one layer on rows [B, D] in [0, 1] of weight [B], or PCD-1 where `memory` has chains.
 
   As in the authors' rule, momentum is on the positive part alone with PCD. Rows of weight 0 do not
@@ -53,8 +64,15 @@ def layer_direction(
   first, second = (_contrastive.uniform_from(k, names) for k in jax.random.split(key))
   up, down = factors
   positive, negative, states = _contrastive.contrastive(
-    rbm, {modality: visible}, weight, 1, first, second, memory.get("chains"),
-    Factors({modality: up}, down))  # fmt: skip
+    rbm,
+    {modality: visible},
+    weight,
+    1,
+    first,
+    second,
+    memory.get("chains"),
+    Factors({modality: up}, down),
+  )
   gradient, immediate = positive, jax.tree.map(jnp.negative, negative)
   if "chains" not in memory:
     gradient = jax.tree.map(jnp.add, gradient, immediate)
@@ -67,9 +85,11 @@ def layer_direction(
   some = weight.sum() > 0
   keep = lambda tree: jax.tree.map(lambda x: jnp.where(some, x, 0.0), tree)
   return Direction(
-    as_layer(modality, keep(gradient)), as_layer(modality, keep(immediate)),
+    as_layer(modality, keep(gradient)),
+    as_layer(modality, keep(immediate)),
     jax.tree.map(lambda n, o: jnp.where(some, n, o), new, dict(memory)),
-    jnp.where(some, _reconstruction(rbm, modality, visible, weight, up, down), 0.0))  # fmt: skip
+    jnp.where(some, _reconstruction(rbm, modality, visible, weight, up, down), 0.0),
+  )
 
 
 def _reconstruction(rbm, modality, visible, weight, up, down) -> jax.Array:

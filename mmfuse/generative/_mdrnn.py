@@ -49,8 +49,14 @@ def begin_units(splits: Any) -> tuple[_units.Ranges, dict[str, jax.Array]]:
   return ranges, {m: _mrbm.visible_bias(objectives.mean_rows(x, weight)) for m, x in units.items()}
 
 
-def mdrnn(num_hidden: int = 1000, learning_rate: float = 0.01, objective: str = "mp", *,
-          infer_steps: int = 10, **changes: Any) -> Method:  # fmt: skip
+def mdrnn(
+  num_hidden: int = 1000,
+  learning_rate: float = 0.01,
+  objective: str = "mp",
+  *,
+  infer_steps: int = 10,
+  **changes: Any,
+) -> Method:
   """An MRBM of `num_hidden` units on {m: [B, ...]}, trained without labels.
 
   Real values are mapped to [0, 1] (`unit_ranges`, kept in the statistics) and flattened; rows that

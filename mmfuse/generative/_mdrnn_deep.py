@@ -41,13 +41,25 @@ def _layer_step(net: Net, number: int):
       there = batch.mask[m] & (batch.weight > 0)
       units = _units.to_units({m: batch.inputs[m]}, {m: there}, state.stats["range"])[m]
       found[m] = _layers.layer_direction(
-        m, state.params[m][name], below.up(m, units), jnp.where(there, batch.weight, 0.0),
-        state.memory[name][m], k, factors=net.factors[name],
-        sparsity_weight=stage.sparsity_weight, sparsity_target=stage.sparsity_target,
-        l2=stage.l2)  # fmt: skip
+        m,
+        state.params[m][name],
+        below.up(m, units),
+        jnp.where(there, batch.weight, 0.0),
+        state.memory[name][m],
+        k,
+        factors=net.factors[name],
+        sparsity_weight=stage.sparsity_weight,
+        sparsity_target=stage.sparsity_target,
+        l2=stage.l2,
+      )
     params, opt = _ascent.ascend(
-      take(state.params, [name]), state.opt[name], {m: {name: f.gradient} for m, f in found.items()},
-      {m: {name: f.immediate} for m, f in found.items()}, clock, stage.decay)  # fmt: skip
+      take(state.params, [name]),
+      state.opt[name],
+      {m: {name: f.gradient} for m, f in found.items()},
+      {m: {name: f.immediate} for m, f in found.items()},
+      clock,
+      stage.decay,
+    )
     memory = {**state.memory, name: {m: f.memory for m, f in found.items()}}
     log = {f"reconstruction/{m}": f.loss for m, f in found.items()}
     return State(put(state.params, params), state.stats, {**state.opt, name: opt}, memory), log
@@ -66,9 +78,17 @@ def _prediction_step(net: Net, phase: str, depth: int, direction, reveal: float)
     share = {m: reveal if direction is None or m == direction[1] else 0.0 for m in data}
     revealed = _multi_prediction.draw_revealed(key, data, share)
     objective = lambda part: prediction(
-      net, put(state.params, part), data, revealed, weight, stage, depth, share=share,
+      net,
+      put(state.params, part),
+      data,
+      revealed,
+      weight,
+      stage,
+      depth,
+      share=share,
       targets=None if direction is None else direction[1:],
-      nstop=_ascent.growing(clock.epoch, net.nstop, 20))  # fmt: skip
+      nstop=_ascent.growing(clock.epoch, net.nstop, 20),
+    )
     part = take(state.params, parts)
     value, gradient = jax.value_and_grad(objective)(part)
     nothing = jax.tree.map(jnp.zeros_like, gradient)
@@ -91,17 +111,19 @@ def _begin(net: Net, number: int, state: State, splits, key: jax.Array) -> State
     ranges = _units.unit_ranges(split.inputs, there)
     state = state._replace(stats={**state.stats, "range": ranges})
   mask = {m: jnp.asarray(v) for m, v in there.items()}
-  units = _units.to_units({m: jnp.asarray(x) for m, x in split.inputs.items()}, mask,
-                          state.stats["range"])  # fmt: skip
+  units = _units.to_units(
+    {m: jnp.asarray(x) for m, x in split.inputs.items()}, mask, state.stats["range"]
+  )
   name = (*net.names, TOP)[number]
   below, params, memory = net.path(state.params, 0, number), dict(state.params), dict(state.memory)
   for m, x in units.items():
     mean = objectives.mean_rows(below.up(m, x), jnp.where(mask[m], weight, 0.0))
     params[m] = {**params[m], name: {**params[m][name], "bias": _mrbm.visible_bias(mean)}}
   if name in memory and "chains" in next(iter(memory[name].values())):
-    memory[name] = {m: {**old, "chains": jax.random.bernoulli(k, 0.5, old["chains"].shape).astype(
-        jnp.float32)} for k, (m, old) in zip(jax.random.split(key, len(units)),
-                                             sorted(memory[name].items()))}  # fmt: skip
+    memory[name] = {
+      m: {**old, "chains": jax.random.bernoulli(k, 0.5, old["chains"].shape).astype(jnp.float32)}
+      for k, (m, old) in zip(jax.random.split(key, len(units)), sorted(memory[name].items()))
+    }
   return state._replace(params=params, memory=memory)
 
 
@@ -161,22 +183,34 @@ def mdrnn_deep(
     for k, (m, x) in zip(jax.random.split(key, len(batch.inputs)), sorted(batch.inputs.items())):
       sizes = (math.prod(x.shape[1:]), *net.widths)
       keys = jax.random.split(k, depth + 1)
-      params[m] = {n: _layers.init_layer(keys[i], m, sizes[i], sizes[i + 1])
-                   for i, n in enumerate(net.names)}  # fmt: skip
+      params[m] = {
+        n: _layers.init_layer(keys[i], m, sizes[i], sizes[i + 1]) for i, n in enumerate(net.names)
+      }
       params[m][TOP] = _mrbm.init_mrbm(keys[-1], {m: jnp.full(sizes[-1], 0.5)}, num_hidden)[m]
       for n, width in zip(net.names, net.widths):
         memory[n][m] = _layers.init_layer_memory(width, chains)
-    parts = {**{n: [n] for n in net.names}, TOP: [TOP], "joint": [net.names[-1], TOP],
-             "finetune": [*net.names, TOP]}  # fmt: skip
-    opt = {p: _ascent.init_ascent(take(params, k), stages["layer" if p in net.names else p].rate)
-           for p, k in parts.items()}  # fmt: skip
+    parts = {
+      **{n: [n] for n in net.names},
+      TOP: [TOP],
+      "joint": [net.names[-1], TOP],
+      "finetune": [*net.names, TOP],
+    }
+    opt = {
+      p: _ascent.init_ascent(take(params, k), stages["layer" if p in net.names else p].rate)
+      for p, k in parts.items()
+    }
     return State(params, {"range": _units.whole_range(batch.inputs)}, opt, memory)
 
   def predict(state: State, inputs, mask) -> Outputs:
     units = _units.to_units(inputs, mask, state.stats["range"])
     h, probabilities = _mrbm.infer(
-      top_of(state.params), units, mask, infer_steps, factors=Factors(down=net.top),
-      path=net.path(state.params))  # fmt: skip
+      top_of(state.params),
+      units,
+      mask,
+      infer_steps,
+      factors=Factors(down=net.top),
+      path=net.path(state.params),
+    )
     return Outputs(None, features={HIDDEN: h}, aux={"reconstructions": probabilities})
 
   begin = lambda number: functools.partial(_begin, net, number)
@@ -193,5 +227,7 @@ def mdrnn_deep(
 def _check(inputs: Mapping[str, Any], direction: tuple[str, str] | None) -> None:
   _units.check_others(inputs)
   if direction is not None and not (len(set(direction)) == 2 and set(direction) <= set(inputs)):
-    raise ValueError(f"direction must be two modalities, (source, target), got {direction}; "
-                     f"available: {', '.join(sorted(inputs))}")  # fmt: skip
+    raise ValueError(
+      f"direction must be two modalities, (source, target), got {direction}; "
+      f"available: {', '.join(sorted(inputs))}"
+    )

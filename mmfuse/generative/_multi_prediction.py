@@ -114,8 +114,17 @@ def multi_prediction(
     total -= l2 / 2 * jnp.square(params[t]["kernel"]).sum()
     if targets is not None and t not in targets:
       continue
-    logits, h = predict_one(params, visible, t, revealed[t], share=share[t], steps=steps,
-                            nstop=nstop, factors=factors, path=path)  # fmt: skip
+    logits, h = predict_one(
+      params,
+      visible,
+      t,
+      revealed[t],
+      share=share[t],
+      steps=steps,
+      nstop=nstop,
+      factors=factors,
+      path=path,
+    )
     found = (log_likelihood(visible[t], logits) * (1 - revealed[t])).sum(-1)
     total += objectives.weighted_mean(found, weight)
     total += sparsity_weight * sparsity(h, weight, sparsity_target)

@@ -28,6 +28,7 @@ def pathway(
     params: {m: {name: {"kernel": W [D, K], "bias": b [D], "hidden": c [K]}}}.
     factors: {name: (u, d)}, those that the layer was trained with.
   """
+
   def up(m, f):
     for name in names:
       layer = params[m][name]

@@ -26,7 +26,9 @@ def check_real(inputs: Mapping[str, Any]) -> None:
     if not hasattr(x, "dtype"):
       raise Unavailable(f"its units need one array per modality; {m!r} is a {type(x).__name__}")
     if not jnp.issubdtype(x.dtype, jnp.floating):
-      raise Unavailable(f"its units need real values, and {m!r} holds {x.dtype} (tokens or classes)")
+      raise Unavailable(
+        f"its units need real values, and {m!r} holds {x.dtype} (tokens or classes)"
+      )
 
 
 def check_others(modalities: Collection[str]) -> None:
@@ -37,8 +39,10 @@ def check_others(modalities: Collection[str]) -> None:
 
 def whole_range(inputs: Mapping[str, jax.Array]) -> dict[str, dict[str, jax.Array]]:
   """low = 0, high = 1."""
-  return {m: {"low": jnp.zeros(x.shape[-1]), "high": jnp.ones(x.shape[-1])}
-          for m, x in sorted(inputs.items())}  # fmt: skip
+  return {
+    m: {"low": jnp.zeros(x.shape[-1]), "high": jnp.ones(x.shape[-1])}
+    for m, x in sorted(inputs.items())
+  }
 
 
 def unit_ranges(inputs: Mapping[str, Any], mask: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -32,8 +32,9 @@ def ece(probabilities, label, bins: int = 15) -> float:
   probabilities, label = _rows(probabilities, label, "probabilities")
   if probabilities.ndim != 2 or label.ndim != 1:
     raise ValueError(
-        f"ece expects probabilities [B, C] and label [B], got {list(probabilities.shape)} and "
-        f"{list(label.shape)}")
+      f"ece expects probabilities [B, C] and label [B], got {list(probabilities.shape)} and "
+      f"{list(label.shape)}"
+    )
   if bins < 1:
     raise ValueError(f"bins must be at least 1, got {bins}")
   if probabilities.min() < 0 or probabilities.max() > 1 + 1e-6:
@@ -75,8 +76,9 @@ def _mean_over_columns(metric, score, label, name: str, need: str) -> float:
     columns = [(score[:, c], label[:, c] == 1) for c in range(score.shape[1])]
   else:
     raise ValueError(
-        f"{name} expects score [B] with label [B] of 0/1, or score [B, C] with label [B] or "
-        f"[B, C]; got {list(score.shape)} and {list(label.shape)}")
+      f"{name} expects score [B] with label [B] of 0/1, or score [B, C] with label [B] or "
+      f"[B, C]; got {list(score.shape)} and {list(label.shape)}"
+    )
   if label.ndim == score.ndim and not np.isin(label, (0, 1)).all():
     raise ValueError(f"{name} expects labels of 0 and 1, got {label.min()}..{label.max()}")
   values = [v for v in (metric(s, p) for s, p in columns) if v is not None]

@@ -11,7 +11,8 @@ def _by_set(scores: Mapping[tuple[str, ...], float]) -> tuple[dict[frozenset, fl
   wrong = [s for s in scores if isinstance(s, str)]
   if wrong:
     raise TypeError(
-        f"a subset is a tuple of modalities, got the string {wrong[0]!r}; write ({wrong[0]!r},)")
+      f"a subset is a tuple of modalities, got the string {wrong[0]!r}; write ({wrong[0]!r},)"
+    )
   values = {frozenset(s): float(v) for s, v in scores.items()}
   return values, sorted(frozenset().union(*values))
 
@@ -21,8 +22,9 @@ def _value(values: Mapping[frozenset, float], subset: Iterable[str]) -> float:
   if subset not in values:
     given = sorted((tuple(sorted(s)) for s in values), key=lambda s: (len(s), s))
     raise ValueError(
-        f"the score of the subset {tuple(sorted(subset))} is needed, given are: "
-        f"{', '.join(map(str, given))}")
+      f"the score of the subset {tuple(sorted(subset))} is needed, given are: "
+      f"{', '.join(map(str, given))}"
+    )
   return values[subset]
 
 
@@ -51,9 +53,13 @@ def shapley(scores: Mapping[tuple[str, ...], float]) -> dict[str, float]:
   for m in names:
     others = [n for n in names if n != m]
     out[m] = sum(
-        factorial(size) * factorial(len(others) - size) / factorial(len(names))
-        * (_value(values, (*s, m)) - _value(values, s))
-        for size in range(len(others) + 1) for s in combinations(others, size))
+      factorial(size)
+      * factorial(len(others) - size)
+      / factorial(len(names))
+      * (_value(values, (*s, m)) - _value(values, s))
+      for size in range(len(others) + 1)
+      for s in combinations(others, size)
+    )
   return out
 
 

@@ -44,8 +44,9 @@ def conflict(stacked: Any, labels: Any, names: Sequence[str] | None = None) -> d
   names = (tree.FUSED, *sorted(encoders)) if names is None else tuple(names)
   if leaves and leaves[0].shape[0] != len(names):
     raise ValueError(
-        f"gradients are stacked over {leaves[0].shape[0]} objectives, but {len(names)} are named: "
-        f"{', '.join(names)}")
+      f"gradients are stacked over {leaves[0].shape[0]} objectives, but {len(names)} are named: "
+      f"{', '.join(names)}"
+    )
   out = {}
   for m, own in sorted(encoders.items()):
     rows = [names.index(n) for n in (tree.FUSED, m) if n in names]

@@ -136,8 +136,10 @@ def _columns(features) -> np.ndarray:
 def _check(x, y, seen, judged) -> None:
   for features, label, what in ((x, y, "fitted"), (seen, judged, "held-out")):
     if len(features) == 0 or len(features) != len(label):
-      raise ValueError(f"{what}: {len(features)} rows of features, {len(label)} labels; "
-                       "expected as many, and at least one")  # fmt: skip
+      raise ValueError(
+        f"{what}: {len(features)} rows of features, {len(label)} labels; "
+        "expected as many, and at least one"
+      )
   if x.shape[1] != seen.shape[1]:
     raise ValueError(f"features have {x.shape[1]} columns, held-out features {seen.shape[1]}")
   if not np.issubdtype(y.dtype, np.floating) and y.ndim != 1:

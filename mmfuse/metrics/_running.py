@@ -32,7 +32,9 @@ class ClassificationSums(NamedTuple):
 
   confusion: jax.Array  # [C, C] weight of rows of class i said to be j; exact to 2^24
   nll: jax.Array  # weighted sum of -log softmax[label], in nats
-  gap: jax.Array  # [BINS] weighted sum of (right - confidence) of the rows in each bin of confidence
+  gap: (
+    jax.Array
+  )  # [BINS] weighted sum of (right - confidence) of the rows in each bin of confidence
   broken: jax.Array  # how many rows had logits that are not finite
 
 
@@ -60,8 +62,11 @@ def _ratio(a: Any, b: Any, otherwise: float, xp: ModuleType = jnp) -> Any:
   return xp.where(b > 0, a / xp.where(b > 0, b, 1.0), otherwise)
 
 
-def _on_host(compute: Callable[[ModuleType, Any], dict[str, Any]]) -> Callable[[Any], dict[str, Any]]:
+def _on_host(
+  compute: Callable[[ModuleType, Any], dict[str, Any]],
+) -> Callable[[Any], dict[str, Any]]:
   """`compute(xp, sums)` with numpy, NaN where a row was broken; with jax.numpy under a trace."""
+
   def run(acc):
     traced = any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(acc))
     xp = jnp if traced else np
@@ -76,12 +81,12 @@ def _on_host(compute: Callable[[ModuleType, Any], dict[str, Any]]) -> Callable[[
 def _columns(logits: jax.Array, expected: int, what: str) -> jax.Array:
   if logits.ndim != 2 or logits.shape[-1] != expected:
     raise ValueError(
-        f"the metric expects logits [B, {expected}] ({what}), got {list(logits.shape)}")
+      f"the metric expects logits [B, {expected}] ({what}), got {list(logits.shape)}"
+    )
   return logits.astype(jnp.float32)
 
 
-def _used(
-    weight: jax.Array, logits: jax.Array, label: jax.Array) -> tuple[jax.Array, ...]:
+def _used(weight: jax.Array, logits: jax.Array, label: jax.Array) -> tuple[jax.Array, ...]:
   """(weight, logits, label, broken): 0 in rows of weight 0 and in logits that are not finite.
 
   broken: how many rows that count have such logits.
@@ -92,8 +97,12 @@ def _used(
     return jnp.where(rows.reshape((-1,) + (1,) * (x.ndim - 1)), x, jnp.zeros((), x.dtype))
 
   broken = jnp.sum(used & ~finite, dtype=jnp.float32)
-  return (select(used, weight.astype(jnp.float32)), select(used & finite, logits),
-          select(used, label), broken)
+  return (
+    select(used, weight.astype(jnp.float32)),
+    select(used & finite, logits),
+    select(used, label),
+    broken,
+  )
 
 
 def _positive(name: str, value: int) -> None:
@@ -131,10 +140,11 @@ def classification(num_classes: int) -> Metric:
     confidence = jnp.exp(jnp.max(log_p, -1))
     index = jnp.clip(jnp.ceil(confidence * BINS).astype(jnp.int32) - 1, 0, BINS - 1)
     return ClassificationSums(
-        acc.confusion.at[label, said].add(weight),
-        acc.nll - jnp.sum(weight * own),
-        acc.gap.at[index].add(weight * ((said == label) - confidence)),
-        acc.broken + broken)
+      acc.confusion.at[label, said].add(weight),
+      acc.nll - jnp.sum(weight * own),
+      acc.gap.at[index].add(weight * ((said == label) - confidence)),
+      acc.broken + broken,
+    )
 
   def compute(xp, acc):
     right, total = acc.confusion.diagonal(), acc.confusion.sum()
@@ -143,11 +153,11 @@ def classification(num_classes: int) -> Metric:
     f1 = _ratio(2 * right, labels + predictions, 0.0, xp)
     share = lambda a, b: _ratio(a, b, xp.nan, xp)
     return {
-        "accuracy": share(right.sum(), total),
-        "balanced_accuracy": share(recall.sum(), (labels > 0).sum()),
-        "macro_f1": share(f1.sum(), (labels + predictions > 0).sum()),
-        "nll": share(acc.nll, total),
-        "ece": share(xp.abs(acc.gap).sum(), total),
+      "accuracy": share(right.sum(), total),
+      "balanced_accuracy": share(recall.sum(), (labels > 0).sum()),
+      "macro_f1": share(f1.sum(), (labels + predictions > 0).sum()),
+      "nll": share(acc.nll, total),
+      "ece": share(xp.abs(acc.gap).sum(), total),
     }
 
   return Metric(init, update, _on_host(compute))
@@ -181,18 +191,19 @@ def multilabel(num_labels: int) -> Metric:
     signed = jnp.where(truth, logits, -logits)
     nll = jnp.sum(weight * jnp.mean(jax.nn.softplus(-signed), -1))
     return MultilabelSums(
-        acc.counts + counts, acc.exact + exact, acc.nll + nll, acc.broken + broken)
+      acc.counts + counts, acc.exact + exact, acc.nll + nll, acc.broken + broken
+    )
 
   def compute(xp, acc):
     hit, missed, false = acc.counts[:, 1, 1], acc.counts[:, 1, 0], acc.counts[:, 0, 1]
     weight, cells, errors = acc.counts[0].sum(), acc.counts.sum(), (missed + false).sum()
     known = lambda x: xp.where(weight > 0, x, xp.nan)
     return {
-        "accuracy": _ratio(cells - errors, cells, xp.nan, xp),
-        "micro_f1": known(_ratio(2 * hit.sum(), 2 * hit.sum() + errors, 0.0, xp)),
-        "macro_f1": known(_ratio(2 * hit, 2 * hit + missed + false, 0.0, xp).mean()),
-        "subset_accuracy": _ratio(acc.exact, weight, xp.nan, xp),
-        "nll": _ratio(acc.nll, weight, xp.nan, xp),
+      "accuracy": _ratio(cells - errors, cells, xp.nan, xp),
+      "micro_f1": known(_ratio(2 * hit.sum(), 2 * hit.sum() + errors, 0.0, xp)),
+      "macro_f1": known(_ratio(2 * hit, 2 * hit + missed + false, 0.0, xp).mean()),
+      "subset_accuracy": _ratio(acc.exact, weight, xp.nan, xp),
+      "nll": _ratio(acc.nll, weight, xp.nan, xp),
     }
 
   return Metric(init, update, _on_host(compute))
@@ -205,8 +216,13 @@ def _merge(a: RegressionSums, b: RegressionSums) -> RegressionSums:
   delta = b.mean - a.mean
   moment = a.moment + b.moment + delta[:, None] * delta[None] * (a.weight * share)
   return RegressionSums(
-      weight, a.mean + delta * share, moment, a.absolute + b.absolute, a.squared + b.squared,
-      a.broken + b.broken)
+    weight,
+    a.mean + delta * share,
+    moment,
+    a.absolute + b.absolute,
+    a.squared + b.squared,
+    a.broken + b.broken,
+  )
 
 
 def regression(num_outputs: int = 1, unit: Sequence[float] | None = None) -> Metric:
@@ -242,9 +258,12 @@ def regression(num_outputs: int = 1, unit: Sequence[float] | None = None) -> Met
     away = both - mean[:, None]
     moment = jnp.sum(w[None] * away[:, None] * away[None], 2)
     error = label - predicted
-    return _merge(acc, RegressionSums(
-        total, mean, moment, jnp.sum(w[0] * jnp.abs(error), 0), jnp.sum(w[0] * error**2, 0),
-        broken))
+    return _merge(
+      acc,
+      RegressionSums(
+        total, mean, moment, jnp.sum(w[0] * jnp.abs(error), 0), jnp.sum(w[0] * error**2, 0), broken
+      ),
+    )
 
   def compute(xp, acc):
     # Below this the deviations are rounding errors of the mean itself.
@@ -257,10 +276,10 @@ def regression(num_outputs: int = 1, unit: Sequence[float] | None = None) -> Met
     pearson = _ratio(acc.moment[0, 1], spread, 0.0, xp)
     known = lambda x: xp.where(acc.weight > 0, x.mean(), xp.nan)
     return {
-        "r2": known(r2),
-        "mae": known(scale * _ratio(acc.absolute, acc.weight, 0.0, xp)),
-        "rmse": known(scale * xp.sqrt(_ratio(acc.squared, acc.weight, 0.0, xp))),
-        "pearson": known(xp.where(constant.any(0), 0.0, pearson)),
+      "r2": known(r2),
+      "mae": known(scale * _ratio(acc.absolute, acc.weight, 0.0, xp)),
+      "rmse": known(scale * xp.sqrt(_ratio(acc.squared, acc.weight, 0.0, xp))),
+      "pearson": known(xp.where(constant.any(0), 0.0, pearson)),
     }
 
   return Metric(init, update, _on_host(compute))
@@ -319,8 +338,7 @@ def majority(label_train, task: str, num_outputs: int) -> np.ndarray:
     raise ValueError("the majority predictor needs at least one training row, got none")
   if task == "classification":
     if label.min() < 0 or label.max() >= num_outputs:
-      raise ValueError(
-          f"labels must lie in 0..{num_outputs - 1}, got {label.min()}..{label.max()}")
+      raise ValueError(f"labels must lie in 0..{num_outputs - 1}, got {label.min()}..{label.max()}")
     count = np.bincount(label.astype(int), minlength=num_outputs)
     return np.log((count + 1.0) / (len(label) + num_outputs)).astype(np.float32)
   label = label.reshape(len(label), -1).astype(np.float64)

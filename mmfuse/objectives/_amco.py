@@ -27,7 +27,7 @@ def class_mask(key: jax.Array, count: jax.Array, num_classes: int) -> jax.Array:
 
 
 def modality_shares(
-    logits: Mapping[str, jax.Array], mask: Mapping[str, jax.Array], weight: jax.Array
+  logits: Mapping[str, jax.Array], mask: Mapping[str, jax.Array], weight: jax.Array
 ) -> jax.Array:
   """[M]: what each branch {m: [B, C]} gets of one softmax over all M * C logits, a mean over rows.
 

@@ -16,7 +16,9 @@ def branch_logits(outputs: Outputs) -> dict[str, jax.Array]:
   """
   found = outputs.aux.get("split_logits")
   if found is None:
-    raise Unavailable("it works on the branches of an additive fused head: use the fusion concat or sum")
+    raise Unavailable(
+      "it works on the branches of an additive fused head: use the fusion concat or sum"
+    )
   return {m: found[m] for m in sorted(found)}
 
 

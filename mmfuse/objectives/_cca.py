@@ -8,8 +8,14 @@ import jax.numpy as jnp
 
 
 def cca_loss(
-    x: jax.Array, y: jax.Array, present: jax.Array | None = None, *, k: int, ridge: float = 1e-3,
-    floor: float = 1e-9) -> jax.Array:
+  x: jax.Array,
+  y: jax.Array,
+  present: jax.Array | None = None,
+  *,
+  k: int,
+  ridge: float = 1e-3,
+  floor: float = 1e-9,
+) -> jax.Array:
   r"""-\sum of the k largest sqrt eig(T'T + r I), T = S_xx^-1/2 S_xy S_yy^-1/2.
 
   The S are covariances over the rows where `present` (bool [B], default all), divided by n - 1,
@@ -29,15 +35,19 @@ def cca_loss(
   """
   if x.ndim != 2 or x.shape != y.shape:
     raise ValueError(
-        f"cca_loss takes two [B, D] of one shape, got {list(x.shape)} and {list(y.shape)}")
+      f"cca_loss takes two [B, D] of one shape, got {list(x.shape)} and {list(y.shape)}"
+    )
   if not 1 <= k <= x.shape[1]:
     raise ValueError(f"k must lie in 1..{x.shape[1]} (the width), got {k}")
   weight = (jnp.ones(x.shape[0]) if present is None else present).astype(x.dtype)[:, None]
   count, eye = weight.sum(), jnp.eye(x.shape[1], dtype=x.dtype)
   x, y = _centred(x, weight), _centred(y, weight)
   cov = lambda a, b: a.T @ b / jnp.maximum(count - 1, 1.0)
-  t = (_inverse_root(cov(x, x) + ridge * eye, floor) @ cov(x, y)
-       @ _inverse_root(cov(y, y) + ridge * eye, floor))  # fmt: skip
+  t = (
+    _inverse_root(cov(x, x) + ridge * eye, floor)
+    @ cov(x, y)
+    @ _inverse_root(cov(y, y) + ridge * eye, floor)
+  )
   # ascending: the last k are the largest
   values = jnp.linalg.eigvalsh(t.T @ t + ridge * eye)[-k:]
   return -jnp.sqrt(jnp.maximum(values, floor)).sum()

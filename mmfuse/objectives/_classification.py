@@ -17,7 +17,7 @@ from mmfuse.tree import FUSED
 
 
 def task_of(label) -> str:
-  """"classification", "multilabel" or "regression", read off the label's dtype and rank."""
+  """ "classification", "multilabel" or "regression", read off the label's dtype and rank."""
   if label is None or not hasattr(label, "dtype"):
     raise ValueError(f"a supervised objective needs an array of labels, got {type(label).__name__}")
   if jnp.issubdtype(label.dtype, jnp.floating):
@@ -61,11 +61,11 @@ def mean_rows(values: jax.Array, weight: jax.Array) -> jax.Array:
 
 
 def supervised_losses(
-    *,
-    fused: bool = True,
-    unimodal: bool = True,
-    label_smoothing: float = 0.0,
-    class_weights: Sequence[float] | None = None,
+  *,
+  fused: bool = True,
+  unimodal: bool = True,
+  label_smoothing: float = 0.0,
+  class_weights: Sequence[float] | None = None,
 ) -> Callable[..., dict[str, jax.Array]]:
   """Builds `fn(outputs, batch, **extra) -> {"fused": scalar, <modality>: scalar, ...}`.
 
@@ -102,8 +102,10 @@ def supervised_losses(
     losses = {}
     if fused:
       if outputs.logits is None:
-        raise ValueError("the fused loss needs fused logits, but this model has no fused head; "
-                         "use objectives.unimodal")
+        raise ValueError(
+          "the fused loss needs fused logits, but this model has no fused head; "
+          "use objectives.unimodal"
+        )
       losses[FUSED] = loss(outputs.logits, weight)
     if unimodal:
       for m in sorted(outputs.unimodal_logits):

@@ -22,7 +22,7 @@ def confidence(logits: jax.Array) -> jax.Array:
 
 
 def ranking_penalty(
-    chain: Sequence[jax.Array], weights: Sequence[jax.Array], *, ranking: str = "batch"
+  chain: Sequence[jax.Array], weights: Sequence[jax.Array], *, ranking: str = "batch"
 ) -> jax.Array:
   r"""\sum_i max(0, \sum_b conf_b(after removal i) - conf_b(before it)).
 
@@ -101,7 +101,9 @@ def cml(lam: float = 0.1, *, ranking: str = "batch", order_seed: int = 0):
     links = [outputs.logits, *chain[1:]]  # the loss of all modalities is the training pass itself
     known = [label_weight(batch._replace(weight=w)) for w in weights]
     losses = [weighted_mean(row_losses(z, batch.label), w) for z, w in zip(links, known)]
-    return {FUSED: jnp.mean(jnp.stack(losses)),
-            "ranking": lam * ranking_penalty(chain, weights, ranking=ranking)}
+    return {
+      FUSED: jnp.mean(jnp.stack(losses)),
+      "ranking": lam * ranking_penalty(chain, weights, ranking=ranking),
+    }
 
   return objective

@@ -24,14 +24,16 @@ def reverse_js(z1: jax.Array, z2: jax.Array) -> jax.Array:
 
   The usual Jensen-Shannon divergence has its arguments the other way round.
   """
-  log_p, log_q = jax.nn.log_softmax(z1.astype(jnp.float32)), jax.nn.log_softmax(
-      z2.astype(jnp.float32))
+  log_p, log_q = (
+    jax.nn.log_softmax(z1.astype(jnp.float32)),
+    jax.nn.log_softmax(z2.astype(jnp.float32)),
+  )
   log_m = jnp.logaddexp(log_p, log_q) - jnp.log(2.0)
   return 0.5 * (_kl(log_m, log_p) + _kl(log_m, log_q))
 
 
 def alignment(
-    logits: Mapping[str, jax.Array], mask: Mapping[str, jax.Array], weight: jax.Array
+  logits: Mapping[str, jax.Array], mask: Mapping[str, jax.Array], weight: jax.Array
 ) -> jax.Array:
   """Mean over pairs of modalities of the mean of `reverse_js` over rows that have both.
 
@@ -71,8 +73,11 @@ def lfm(a1: float = 0.05, *, learning_rate: float = 1e-4) -> Objective:
 
   def init(batch, outputs):
     del batch, outputs
-    return {"weights": jnp.asarray([1.0 - a1, a1], jnp.float32),
-            "rate": jnp.asarray(learning_rate, jnp.float32), "epoch": jnp.zeros((), jnp.int32)}
+    return {
+      "weights": jnp.asarray([1.0 - a1, a1], jnp.float32),
+      "rate": jnp.asarray(learning_rate, jnp.float32),
+      "epoch": jnp.zeros((), jnp.int32),
+    }
 
   def apply(outputs, batch, memory, **extra):
     del extra

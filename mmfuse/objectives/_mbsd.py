@@ -40,12 +40,12 @@ def _pair(z1, z2, label, weight, space: str, variant: str) -> jax.Array:
 
 
 def mutual_distillation(
-    logits: Mapping[str, jax.Array],
-    label: jax.Array,
-    mask: Mapping[str, jax.Array],
-    weight: jax.Array,
-    *,
-    variant: str = "released",
+  logits: Mapping[str, jax.Array],
+  label: jax.Array,
+  mask: Mapping[str, jax.Array],
+  weight: jax.Array,
+  *,
+  variant: str = "released",
 ) -> jax.Array:
   r"""mean over pairs (i, j) of mean_b w (|z_i - z_j|^2 / C) + mean_b w p_w (log p_w - p_s).
 
@@ -91,10 +91,12 @@ def mbsd(*, variant: str = "released"):
     check_classes(batch.label, "mbsd")
     branches = branch_logits(outputs)
     return {
-        FUSED: fused(outputs, batch)[FUSED],
-        "branches": branch_losses(branches, batch),
-        "distillation": mutual_distillation(
-            branches, batch.label, batch.mask, label_weight(batch), variant=variant)}
+      FUSED: fused(outputs, batch)[FUSED],
+      "branches": branch_losses(branches, batch),
+      "distillation": mutual_distillation(
+        branches, batch.label, batch.mask, label_weight(batch), variant=variant
+      ),
+    }
 
   return objective
 
@@ -102,8 +104,13 @@ def mbsd(*, variant: str = "released"):
 def branch_losses(branches: Mapping[str, jax.Array], batch: Batch) -> jax.Array:
   r"""\sum_m CE(z_m), each a mean over the labelled rows in which m is present."""
   weight = label_weight(batch)
-  return sum((
+  return sum(
+    (
       weighted_mean(
-          optax.softmax_cross_entropy_with_integer_labels(z.astype(jnp.float32), batch.label),
-          jnp.where(batch.mask[m], weight, 0.0))
-      for m, z in branches.items()), jnp.zeros(()))
+        optax.softmax_cross_entropy_with_integer_labels(z.astype(jnp.float32), batch.label),
+        jnp.where(batch.mask[m], weight, 0.0),
+      )
+      for m, z in branches.items()
+    ),
+    jnp.zeros(()),
+  )

@@ -12,11 +12,11 @@ _EPS = 1e-5  # added to a divisor by the released code
 
 
 def opm_drop_rates(
-    scores: Mapping[str, jax.Array],
-    *,
-    q_base: float = 0.4,
-    alpha: float = 0.5,
-    variant: str = "clean",
+  scores: Mapping[str, jax.Array],
+  *,
+  q_base: float = 0.4,
+  alpha: float = 0.5,
+  variant: str = "clean",
 ) -> dict[str, jax.Array]:
   r"""q_m = q_base (1 + alpha tanh(relu(r_m - 1))) where r_m > 1, else 0; clipped to [0, 1].
 
@@ -45,8 +45,10 @@ def opm_drop_rates(
     raise ValueError(f"unknown variant {variant!r}; expected clean or released")
   ratios = _aliased_ratios(scores) if variant == "released" else _ratios(scores)
   excess = {m: jnp.tanh(jax.nn.relu(r - 1.0)) for m, r in ratios.items()}
-  return {m: jnp.clip(jnp.where(e > 0, q_base * (1.0 + alpha * e), 0.0), 0.0, 1.0)
-          for m, e in excess.items()}
+  return {
+    m: jnp.clip(jnp.where(e > 0, q_base * (1.0 + alpha * e), 0.0), 0.0, 1.0)
+    for m, e in excess.items()
+  }
 
 
 def _ratios(scores):

@@ -8,12 +8,12 @@ import jax.numpy as jnp
 
 
 def reconboost_loss(
-    logits: jax.Array,
-    ensemble: jax.Array,
-    label: jax.Array,
-    *,
-    own: float = 5.0,
-    residual: float = 1.0,
+  logits: jax.Array,
+  ensemble: jax.Array,
+  label: jax.Array,
+  *,
+  own: float = 5.0,
+  residual: float = 1.0,
 ) -> jax.Array:
   r"""-(own - residual softmax(ensemble)[y]) log softmax(z)[y] / C per row, [B] float32.
 

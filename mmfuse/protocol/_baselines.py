@@ -32,7 +32,9 @@ class Line(NamedTuple):
   why: str | None = None  # there is no fit
 
 
-def judged(splits: Any, split: Any, rows: np.ndarray, logits: np.ndarray) -> dict[str, float | None]:
+def judged(
+  splits: Any, split: Any, rows: np.ndarray, logits: np.ndarray
+) -> dict[str, float | None]:
   """{metric: value} of the logits [n, C] of some rows of a split; None where it is not finite."""
   metric, total = train.metric_of(splits), len(split.index)
   every, weight = np.zeros((total, logits.shape[1]), np.float32), np.zeros(total, np.float32)
@@ -164,7 +166,9 @@ def write_entries(
 def said(lines: list[Line], task: str, began: float) -> str:
   """What the validation rows of the first split say, for the terminal."""
   name = metrics.primary(task)
-  score = lambda line: "n/a" if line.validation.get(name) is None else f"{line.validation[name]:.3f}"
+  score = lambda line: (
+    "n/a" if line.validation.get(name) is None else f"{line.validation[name]:.3f}"
+  )
   parts = ", ".join(f"{line.name} {score(line)}" for line in lines)
   return f"baselines, validation {name}: {parts} ({time.perf_counter() - began:.0f} s)"
 
@@ -177,9 +181,13 @@ def notes(entries: list[dict[str, Any]]) -> list[str]:
       continue
     rows, tried, fitted = e["rows"]["train"], e["rows_of_choice"], e["rows_of_fit"]
     if fitted < rows:
-      out.append(f"{e['name']} is fitted to {fitted:,} of {rows:,} training rows, which is what fits")
+      out.append(
+        f"{e['name']} is fitted to {fitted:,} of {rows:,} training rows, which is what fits"
+      )
     if tried < fitted:
       out.append(f"{e['name']}: C was chosen with {tried:,} of {rows:,} training rows, for time")
     if not e["converged"]:
-      out.append(f"{e['name']} did not converge in {_linear.ITERATIONS:,} iterations (C = {e['C']:g})")
+      out.append(
+        f"{e['name']} did not converge in {_linear.ITERATIONS:,} iterations (C = {e['C']:g})"
+      )
   return list(dict.fromkeys(out))

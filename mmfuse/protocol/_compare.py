@@ -80,8 +80,10 @@ def smoke_of(cfg: Compare) -> Compare:
 def budgeted(cfg: Compare, rows: int) -> tuple[Compare, list[str]]:
   """The configuration with batch and epochs filled in for `rows` training rows, and notes on them."""
   found = train.budget(rows, cfg.batch_size, cfg.epochs)
-  said = (f"{plural(found.epochs, 'epoch')} of {plural(found.epoch_steps, 'step')} "
-          f"({found.batch_size} rows each): {plural(found.steps, 'step')} a run")  # fmt: skip
+  said = (
+    f"{plural(found.epochs, 'epoch')} of {plural(found.epoch_steps, 'step')} "
+    f"({found.batch_size} rows each): {plural(found.steps, 'step')} a run"
+  )
   notes = [said] if None in (cfg.batch_size, cfg.epochs) else []
   if found.epoch_steps < train.FEW_STEPS:
     notes = [f"{said}; an epoch of {rows} training rows has fewer than {train.FEW_STEPS} steps"]
@@ -107,9 +109,10 @@ def run(cfg: Compare, command: str = "") -> report.Summary:
   table = load_table(cfg)
   folds = [None] if cfg.folds is None else list(range(cfg.folds))
   options: dict[str, Any] = {
-    "class_weights": cfg.class_weights, "weighted_scores": cfg.weighted_scores,
+    "class_weights": cfg.class_weights,
+    "weighted_scores": cfg.weighted_scores,
     "allow_straddling": cfg.allow_straddling,
-  }  # fmt: skip
+  }
   splits = {fold: table.splits(fold=fold, folds=cfg.folds, **options) for fold in folds}
   cfg, spoken = budgeted(cfg, min(len(s.train.index) for s in splits.values()))
   out = cfg.out or f"results/{table.name}"
@@ -186,7 +189,9 @@ def _split_notes(splits: Mapping[Any, data.Splits]) -> list[str]:
       said.setdefault(note, []).append(fold)
   shared = [note for note, folds in said.items() if len(folds) == len(splits)]
   return shared + [
-    f"fold {', '.join(map(str, folds))}: {note}" for note, folds in said.items() if note not in shared
+    f"fold {', '.join(map(str, folds))}: {note}"
+    for note, folds in said.items()
+    if note not in shared
   ]
 
 
@@ -257,7 +262,9 @@ def _estimate(cfg: Compare, rows: list[Row], search: Search, left: Mapping[str, 
   if not waiting:
     return "every run is there: only the report is written" if rows else "nothing to train"
   row = min(waiting, key=_timed_last)
-  least = "at least " if cfg.tune > 1 and not cfg.rates else ""  # rates that are named stay as they are
+  least = (
+    "at least " if cfg.tune > 1 and not cfg.rates else ""
+  )  # rates that are named stay as they are
   said = f"{least}{plural(runs, 'run')} of {plural(cfg.sizes[0], 'epoch')}"
   size = f"{plural(len(waiting), 'row')}, {said}"
   began = time.perf_counter()
@@ -445,7 +452,9 @@ def _readers(done: Mapping[Row, dict]) -> list[str]:
   names = [row.name for row in done if row.entry.reads_validation]
   if not names:
     return []
-  return [f"validation rows also steer the training of {', '.join(names)}: their column flatters them"]
+  return [
+    f"validation rows also steer the training of {', '.join(names)}: their column flatters them"
+  ]
 
 
 def _varies(cfg: Compare) -> str:

@@ -119,7 +119,15 @@ class Compare:
 
   def check(self) -> None:
     """Raises UsageError, one sentence, for numbers that make no sense."""
-    for name in ("seeds", "trial_seeds", "epochs", "batch_size", "threads", "patience", "train_size"):
+    for name in (
+      "seeds",
+      "trial_seeds",
+      "epochs",
+      "batch_size",
+      "threads",
+      "patience",
+      "train_size",
+    ):
       value = getattr(self, name)
       if value is not None and value < 1:
         raise UsageError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
@@ -130,7 +138,9 @@ class Compare:
       if not (math.isfinite(rate) and rate > 0):
         raise UsageError(f"--rates must be positive numbers, got {rate}")
     if self.rates and (self.learning_rate is not None or self.tune != 3):
-      raise UsageError("--rates says which rates are tried: it goes with neither --tune nor --learning-rate")
+      raise UsageError(
+        "--rates says which rates are tried: it goes with neither --tune nor --learning-rate"
+      )
     if self.tune not in (1, 3, 9):
       raise UsageError(f"--tune takes 1, 3 or 9 trials, got {self.tune}")
     if rate is not None and self.tune != 1:

@@ -64,8 +64,12 @@ def records_of(
       full = scored[modalities]
       if search.cfg.probe:
         probes = train.linear_probe(
-          method, state, search.splits.train, test,
-          task=search.splits.task, num_outputs=search.splits.num_outputs,
+          method,
+          state,
+          search.splits.train,
+          test,
+          task=search.splits.task,
+          num_outputs=search.splits.num_outputs,
         )
     validation = {
       h: score if h in (FUSED, *trained) else None

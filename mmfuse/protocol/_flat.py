@@ -28,7 +28,9 @@ def _values(x: Any, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return values, np.broadcast_to(True, values.shape)
   values, length = np.asarray(x.values)[rows], np.asarray(x.length)[rows]
   steps = np.arange(values.shape[1]) < length[:, None]
-  return values, np.broadcast_to(steps.reshape(*steps.shape, *[1] * (values.ndim - 2)), values.shape)
+  return values, np.broadcast_to(
+    steps.reshape(*steps.shape, *[1] * (values.ndim - 2)), values.shape
+  )
 
 
 def _counts(tokens: np.ndarray, valid: np.ndarray, vocabulary: np.ndarray) -> np.ndarray:

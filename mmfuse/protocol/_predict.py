@@ -111,7 +111,9 @@ def _say(new: NewRows, record: dict, row: Row, why: str) -> None:
   alone = row.fixed.get("modality")
   lacking = 0 if alone is None else int((~new.split.mask[alone]).sum())
   if lacking:
-    notes.append(f"{lacking} rows lack {alone}, all that {row.name} reads: nothing is known of them")
+    notes.append(
+      f"{lacking} rows lack {alone}, all that {row.name} reads: nothing is known of them"
+    )
   for said in notes:
     print(f"note: {said}", file=sys.stderr)
 

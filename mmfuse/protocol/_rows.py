@@ -146,13 +146,17 @@ def make_rows(
     fixed = settings.pop(name, {})
     _check_settings(name, entry, fixed)
     if name == report.LINEAR:
-      raise UsageError(f"a method cannot be called {name!r}, which is a line of every table; rename yours")
+      raise UsageError(
+        f"a method cannot be called {name!r}, which is a line of every table; rename yours"
+      )
     if any(r.name == name for r in rows):
       raise UsageError(f"two methods are called {name!r}; rename yours")
     if task not in entry.tasks:
       unavailable[name] = f"needs {' or '.join(entry.tasks)} labels, these are {task}"
     elif entry.rates is not None and cfg.optimizer == "adam" and not source:
-      unavailable[name] = "its own learning rates are those of plain gradients; needs --optimizer sgd"
+      unavailable[name] = (
+        "its own learning rates are those of plain gradients; needs --optimizer sgd"
+      )
     elif entry.per_modality:
       rows += [
         Row(f"{name}/{m}", entry, {**fixed, "modality": m}, source) for m in sorted(modalities)
@@ -168,9 +172,7 @@ def make_rows(
   return rows, unavailable
 
 
-def present(
-  rows: list[Row], splits: Mapping[Any, Any], unavailable: dict[str, str]
-) -> list[Row]:
+def present(rows: list[Row], splits: Mapping[Any, Any], unavailable: dict[str, str]) -> list[Row]:
   """The rows without those of a modality that some part lacks, whose reasons go to `unavailable`.
 
   A single modality that no row of a part has cannot be trained, chosen or judged there.
@@ -260,9 +262,11 @@ def make_model(splits: Any, fusion_name: str = "concat") -> fusion.LateFusion:
       chosen[m] = keep(encoders.default_encoder(x.shape, x.dtype))
     elif isinstance(spec, str):
       vocabulary = int(np.max(x)) + 1 if x.dtype.kind == "i" else None
-      chosen[m] = keep(encoders.by_name(
-        spec, x.shape, x.dtype, **({"vocabulary": vocabulary} if vocabulary else {})
-      ))
+      chosen[m] = keep(
+        encoders.by_name(
+          spec, x.shape, x.dtype, **({"vocabulary": vocabulary} if vocabulary else {})
+        )
+      )
     else:
       chosen[m] = spec
   return fusion.LateFusion(chosen, splits.num_outputs, head)
@@ -324,17 +328,17 @@ def _builds(row: Row, cfg: Compare, model: Any) -> bool:
   return True
 
 
-def available(
-  cfg: Compare, rows: list[Row], model: Any, unavailable: dict[str, str]
-) -> list[Row]:
+def available(cfg: Compare, rows: list[Row], model: Any, unavailable: dict[str, str]) -> list[Row]:
   """The rows that are defined for the model; the reasons of the others go to `unavailable`."""
   kept, (epochs, _) = [], cfg.sizes
   for row in rows:
     try:
       phases = row.build(cfg, model, row.trials(cfg)[0]).phases
       if len(phases) > epochs:
-        print(f"note: {row.name} has {len(phases)} phases of at least one epoch each and so sees more than "
-              f"{epochs}; it is compared fairly from --epochs {len(phases)} on")  # fmt: skip
+        print(
+          f"note: {row.name} has {len(phases)} phases of at least one epoch each and so sees more than "
+          f"{epochs}; it is compared fairly from --epochs {len(phases)} on"
+        )
     except schemes.Unavailable as error:
       unavailable[row.name] = str(error)
       continue

@@ -127,9 +127,7 @@ class Search:
         by_program.setdefault(id(self.method(row, trial)), []).append((seed, trial))
       groups = list(by_program.values())
     self._train_all(row, groups)
-    return [
-      train.RunLog.from_json(self.saved(row, s, t)["log"]) for s, t in wanted
-    ]
+    return [train.RunLog.from_json(self.saved(row, s, t)["log"]) for s, t in wanted]
 
   def _train_all(self, row: Row, groups: list[list[tuple[int, Trial]]]) -> None:
     """One run per core at a time: a small step keeps one core busy. The numbers do not see it."""

@@ -59,6 +59,14 @@ def _score(
   return Column(header, cell, lambda row: _mean(pick(row)), hint, key)
 
 
+def _of_modality(modality: str, metric: str) -> Column:
+  return _score(modality, lambda row: row.unimodal.get(modality), metric, "modality")
+
+
+def _further(score: str) -> Column:
+  return _score(_format.name(score), lambda row: row.scores.get(score), score, score)
+
+
 def _contribution(row: Row, metric: str) -> str:
   lost = sorted(row.contribution.items())
   said = [f"{m} {_format.number(v, metric, signed=True)}" for m, v in lost]
@@ -83,12 +91,11 @@ def columns(summary: Summary, *, further: bool = False) -> list[Column]:
   ]
   if summary.split != "validation":
     out.append(_score("validation", lambda row: row.validation, metric, "validation", False))
-  for m in summary.modalities:
-    out.append(_score(m, lambda row, m=m: row.unimodal.get(m), metric, "modality"))
+  out += [_of_modality(m, metric) for m in summary.modalities]
   out.extend(_difference(summary, base) for base in compared_with(summary))
   if further:
     for s in sorted({s for row in summary.rows for s in row.scores} - {metric}):
-      out.append(_score(_format.name(s), lambda row, s=s: row.scores.get(s), s, s))
+      out.append(_further(s))
   out.append(
     Column(
       "learning rate",

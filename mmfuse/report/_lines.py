@@ -36,8 +36,11 @@ def less(runs: Mapping[tuple, float], constant: Mapping[Any, float]) -> Differen
 def reasons(lines: Sequence[Record], known: Mapping[str, Any]) -> tuple[dict[str, str], list[str]]:
   """({baseline without a score: why}, [notes on folds without one])."""
   absent = {e["name"]: str(e["why"]) for e in lines if e.get("why") and e["name"] not in known}
-  some = [f"{e['name']}, fold {e['fold']}: n/a: {e['why']}" for e in lines
-          if e.get("why") and e["name"] in known]  # fmt: skip
+  some = [
+    f"{e['name']}, fold {e['fold']}: n/a: {e['why']}"
+    for e in lines
+    if e.get("why") and e["name"] in known
+  ]
   return absent, some
 
 

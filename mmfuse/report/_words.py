@@ -124,12 +124,18 @@ def _on_baselines(summary: Summary) -> list[str]:
       f"{LINEAR}: {kind} regression on flattened, standardised inputs side by side, "
       f"{LINEAR}/<modality>: on one alone, in the rows that have it; the penalty by validation. "
       f"vs {LINEAR}: "
-      + ("paired by fold" if summary.unit == "fold" else "less that number, with the row's own interval")
+      + (
+        "paired by fold"
+        if summary.unit == "fold"
+        else "less that number, with the row's own interval"
+      )
       + "; it is not tested."
     )
   constant = majority_row(summary)
   if constant is not None and summary.majority is not None:
-    below = [r for r in summary.rows if r.test is not None and r.test.mean < summary.majority - 1e-7]
+    below = [
+      r for r in summary.rows if r.test is not None and r.test.mean < summary.majority - 1e-7
+    ]
     if below:
       lines.append(
         f"{', '.join(r.method for r in below)} {'is' if len(below) == 1 else 'are'} below the "
@@ -215,7 +221,9 @@ def _single(summary: Summary) -> str:
     names = " or ".join(map(named, lost))
     said.append(f"No fused row beats {names}, the best single modality by validation.")
   if alone is not None and score.get(LINEAR, np.inf) <= score[alone]:
-    said.append(f"The linear baseline does not gain from fusion: {named(alone)} beats or equals it.")
+    said.append(
+      f"The linear baseline does not gain from fusion: {named(alone)} beats or equals it."
+    )
   return " ".join(said)
 
 

@@ -42,9 +42,20 @@ def agm(
   tx = _common.optimiser(tx, learning_rate)
   if clip is not None:
     tx = optax.chain(_agm.clip_if_head_exceeds(clip, clip), tx)
-  return train.supervised(model, agm_objective(
-    model.modalities, alpha=alpha, cap=cap, padded=padded, zeros=zeros, start_epoch=start_epoch,
-    end_epoch=end_epoch, variant=variant), tx)  # fmt: skip
+  return train.supervised(
+    model,
+    agm_objective(
+      model.modalities,
+      alpha=alpha,
+      cap=cap,
+      padded=padded,
+      zeros=zeros,
+      start_epoch=start_epoch,
+      end_epoch=end_epoch,
+      variant=variant,
+    ),
+    tx,
+  )
 
 
 def agm_light(
@@ -123,8 +134,11 @@ def agm_objective(
     subsets = _coalitions(outputs.logits, features, empty, batch, heads, names)
     phi = _agm.shapley_logits(subsets)
     still = jax.lax.stop_gradient(phi)
-    judged = still if variant == "default" else _agm.shapley_logits(
-      jax.lax.stop_gradient(subsets), variant)  # fmt: skip
+    judged = (
+      still
+      if variant == "default"
+      else _agm.shapley_logits(jax.lax.stop_gradient(subsets), variant)
+    )
     weight = label_weight(batch)
     scores, present = _agm.agm_scores(judged, batch.label, batch.mask, weight)
     on = clock.epoch >= start_epoch
@@ -163,8 +177,10 @@ def _coalitions(full, features, empty, batch, heads, names):
     if len(subset) == len(names):
       continue
     # A modality outside the subset is not absent: it is there, and says nothing.
-    seen = {m: features[m] if m in subset else _silent(empty[m], features[m], batch.mask[m])
-            for m in names}  # fmt: skip
+    seen = {
+      m: features[m] if m in subset else _silent(empty[m], features[m], batch.mask[m])
+      for m in names
+    }
     some = jnp.stack([batch.mask[m] for m in subset]).any(0)
     z = heads(seen, batch.mask).logits
     logits[subset] = jnp.where(some[:, None], z, jnp.zeros((), z.dtype))
@@ -175,9 +191,9 @@ def _coalitions(full, features, empty, batch, heads, names):
 
 def _silent(row, like, mask):
   """The features of a zero input for every row that has the modality, zeros for the others."""
+
   def one(r, h):
     r = jnp.broadcast_to(r, h.shape).astype(h.dtype)
     return jnp.where(mask.reshape((-1,) + (1,) * (h.ndim - 1)), r, jnp.zeros((), h.dtype))
 
   return jax.tree.map(one, row, like)
-

@@ -80,11 +80,13 @@ def _objective(sigma: float, eps: float) -> Objective:
     dominant = jnp.where(clock.batch == 0, -1, memory["dominant"])
     elapsed = clock.batch * clock.epoch / 10.0  # l grows by epoch / 10 a batch, from 0
     keep = class_mask(key, num_masked(amco_ratio(elapsed, eps), width), width)
-    masked = sum(_masked(z, i, dominant, keep, batch.mask, m)
-                 for i, (m, z) in enumerate(branches.items()))
+    masked = sum(
+      _masked(z, i, dominant, keep, batch.mask, m) for i, (m, z) in enumerate(branches.items())
+    )
     logits = outputs.logits - masked @ outputs.aux[REFINE]
     fused = objectives.weighted_mean(
-        objectives.row_losses(logits, batch.label), label_weight(batch))
+      objectives.row_losses(logits, batch.label), label_weight(batch)
+    )
     shares = modality_shares(jax.lax.stop_gradient(branches), batch.mask, batch.weight)
     top = jnp.argmax(shares).astype(jnp.int32)
     dominant = jnp.where(shares[top] > sigma, top, -1)
@@ -102,12 +104,12 @@ def _masked(z, place, dominant, keep, mask, modality):
 
 
 def amco(
-    model: Any,
-    learning_rate: float = 0.03,
-    *,
-    tx: optax.GradientTransformation | None = None,
-    sigma: float = 0.5,
-    eps: float = 0.3,
+  model: Any,
+  learning_rate: float = 0.03,
+  *,
+  tx: optax.GradientTransformation | None = None,
+  sigma: float = 0.5,
+  eps: float = 0.3,
 ) -> Method:
   r"""L = CE((\sum_m z_m - masked) K + c) + \sum_m CE(z_m), z_m the branches of the additive head.
 

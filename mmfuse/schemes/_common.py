@@ -34,7 +34,8 @@ def with_fusion(model: Any, fusion: Any, method: str) -> LateFusion:
   """
   if not isinstance(model, LateFusion):
     raise Unavailable(
-        f"{method} replaces the fusion of a LateFusion model, got a {type(model).__name__}")
+      f"{method} replaces the fusion of a LateFusion model, got a {type(model).__name__}"
+    )
   if getattr(fusion, "reads_steps", False):
     steps = {m: encoders.keep_steps(e) for m, e in model.encoders.items()}
     return dataclasses.replace(model, fusion=fusion, encoders=steps)
@@ -43,6 +44,7 @@ def with_fusion(model: Any, fusion: Any, method: str) -> LateFusion:
 
 def with_memory(method: Method, extend: Callable[[State], dict[str, Any]]) -> Method:
   """`method` whose initial memory also holds `extend(state)`: the structure `init` fixes."""
+
   def init(key, batch):
     state = method.init(key, batch)
     return state._replace(memory={**state.memory, **extend(state)})
@@ -71,6 +73,7 @@ def then(first: Method, second: Method) -> Method:
   Both start from the same key, hence from the same parameters; a phase of `first` is validated
   with the prediction of `first`.
   """
+
   def init(key, batch):
     a, b = first.init(key, batch), second.init(key, batch)
     return b._replace(opt={**a.opt, **b.opt}, memory={**a.memory, **b.memory})
@@ -81,7 +84,7 @@ def then(first: Method, second: Method) -> Method:
 
 def only_phase(method: Method) -> Phase:
   """The phase of a method that has one."""
-  phase, = method.phases
+  (phase,) = method.phases
   return phase
 
 
@@ -103,6 +106,7 @@ def outputs_of(model: Any, kept: Mapping[str, Any], inputs: Mapping, mask: Mappi
 
 def num_outputs(model: Any, inputs: Mapping, mask: Mapping) -> int:
   """The width of a model's logits, from shapes alone. Raises Unavailable for one without heads."""
+
   def run(key):
     variables = model.init(key, inputs, mask)
     kept = {"params": variables["params"], "stats": variables.get("batch_stats", {})}
@@ -152,7 +156,7 @@ def padded_batches(split: Any, rows: np.ndarray, batch_size: int) -> Iterator[Ba
   size = min(batch_size, len(rows))
   whole = train.to_batch(split)
   for start in range(0, len(rows), size):
-    chosen = rows[start:start + size]
+    chosen = rows[start : start + size]
     index = np.resize(chosen, size)
     batch = jax.tree.map(lambda x, index=index: np.asarray(x)[index], whole)
     real = np.arange(size) < len(chosen)
@@ -166,12 +170,12 @@ def _apply(function, state, batch):
 
 
 def over_split(
-    function: Callable[[State, Batch], Any],
-    state: State,
-    split: Any,
-    rows: np.ndarray | None = None,
-    *,
-    batch_size: int = 512,
+  function: Callable[[State, Batch], Any],
+  state: State,
+  split: Any,
+  rows: np.ndarray | None = None,
+  *,
+  batch_size: int = 512,
 ) -> Any:
   """`function(state, batch)` [b, ...] over rows of a split, all of them by default -> [n, ...].
 
@@ -179,9 +183,11 @@ def over_split(
   The optimiser state is left out of what is compiled.
   """
   rows = np.arange(rows_of(split)) if rows is None else rows
-  parts = [jax.device_get(_apply(function, state._replace(opt={}), batch))
-           for batch in padded_batches(split, rows, batch_size)]
-  return jax.tree.map(lambda *x: np.concatenate(x)[:len(rows)], *parts)
+  parts = [
+    jax.device_get(_apply(function, state._replace(opt={}), batch))
+    for batch in padded_batches(split, rows, batch_size)
+  ]
+  return jax.tree.map(lambda *x: np.concatenate(x)[: len(rows)], *parts)
 
 
 def generator(key: jax.Array) -> np.random.Generator:

@@ -111,8 +111,10 @@ class Experts:
     return (*self.alone, *joint)
 
   def _variables(self, variables, name):
-    return {"params": self.take(variables["params"], name),
-            "batch_stats": self.take(variables["batch_stats"], name, stats=True)}
+    return {
+      "params": self.take(variables["params"], name),
+      "batch_stats": self.take(variables["batch_stats"], name, stats=True),
+    }
 
   def encode(self, variables, inputs, mask, *, train, rngs=None):
     """({m: {"alone": features, "joint": features}}, batch_stats)."""
@@ -121,8 +123,12 @@ class Experts:
     for name, expert in self.each():
       seen = expert.modalities
       found, new = expert.encode(
-          self._variables(variables, name), {m: inputs[m] for m in seen},
-          {m: mask[m] for m in seen}, train=train, rngs=rngs)
+        self._variables(variables, name),
+        {m: inputs[m] for m in seen},
+        {m: mask[m] for m in seen},
+        train=train,
+        rngs=rngs,
+      )
       stats = self.put(stats, name, new, stats=True)
       for m in seen:
         features[m][JOINT if name == JOINT else ALONE] = found[m]
@@ -136,8 +142,12 @@ class Experts:
       seen = expert.modalities
       part = JOINT if name == JOINT else ALONE
       outputs, new = expert.heads(
-          self._variables(variables, name), {m: features[m][part] for m in seen},
-          {m: mask[m] for m in seen}, train=train, rngs=rngs)
+        self._variables(variables, name),
+        {m: features[m][part] for m in seen},
+        {m: mask[m] for m in seen},
+        train=train,
+        rngs=rngs,
+      )
       stats = self.put(stats, name, new, stats=True)
       logits[name] = outputs.logits if name == JOINT else outputs.unimodal_logits[name]
     unimodal = {m: logits[m] for m in self.modalities}
@@ -154,6 +164,8 @@ def experts_of(model: Any, joint: Any | None) -> Experts:
   if JOINT in names:
     raise Unavailable(f"a modality named {JOINT!r} cannot be told from the joint expert; rename it")
   if joint is not None and tuple(sorted(joint.modalities)) != names:
-    raise ValueError(f"the joint expert must have the modalities {', '.join(names)}, "
-                     f"got {', '.join(sorted(joint.modalities))}")
+    raise ValueError(
+      f"the joint expert must have the modalities {', '.join(names)}, "
+      f"got {', '.join(sorted(joint.modalities))}"
+    )
   return Experts(tuple((m, _alone(model, m)) for m in names), joint)

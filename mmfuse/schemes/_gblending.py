@@ -30,8 +30,9 @@ class _Losses:
 
   def __call__(self, state, batch):
     fused, alone = (
-        _common.outputs_of(self.model, state.memory[copy], batch.inputs, batch.mask)
-        for copy in ("joint", "alone"))
+      _common.outputs_of(self.model, state.memory[copy], batch.inputs, batch.mask)
+      for copy in ("joint", "alone")
+    )
     names = sorted(self.model.modalities)
     logits = [fused.logits, *(alone.unimodal_logits[m] for m in names)]
     known = label_weight(batch)
@@ -79,10 +80,10 @@ class _Builder:
 
   def probe_step(self, state, batch, key, clock):
     """One step of one copy, the other one's next; the model itself stays."""
+
     def move(copy):
       def one(state, batch, key, clock):
-        moved, log = self.steps[copy](
-            _common.restore(state, state.memory[copy]), batch, key, clock)
+        moved, log = self.steps[copy](_common.restore(state, state.memory[copy]), batch, key, clock)
         kept = {copy: _common.weights_of(moved)}
         return _common.remember(state._replace(opt=moved.opt), **kept), total_only(log)
 
@@ -106,8 +107,7 @@ class _Builder:
     train1, val1 = (measure(self.model, state, s) for s in self.both(splits))
     blend = _gblending.gblending_weights(train0, val0, train1, val1, variant=self.variant)
     rule = state.opt["train"]["aggregator"]._replace(weights=blend.weights.astype(jnp.float32))
-    return state._replace(
-        opt={**state.opt, "train": {**state.opt["train"], "aggregator": rule}})
+    return state._replace(opt={**state.opt, "train": {**state.opt["train"], "aggregator": rule}})
 
   def both(self, splits):
     return splits["train"], _common.validation_of(splits, "gblending")
@@ -129,8 +129,13 @@ def _offline(build: _Builder) -> Method:
 
   *_, phase = build.method.phases
   probe = phase._replace(
-      name="probe", step=build.probe_step, begin=begin_probe, epoch_end=end_of_probe_epoch,
-      predict=_PredictJoint(build.model), share=PROBE_SHARE)
+    name="probe",
+    step=build.probe_step,
+    begin=begin_probe,
+    epoch_end=end_of_probe_epoch,
+    predict=_PredictJoint(build.model),
+    share=PROBE_SHARE,
+  )
   # The probe moved copies only: the model is where it was initialised.
   method = build.method._replace(phases=(probe, phase._replace(share=1 - PROBE_SHARE)))
   return _common.with_memory(method, build.memory)
@@ -169,14 +174,14 @@ def _online(build: _Builder, super_epoch: int) -> Method:
 
 
 def gblending(
-    model: Any,
-    learning_rate: float = 0.03,
-    *,
-    tx: optax.GradientTransformation | None = None,
-    online: bool = False,
-    super_epoch: int = 5,
-    variant: str = "paper",
-    rescale: str = "none",
+  model: Any,
+  learning_rate: float = 0.03,
+  *,
+  tx: optax.GradientTransformation | None = None,
+  online: bool = False,
+  super_epoch: int = 5,
+  variant: str = "paper",
+  rescale: str = "none",
 ) -> Method:
   r"""\sum_k w_k L_k over the fused and the uni-modal heads, w from `gblending_weights`.
 

@@ -60,16 +60,23 @@ def greedy(
   names = tuple(sorted(model.modalities))
   if len(names) != 2:
     raise _common.Unavailable(
-      f"greedy compares the learning speeds of two modalities; this model has {len(names)}")  # fmt: skip
+      f"greedy compares the learning speeds of two modalities; this model has {len(names)}"
+    )
   if not (isinstance(model, LateFusion) and isinstance(model.fusion, Mmtm)):
-    raise _common.Unavailable("greedy acts on MMTM gates between the encoders: use --fusion mmtm, "
-                              "or LateFusion(..., fusion=fusion.Mmtm())")  # fmt: skip
+    raise _common.Unavailable(
+      "greedy acts on MMTM gates between the encoders: use --fusion mmtm, "
+      "or LateFusion(..., fusion=fusion.Mmtm())"
+    )
   tx = optax.chain(track_speed(names), _common.optimiser(tx, learning_rate))
   method = train.supervised(model, objectives.fused, tx)
   phase = _common.only_phase(method)
   step = _CuratedStep(phase.step, names, alpha, window, start_epoch)
-  method = _common.with_memory(method, lambda state: {"greedy": {
-    "left": jnp.zeros((), jnp.int32), "speed": jnp.zeros((), jnp.float32)}})  # fmt: skip
+  method = _common.with_memory(
+    method,
+    lambda state: {
+      "greedy": {"left": jnp.zeros((), jnp.int32), "speed": jnp.zeros((), jnp.float32)}
+    },
+  )
   return method._replace(phases=(phase._replace(step=step),))
 
 
@@ -112,8 +119,9 @@ def squared_ratio(updates: Any, params: Any) -> jax.Array:
 def speed_difference(state: SpeedState) -> jax.Array:
   """log10(bypass_0 / main_0) - log10(bypass_1 / main_1); 0 until all four have moved."""
   first, second = sorted(state.main)
-  sums = jnp.stack([state.bypass[first], state.main[first],
-                    state.bypass[second], state.main[second]])  # fmt: skip
+  sums = jnp.stack(
+    [state.bypass[first], state.main[first], state.bypass[second], state.main[second]]
+  )
   moved = (sums > 0).all()
   logs = jnp.log10(jnp.where(moved, sums, 1.0))
   return jnp.where(moved, logs[0] - logs[1] - (logs[2] - logs[3]), 0.0)

@@ -24,6 +24,7 @@ def head(name: str, module: type[nn.Module]) -> Callable[..., Method]:
     Unavailable: (by the builder) a model that is no `LateFusion`; at `init` a head that is not
       defined for the features.
   """
+
   def build(model, learning_rate=0.03, *, tx=None, **options) -> Method:
     model = _common.with_fusion(model, module(**options), name)
     return train.supervised(model, objectives.fused, _common.optimiser(tx, learning_rate))

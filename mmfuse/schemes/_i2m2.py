@@ -55,25 +55,30 @@ def _own_logits(modality: str, outputs, mask):
 
 
 def _part(state, experts: Experts, name: str):
-  return state._replace(params=experts.take(state.params, name),
-                        stats=experts.take(state.stats, name, stats=True))
+  return state._replace(
+    params=experts.take(state.params, name), stats=experts.take(state.stats, name, stats=True)
+  )
 
 
-def _expert_phase(experts: Experts, name: str, model: Any, tx, share: float) -> tuple[Phase, Method]:
+def _expert_phase(
+  experts: Experts, name: str, model: Any, tx, share: float
+) -> tuple[Phase, Method]:
   """(phase that trains one expert and leaves the others as they are, that expert's own method)."""
   label = f"expert_{name}"
   if name == JOINT:
     own = train.supervised(model, _joint_loss, tx, predict=_joint_logits, name=label)
   else:
-    own = train.supervised(model, objectives.unimodal, tx, name=label,
-                           predict=functools.partial(_own_logits, name))
+    own = train.supervised(
+      model, objectives.unimodal, tx, name=label, predict=functools.partial(_own_logits, name)
+    )
   inner = _common.only_phase(own)
 
   def step(state, batch, key, clock):
     after, log = inner.step(_part(state, experts, name), batch, key, clock)
     return after._replace(
-        params=experts.put(state.params, name, after.params),
-        stats=experts.put(state.stats, name, after.stats, stats=True)), log
+      params=experts.put(state.params, name, after.params),
+      stats=experts.put(state.stats, name, after.stats, stats=True),
+    ), log
 
   def predict(state, inputs, mask):
     return own.predict(_part(state, experts, name), inputs, mask)
@@ -104,8 +109,10 @@ def _build(experts: Experts, tx, pretrained: bool, expert_tx, tune_share, predic
   count = len(experts.each())
   last = 1.0 / (count + 1) if tune_share is None else tune_share
   txs = {name: (expert_tx or {}).get(name, tx) for name, _ in experts.each()}
-  parts = {name: _expert_phase(experts, name, model, txs[name], (1.0 - last) / count)
-           for name, model in experts.each()}
+  parts = {
+    name: _expert_phase(experts, name, model, txs[name], (1.0 - last) / count)
+    for name, model in experts.each()
+  }
 
   def init(key, batch):
     state = tuned.init(key, batch)
@@ -122,14 +129,14 @@ def _build(experts: Experts, tx, pretrained: bool, expert_tx, tune_share, predic
 
 
 def i2m2(
-    model: Any,
-    learning_rate: float = 0.03,
-    *,
-    tx: optax.GradientTransformation | None = None,
-    joint: Any | None = None,
-    pretrained: bool = True,
-    expert_tx: Mapping[str, optax.GradientTransformation] | None = None,
-    tune_share: float | None = None,
+  model: Any,
+  learning_rate: float = 0.03,
+  *,
+  tx: optax.GradientTransformation | None = None,
+  joint: Any | None = None,
+  pretrained: bool = True,
+  expert_tx: Mapping[str, optax.GradientTransformation] | None = None,
+  tune_share: float | None = None,
 ) -> Method:
   r"""Phases "expert_<m>" and "expert_joint", then "train": all of them, end to end, with
 
@@ -158,14 +165,14 @@ def i2m2(
 
 
 def intra(
-    model: Any,
-    learning_rate: float = 0.03,
-    *,
-    tx: optax.GradientTransformation | None = None,
-    pretrained: bool = True,
-    test: str = "product",
-    expert_tx: Mapping[str, optax.GradientTransformation] | None = None,
-    tune_share: float | None = None,
+  model: Any,
+  learning_rate: float = 0.03,
+  *,
+  tx: optax.GradientTransformation | None = None,
+  pretrained: bool = True,
+  test: str = "product",
+  expert_tx: Mapping[str, optax.GradientTransformation] | None = None,
+  tune_share: float | None = None,
 ) -> Method:
   r"""The product of the uni-modal experts alone: p(c) \propto \prod_m softmax(z_m)_c.
 

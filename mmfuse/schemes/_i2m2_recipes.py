@@ -56,8 +56,13 @@ def _sgd(rate: float) -> optax.GradientTransformation:
 
 
 def i2m2_av_mnist(
-    num_classes: int = 10, *, head: str = "lf", lmf_trainable: bool = True, image_layers: int = 3,
-    audio_layers: int = 5) -> Recipe:
+  num_classes: int = 10,
+  *,
+  head: str = "lf",
+  lmf_trainable: bool = True,
+  image_layers: int = 3,
+  audio_layers: int = 5,
+) -> Recipe:
   """LeNets on "image" and "audio": c = 3 and MLP(., 100, C) alone, c = 6 in the joint expert.
 
   SGD without momentum, weight decay 1e-4, clip 8; rates .01 for the uni-modal experts and the
@@ -75,15 +80,23 @@ def i2m2_av_mnist(
   """
   fusions = {"lf": Early((100,)), "lrtf": LowRank(40, not lmf_trainable, 120, (100,))}
   if head not in fusions:
-    raise ValueError(f"unknown head {head!r} of the joint expert; expected one of: {', '.join(fusions)}")
+    raise ValueError(
+      f"unknown head {head!r} of the joint expert; expected one of: {', '.join(fusions)}"
+    )
   layers = {"audio": audio_layers, "image": image_layers}
   alone = {m: Chain((LeNet(3, n), _mlp(100))) for m, n in layers.items()}
   joint = {m: LeNet(6, n) for m, n in layers.items()}
   return Recipe(
-      LateFusion(alone, num_classes), LateFusion(joint, num_classes, fusions[head]),
-      tx=_sgd(0.01), intra_tx=_sgd(0.1),
-      expert_tx={"audio": _sgd(0.01), "image": _sgd(0.01), "joint": _sgd(0.1)},
-      pretrained=True, epochs=30, batch_size=40, patience=10)
+    LateFusion(alone, num_classes),
+    LateFusion(joint, num_classes, fusions[head]),
+    tx=_sgd(0.01),
+    intra_tx=_sgd(0.1),
+    expert_tx={"audio": _sgd(0.01), "image": _sgd(0.01), "joint": _sgd(0.1)},
+    pretrained=True,
+    epochs=30,
+    batch_size=40,
+    patience=10,
+  )
 
 
 def i2m2_mimic(num_classes: int = 6) -> Recipe:
@@ -95,15 +108,23 @@ def i2m2_mimic(num_classes: int = 6) -> Recipe:
   released script does not train the experts first. num_classes C: 6 for mortality, 2 for ICD-9.
   """
   alone = {
-      "static": Chain((MLP(10, (10,), "none", linear=True), _mlp(40))),
-      "series": Chain((GRU(30, "all", 15), _mlp(40))),
+    "static": Chain((MLP(10, (10,), "none", linear=True), _mlp(40))),
+    "series": Chain((GRU(30, "all", 15), _mlp(40))),
   }
   joint = {"static": MLP(10, (10,), "none", linear=True), "series": GRU(30, "all")}
   tx = optax.chain(
-      train.clip_global_norm(CLIP),
-      optax.scale_by_rms(decay=0.99, eps=1e-8, initial_scale=0.0, eps_in_sqrt=False),
-      optax.inject_hyperparams(optax.scale_by_learning_rate)(learning_rate=1e-3))
+    train.clip_global_norm(CLIP),
+    optax.scale_by_rms(decay=0.99, eps=1e-8, initial_scale=0.0, eps_in_sqrt=False),
+    optax.inject_hyperparams(optax.scale_by_learning_rate)(learning_rate=1e-3),
+  )
   return Recipe(
-      LateFusion(alone, num_classes), LateFusion(joint, num_classes, Early((40,))), tx=tx,
-      intra_tx=tx, expert_tx={"static": tx, "series": tx, "joint": tx}, pretrained=False, epochs=20,
-      batch_size=40, patience=7)
+    LateFusion(alone, num_classes),
+    LateFusion(joint, num_classes, Early((40,))),
+    tx=tx,
+    intra_tx=tx,
+    expert_tx={"static": tx, "series": tx, "joint": tx},
+    pretrained=False,
+    epochs=20,
+    batch_size=40,
+    patience=7,
+  )

@@ -45,13 +45,13 @@ def alignment_gradient(model, state: State, batch) -> jax.Array:
 
 
 def lfm(
-    model: Any,
-    learning_rate: float = 0.03,
-    *,
-    tx: optax.GradientTransformation | None = None,
-    a1: float = 0.05,
-    a1_rate: float = 1e-4,
-    validation_rows: int = 16,
+  model: Any,
+  learning_rate: float = 0.03,
+  *,
+  tx: optax.GradientTransformation | None = None,
+  a1: float = 0.05,
+  a1_rate: float = 1e-4,
+  validation_rows: int = 16,
 ) -> Method:
   r"""L = 2 (a0 CE + a1 alignment); before each epoch a1 <- clip(a1 - rate g), a0 = 1 - a1.
 
@@ -82,8 +82,14 @@ def lfm(
     rate = jnp.where(halved, 0.5, 1.0) * memory["rate"]
     gradient = alignment_gradient(model, state._replace(opt={}), batch)
     weight = jnp.clip(memory["weights"][1] - rate * gradient, _LOW, _HIGH)
-    return _common.remember(state, objective={
-        "weights": jnp.stack([1.0 - weight, weight]), "rate": rate, "epoch": memory["epoch"] + 1})
+    return _common.remember(
+      state,
+      objective={
+        "weights": jnp.stack([1.0 - weight, weight]),
+        "rate": rate,
+        "epoch": memory["epoch"] + 1,
+      },
+    )
 
   phase = _common.only_phase(method)._replace(begin=update, epoch_end=update)
   return method._replace(phases=(phase,))

@@ -56,11 +56,11 @@ def heads_only(tx: optax.GradientTransformation) -> optax.GradientTransformation
 
 
 def linear_probe(
-    model: Any,
-    learning_rate: float = 0.03,
-    *,
-    tx: optax.GradientTransformation | None = None,
-    share: float = 0.7,
+  model: Any,
+  learning_rate: float = 0.03,
+  *,
+  tx: optax.GradientTransformation | None = None,
+  share: float = 0.7,
 ) -> Method:
   """Phase "train": the joint loss. Phase "probe": new heads, fused and uni-modal, on its encoders.
 
@@ -80,7 +80,8 @@ def linear_probe(
   tx = _common.optimiser(tx, learning_rate)
   joint = train.supervised(model, objectives.fused, tx)
   probe = train.supervised(
-      Frozen(model), objectives.fused_and_unimodal, heads_only(tx), name="probe")
+    Frozen(model), objectives.fused_and_unimodal, heads_only(tx), name="probe"
+  )
 
   def begin(state, splits, key):
     del splits, key
@@ -93,11 +94,11 @@ def linear_probe(
   def initial_heads(state):
     if HEADS not in state.params:
       raise _common.Unavailable('linear_probe needs a model with heads under params["heads"]')
-    return {"initial_heads": {
-        "params": state.params[HEADS], "stats": state.stats.get(HEADS, {})}}
+    return {"initial_heads": {"params": state.params[HEADS], "stats": state.stats.get(HEADS, {})}}
 
   method = _common.then(
-      joint._replace(phases=(_common.only_phase(joint)._replace(share=share),)),
-      probe._replace(phases=(_common.only_phase(probe)._replace(share=1 - share, begin=begin),)))
+    joint._replace(phases=(_common.only_phase(joint)._replace(share=share),)),
+    probe._replace(phases=(_common.only_phase(probe)._replace(share=1 - share, begin=begin),)),
+  )
   # Gradients are compared in the whole model; behind frozen encoders they would all be zero.
   return _common.with_memory(method._replace(functions=joint.functions), initial_heads)

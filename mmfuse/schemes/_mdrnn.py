@@ -53,8 +53,10 @@ class Reader:
     dense = nn.Dense(_common.num_outputs(self.model, inputs, mask))
     head = dense.init(named_key(key, f"{HEADS}/{FUSED}"), jnp.zeros((1, hidden.shape[1])))["params"]
     moments = {"mean": jnp.zeros(hidden.shape[1]), "std": jnp.ones(hidden.shape[1])}
-    return {"params": {**state.params, HEADS: {FUSED: head}},
-            "batch_stats": {**state.stats, HEADS: moments}}  # fmt: skip
+    return {
+      "params": {**state.params, HEADS: {FUSED: head}},
+      "batch_stats": {**state.stats, HEADS: moments},
+    }
 
   def moments(self, state: State, split: Any) -> dict[str, jax.Array]:
     """Mean and standard deviation of h over the rows of a split, {"mean": [H], "std": [H]}.
@@ -86,7 +88,7 @@ class Reader:
     del mask, train, rngs
     head: Any = variables["params"][HEADS][FUSED]
     mean, std = (variables["batch_stats"][HEADS][k][None] for k in ("mean", "std"))
-    dense = nn.Dense(head["bias"].shape[0])
+    dense: Any = nn.Dense(head["bias"].shape[0])
     logits = {name: dense.apply({"params": head}, (h - mean) / std) for name, h in features.items()}
     fused = logits.pop(HIDDEN)
     return Outputs(fused, logits, dict(features)), variables["batch_stats"]
@@ -122,7 +124,9 @@ def with_head(
   """
   if not 0 < share < 1:
     raise ValueError(f"share must lie in (0, 1), got {share}")
-  early = tuple(_beside_head(p, share * p.share / _total(unsupervised)) for p in unsupervised.phases)
+  early = tuple(
+    _beside_head(p, share * p.share / _total(unsupervised)) for p in unsupervised.phases
+  )
   reader = Reader(model, unsupervised)
   head = train.supervised(reader, objectives.fused, heads_only(tx), name="head")
 
@@ -178,8 +182,17 @@ def mdrnn(
   """
   check_others(model.modalities)
   unsupervised = generative.mdrnn(
-    num_hidden, learning_rate, "mp", infer_steps=infer_steps, reveal=reveal, steps=steps, nstop=nstop,
-    sparsity_weight=sparsity_weight, sparsity_target=sparsity_target, l2=l2)  # fmt: skip
+    num_hidden,
+    learning_rate,
+    "mp",
+    infer_steps=infer_steps,
+    reveal=reveal,
+    steps=steps,
+    nstop=nstop,
+    sparsity_weight=sparsity_weight,
+    sparsity_target=sparsity_target,
+    l2=l2,
+  )
   return with_head(model, unsupervised, _common.optimiser(tx, learning_rate), share)
 
 
@@ -203,6 +216,14 @@ def mdrnn_pcd(
   modality it is a plain RBM. Inputs are binarised by sampling, as probabilities.
   """
   unsupervised = generative.mdrnn(
-    num_hidden, learning_rate, "pcd", infer_steps=infer_steps, kcd=kcd, chains=chains,
-    sparsity_weight=sparsity_weight, sparsity_target=sparsity_target, l2=l2)  # fmt: skip
+    num_hidden,
+    learning_rate,
+    "pcd",
+    infer_steps=infer_steps,
+    kcd=kcd,
+    chains=chains,
+    sparsity_weight=sparsity_weight,
+    sparsity_target=sparsity_target,
+    l2=l2,
+  )
   return with_head(model, unsupervised, _common.optimiser(tx, learning_rate), share)

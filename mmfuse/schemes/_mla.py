@@ -73,8 +73,10 @@ class SharedHead:
 
   def heads(self, variables, features, mask, *, train, rngs=None):
     """Logits of every modality by the one head, and their fusion."""
-    branches = {m: self.branch(variables["params"], h, m, train=train, rngs=rngs)
-                for m, h in sorted(features.items())}  # fmt: skip
+    branches = {
+      m: self.branch(variables["params"], h, m, train=train, rngs=rngs)
+      for m, h in sorted(features.items())
+    }
     logits = rule.fuse(branches, mask, self.fusion)
     return Outputs(logits, branches, dict(features)), variables["batch_stats"]
 
@@ -92,14 +94,17 @@ class SharedHead:
 
 
 def _common_width(features: Mapping[str, Any]) -> int:
-  shapes = {m: getattr(h, "shape", ()) for m, h in sorted(features.items())}
+  shapes: dict[str, tuple[int, ...]] = {
+    m: getattr(h, "shape", ()) for m, h in sorted(features.items())
+  }
   odd = [m for m, s in shapes.items() if len(s) != 2]
   if odd:
     raise _common.Unavailable(f"mla needs features [B, D]; those of {odd[0]!r} are no such array")
   if len({s[1] for s in shapes.values()}) > 1:
     widths = ", ".join(f"{m} {s[1]}" for m, s in shapes.items())
-    raise _common.Unavailable(f"mla has one head for all modalities and needs equally wide features; "
-                              f"these are {widths}")  # fmt: skip
+    raise _common.Unavailable(
+      f"mla has one head for all modalities and needs equally wide features; these are {widths}"
+    )
   return next(iter(shapes.values()))[1]
 
 
@@ -166,8 +171,10 @@ def mla(
     raise ValueError(f"alpha must be above 0, got {alpha}")
   turns = tuple(sorted(model.modalities) if order is None else order)
   if sorted(turns) != sorted(model.modalities):
-    raise ValueError(f"order must name each modality once, got {', '.join(turns)}; the model has "
-                     f"{', '.join(sorted(model.modalities))}")  # fmt: skip
+    raise ValueError(
+      f"order must name each modality once, got {', '.join(turns)}; the model has "
+      f"{', '.join(sorted(model.modalities))}"
+    )
   tx = optax.with_extra_args_support(_common.optimiser(tx, learning_rate))
   shared = SharedHead(model, fusion)
   method = train.supervised(shared, objectives.unimodal, tx)
@@ -221,7 +228,8 @@ class _AlternatingStep:
       here = jnp.any(batch.mask[m] & known)
       before = (parts, opt, stats, memory)
       parts, opt, stats, memory, losses[m], square = self._turn(
-        m, parts, opt, stats, memory, batch, had_turn, jax.random.fold_in(key, turn), clock)  # fmt: skip
+        m, parts, opt, stats, memory, batch, had_turn, jax.random.fold_in(key, turn), clock
+      )
       parts, opt, stats, memory = _where(here, (parts, opt, stats, memory), before)
       squares.append(jnp.where(here, square, 0.0))
       had_turn[m] = here
@@ -256,9 +264,17 @@ class _AlternatingStep:
     if self.projection != "off":
       memory, grads = self._project(memory, grads, objectives.mean_rows(h, weight), clock)
     context = {
-      "value": value, "losses": value[None], "present": jnp.any(weight > 0)[None],
-      "unimodal_logits": {m: z}, "features": {m: h}, "label": batch.label, "weight": weight,
-      "mask": only, "key": rule_key, "clock": clock}  # fmt: skip
+      "value": value,
+      "losses": value[None],
+      "present": jnp.any(weight > 0)[None],
+      "unimodal_logits": {m: z},
+      "features": {m: h},
+      "label": batch.label,
+      "weight": weight,
+      "mask": only,
+      "key": rule_key,
+      "clock": clock,
+    }
     parts, opt = dict(parts), dict(opt)
     for g in moving:
       self._update(g, grads[g], parts, opt, context)
@@ -282,8 +298,7 @@ class _AlternatingStep:
   def _update(self, group, grads, parts, opt, context):
     """Moves one part and its optimiser state, in place."""
     labels = tree.label_leaves(parts[group], self.turns)
-    updates, opt[group] = self.tx.update(
-      grads, opt[group], parts[group], labels=labels, **context)  # fmt: skip
+    updates, opt[group] = self.tx.update(grads, opt[group], parts[group], labels=labels, **context)
     parts[group] = optax.apply_updates(parts[group], updates)
 
 

@@ -15,11 +15,11 @@ from mmfuse.schemes import _common
 
 
 def mmcosine(
-    model: Any,
-    learning_rate: float = 0.03,
-    *,
-    tx: optax.GradientTransformation | None = None,
-    scale: float = 15.0,
+  model: Any,
+  learning_rate: float = 0.03,
+  *,
+  tx: optax.GradientTransformation | None = None,
+  scale: float = 15.0,
 ) -> Method:
   r"""CE(\sum_m scale cos(h_m, W_m)): `model` with its fusion replaced by `Cosine(scale)`.
 

@@ -47,8 +47,9 @@ def mses(
   if not 0 <= smoothing < 1:
     raise ValueError(f"smoothing must lie in [0, 1), got {smoothing}")
   names = tuple(sorted(model.modalities))
-  tx = optax.chain(_common.optimiser(tx, learning_rate),
-                   _mses.scale_by_mses(names, initial=initial))
+  tx = optax.chain(
+    _common.optimiser(tx, learning_rate), _mses.scale_by_mses(names, initial=initial)
+  )
   method = train.supervised(model, objectives.fused, tx)
 
   def begin(state: State, splits, key) -> State:
@@ -60,7 +61,8 @@ def mses(
     del key
     losses = by_modality(method, state, splits["validation"], objectives.row_losses)
     rule, better, stops = _mses.mses_state(
-      read_rule(state), losses, patience=patience, smoothing=smoothing)  # fmt: skip
+      read_rule(state), losses, patience=patience, smoothing=smoothing
+    )
     kept = dict(state.memory["mses"])
     for m in names:
       if better[m]:
@@ -69,16 +71,18 @@ def mses(
         state = _put(state, m, kept[m])
     return write_rule(_common.remember(state, mses=kept), rule)
 
-  method = _common.with_memory(
-    method, lambda state: {"mses": {m: _part(state, m) for m in names}})  # fmt: skip
+  method = _common.with_memory(method, lambda state: {"mses": {m: _part(state, m) for m in names}})
   phase = _common.only_phase(method)
   return method._replace(phases=(phase._replace(begin=begin, epoch_end=epoch_end),))
 
 
 def _part(state: State, modality: str) -> dict[str, Any]:
   """Copies of what modality m owns: its encoder, its head, its statistics."""
-  part = {"encoder": state.params[modality], "stats": state.stats.get(modality, {}),
-          "head": state.params.get(HEADS, {}).get(modality, {})}  # fmt: skip
+  part = {
+    "encoder": state.params[modality],
+    "stats": state.stats.get(modality, {}),
+    "head": state.params.get(HEADS, {}).get(modality, {}),
+  }
   return jax.tree.map(lambda x: x.copy(), part)
 
 

@@ -33,8 +33,10 @@ def mslr(
     ValueError: see there; float labels.
     Unavailable: the data have no validation split.
   """
-  tx = optax.chain(_common.optimiser(tx, learning_rate),
-                   _mslr.scale_by_mslr(model.modalities, initial=initial, window=window))
+  tx = optax.chain(
+    _common.optimiser(tx, learning_rate),
+    _mslr.scale_by_mslr(model.modalities, initial=initial, window=window),
+  )
   method = train.supervised(model, objectives.fused, tx)
   rates = _mslr.initial_rates(model.modalities, initial)
 

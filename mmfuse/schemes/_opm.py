@@ -42,14 +42,14 @@ def drop_features(features, mask, weight, rates, drawn):
 
 
 def opm(
-    model: Any,
-    learning_rate: float = 0.03,
-    *,
-    tx: optax.GradientTransformation | None = None,
-    q_base: float = 0.4,
-    alpha: float = 0.5,
-    p_exe: float = 0.7,
-    variant: str = "clean",
+  model: Any,
+  learning_rate: float = 0.03,
+  *,
+  tx: optax.GradientTransformation | None = None,
+  q_base: float = 0.4,
+  alpha: float = 0.5,
+  p_exe: float = 0.7,
+  variant: str = "clean",
 ) -> Method:
   """CE(fused) on features of which, with probability p_exe a batch, some are dropped row by row.
 
@@ -82,12 +82,15 @@ def opm(
     # With all rates 0 nothing is dropped and theta is 0; what is left is the epsilon.
     on = jax.random.bernoulli(execute, p_exe)
     keys = jax.random.split(draw, len(names))
-    drawn = {m: jax.random.bernoulli(k, 1.0 - rates[m], batch.weight.shape)
-             for m, k in zip(names, keys)}
+    drawn = {
+      m: jax.random.bernoulli(k, 1.0 - rates[m], batch.weight.shape) for m, k in zip(names, keys)
+    }
     dropped, mask, weight = drop_features(features, batch.mask, batch.weight, rates, drawn)
     pick = lambda new, old: jax.tree.map(lambda a, b: jnp.where(on, a, b), new, old)
     return pick(dropped, dict(features)), batch._replace(
-        mask=pick(mask, {m: batch.mask[m] for m in names}), weight=pick(weight, batch.weight))
+      mask=pick(mask, {m: batch.mask[m] for m in names}), weight=pick(weight, batch.weight)
+    )
 
   return train.supervised(
-      model, objectives.fused, _common.optimiser(tx, learning_rate), perturb=perturb)
+    model, objectives.fused, _common.optimiser(tx, learning_rate), perturb=perturb
+  )

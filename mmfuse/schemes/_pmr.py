@@ -80,8 +80,10 @@ def pmr_objective(
     _check(batch.label, outputs)
     num = outputs.logits.shape[-1]
     shapes = {m: outputs.features[m].shape[-1] for m in sorted(outputs.features)}
-    return {"prototypes": {m: jnp.zeros((num, d), jnp.float32) for m, d in shapes.items()},
-            "seen": {m: jnp.zeros(num, bool) for m in shapes}}  # fmt: skip
+    return {
+      "prototypes": {m: jnp.zeros((num, d), jnp.float32) for m, d in shapes.items()},
+      "seen": {m: jnp.zeros(num, bool) for m in shapes},
+    }
 
   def apply(outputs, batch, memory, *, clock, **extra):
     del extra
@@ -89,8 +91,7 @@ def pmr_objective(
     losses, scores, present = {}, {}, {}
     for m in sorted(memory["prototypes"]):
       seen = memory["seen"][m]
-      logits = _prototypes.prototype_logits(
-        outputs.features[m], memory["prototypes"][m], seen)  # fmt: skip
+      logits = _prototypes.prototype_logits(outputs.features[m], memory["prototypes"][m], seen)
       weight = jnp.where(batch.mask[m] & seen[batch.label], label_weight(batch), 0.0)
       losses[m] = objectives.weighted_mean(objectives.row_losses(logits, batch.label), weight)
       chance = jnp.take_along_axis(jax.nn.softmax(logits), batch.label[:, None], axis=1)[:, 0]
@@ -122,9 +123,15 @@ def _sums(predict, state, batch):
   real = batch.weight > 0
   outputs = predict(state, batch.inputs, {m: v & real for m, v in batch.mask.items()})
   names = sorted(state.memory["objective"]["prototypes"])
-  return {m: _prototypes.class_sums(
-            outputs.features[m], batch.label, jnp.where(batch.mask[m], label_weight(batch), 0.0),
-            outputs.logits.shape[-1]) for m in names}  # fmt: skip
+  return {
+    m: _prototypes.class_sums(
+      outputs.features[m],
+      batch.label,
+      jnp.where(batch.mask[m], label_weight(batch), 0.0),
+      outputs.logits.shape[-1],
+    )
+    for m in names
+  }
 
 
 def _renewed(memory, total, momentum):
@@ -133,6 +140,7 @@ def _renewed(memory, total, momentum):
   for m, (sums, counts) in total.items():
     known = memory["seen"][m]
     new[m] = _prototypes.prototypes(
-      sums, counts, memory["prototypes"][m], seen=known, momentum=momentum)  # fmt: skip
+      sums, counts, memory["prototypes"][m], seen=known, momentum=momentum
+    )
     seen[m] = known | (counts > 0)
   return {"prototypes": new, "seen": seen}

@@ -94,7 +94,8 @@ def _objective(own: float, residual: float, alpha: float, variant: str):
       # The agreement reads no label.
       both = jnp.where(batch.mask[before] & batch.mask[m], batch.weight, 0.0)
       agreement = objectives.weighted_mean(
-          agreement_loss(branches[m], branches[before], attached=variant == "attached"), both)
+        agreement_loss(branches[m], branches[before], attached=variant == "attached"), both
+      )
       loss += jnp.where(clock.epoch >= 2 * len(names), alpha, 0.0) * agreement
       total += jnp.where(alone & (active == i), loss, 0.0)
     return {FUSED: total}
@@ -126,15 +127,15 @@ def hold_untouched(tx: optax.GradientTransformation, num_modalities: int):
 
 
 def reconboost(
-    model: Any,
-    learning_rate: float = 0.03,
-    *,
-    tx: optax.GradientTransformation | None = None,
-    own: float = 5.0,
-    residual: float = 1.0,
-    alpha: float = 0.5,
-    boost_rate: float = 0.01,
-    variant: str = "released",
+  model: Any,
+  learning_rate: float = 0.03,
+  *,
+  tx: optax.GradientTransformation | None = None,
+  own: float = 5.0,
+  residual: float = 1.0,
+  alpha: float = 0.5,
+  boost_rate: float = 0.01,
+  variant: str = "released",
 ) -> Method:
   r"""For each modality in turn, an epoch on it alone and an epoch of CE(boost_rate \sum_m z_m).
 

@@ -47,15 +47,17 @@ def relearning(
   if not strength >= 0:
     raise ValueError(f"strength must be at least 0, got {strength}")
   if len(at if epochs is None else epochs) > 2:
-    raise ValueError("encoders are re-initialised at most two times; got "
-                     f"{list(at if epochs is None else epochs)}")  # fmt: skip
+    raise ValueError(
+      f"encoders are re-initialised at most two times; got {list(at if epochs is None else epochs)}"
+    )
   if epochs is None and not all(0 < share < 1 for share in at):
     raise ValueError(f"at= takes shares of the epochs, in (0, 1); got {list(at)}")
   if epochs is not None and not all(e >= 1 for e in epochs):
     raise ValueError(f"epochs= takes numbers of epochs done, from 1; got {list(epochs)}")
   names = tuple(sorted(model.modalities))
   method = train.supervised(
-    model, Objective(_no_time, _timed_fused), _common.optimiser(tx, learning_rate))  # fmt: skip
+    model, Objective(_no_time, _timed_fused), _common.optimiser(tx, learning_rate)
+  )
 
   def due(done: int, total: int) -> bool:
     moments = list(epochs) if epochs is not None else [max(1, round(a * total)) for a in at]
@@ -74,18 +76,26 @@ def relearning(
       return state
     purities = [
       modality_purities(method, state, splits[s], _common.generator(jax.random.fold_in(key, i)))
-      for i, s in enumerate(("train", "validation"))]  # fmt: skip
+      for i, s in enumerate(("train", "validation"))
+    ]
     first, params, weights = state.memory["relearning"]["initial"], dict(state.params), {}
     for m in names:
       w = reinit_weight(purities[0][m], purities[1][m], strength)
       params[m] = jax.tree.map(lambda a, b, w=w: w * a + (1 - w) * b, first[m], params[m])
       weights[m] = jnp.float32(w)
-    return _common.remember(state._replace(params=params),
-                            relearning={"initial": first, "weights": weights})  # fmt: skip
+    return _common.remember(
+      state._replace(params=params), relearning={"initial": first, "weights": weights}
+    )
 
-  method = _common.with_memory(method, lambda state: {"relearning": {
-    "initial": {m: jax.tree.map(jnp.copy, state.params[m]) for m in names},
-    "weights": {m: jnp.zeros((), jnp.float32) for m in names}}})  # fmt: skip
+  method = _common.with_memory(
+    method,
+    lambda state: {
+      "relearning": {
+        "initial": {m: jax.tree.map(jnp.copy, state.params[m]) for m in names},
+        "weights": {m: jnp.zeros((), jnp.float32) for m in names},
+      }
+    },
+  )
   phase = _common.only_phase(method)
   return method._replace(phases=(phase._replace(begin=begin, epoch_end=epoch_end),))
 

@@ -23,11 +23,11 @@ def feature_distance(student, teacher, weight: jax.Array) -> jax.Array:
 
 
 def umt(
-    model: Any,
-    learning_rate: float = 0.03,
-    *,
-    tx: optax.GradientTransformation | None = None,
-    scaling: float = 10.0,
+  model: Any,
+  learning_rate: float = 0.03,
+  *,
+  tx: optax.GradientTransformation | None = None,
+  scaling: float = 10.0,
 ) -> Method:
   r"""Phase "teacher": \sum_m CE(z_m), each modality alone. Phase "train", from the start again:
 
@@ -47,15 +47,19 @@ def umt(
   tx = _common.optimiser(tx, learning_rate)
   names = tuple(sorted(model.modalities))
   teacher = train.supervised(
-      model, objectives.unimodal, tx, predict=_common.mean_logits, name="teacher")
+    model, objectives.unimodal, tx, predict=_common.mean_logits, name="teacher"
+  )
 
   def apply(outputs, batch, memory, **extra):
     del extra
     variables = {"params": memory["params"], "batch_stats": memory["stats"]}
     features, _ = model.encode(variables, batch.inputs, batch.mask, train=False, rngs=None)
     distances = [
-        feature_distance(outputs.features[m], features[m],
-                         jnp.where(batch.mask[m], batch.weight, 0.0)) for m in names]
+      feature_distance(
+        outputs.features[m], features[m], jnp.where(batch.mask[m], batch.weight, 0.0)
+      )
+      for m in names
+    ]
     fused = objectives.fused(outputs, batch)[FUSED]
     return {FUSED: fused, "distillation": scaling * sum(distances)}, memory
 
@@ -67,7 +71,9 @@ def umt(
     return _common.restore(taught, state.memory["initial"])
 
   halves = _common.then(
-      teacher._replace(phases=(_common.only_phase(teacher)._replace(share=0.5),)),
-      student._replace(phases=(_common.only_phase(student)._replace(share=0.5, begin=begin),)))
+    teacher._replace(phases=(_common.only_phase(teacher)._replace(share=0.5),)),
+    student._replace(phases=(_common.only_phase(student)._replace(share=0.5, begin=begin),)),
+  )
   return _common.with_memory(
-      halves, lambda state: dict.fromkeys(("initial", "objective"), _common.weights_of(state)))
+    halves, lambda state: dict.fromkeys(("initial", "objective"), _common.weights_of(state))
+  )

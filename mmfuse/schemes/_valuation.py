@@ -36,15 +36,15 @@ class _Correct:
     right = []
     for subset in masks.combinations(sorted(self.model.modalities)):
       mask = masks.only({m: batch.mask[m] for m in sorted(self.model.modalities)}, subset)
-      outputs = _common.outputs_of(
-          self.model, _common.weights_of(state), batch.inputs, mask)
+      outputs = _common.outputs_of(self.model, _common.weights_of(state), batch.inputs, mask)
       some = jnp.stack([mask[m] for m in subset]).any(0)
       right.append(some & (jnp.argmax(outputs.logits, -1) == batch.label))
     return jnp.stack(right, 1)
 
 
 def sample_shapley(
-    values: Mapping[tuple[str, ...], np.ndarray], names: tuple[str, ...]) -> dict[str, np.ndarray]:
+  values: Mapping[tuple[str, ...], np.ndarray], names: tuple[str, ...]
+) -> dict[str, np.ndarray]:
   r"""phi_m = \sum_{S not containing m} |S|! (M - |S| - 1)! / M! (v(S + m) - v(S)), row by row.
 
   values: {subset: [N]} of all non-empty subsets of `names`; v(empty) = 0. Returns {m: [N]}, which
@@ -62,8 +62,9 @@ def sample_shapley(
 
 def copies_by_value(phi: np.ndarray) -> np.ndarray:
   """1, 2, 3 copies for phi in (.4, 1), (-.1, .4), below -.1; none at 1 or at exactly .4 or -.1."""
-  return np.select([(phi > 0.4) & (phi < 1), (phi > -0.1) & (phi < 0.4), phi < -0.1],
-                   [1, 2, 3], 0).astype(np.int8)
+  return np.select(
+    [(phi > 0.4) & (phi < 1), (phi > -0.1) & (phi < 0.4), phi < -0.1], [1, 2, 3], 0
+  ).astype(np.int8)
 
 
 def resampled_share(means: Mapping[str, float]) -> float:
@@ -121,15 +122,18 @@ def _method(model, tx, grow: bool, capacity: int, value: Callable[..., dict]) ->
   names = tuple(sorted(model.modalities))
   if len(names) > MOST:
     raise _common.Unavailable(
-        f"modality valuation runs 2^M - 1 passes; {len(names)} modalities are more than {MOST}")
+      f"modality valuation runs 2^M - 1 passes; {len(names)} modalities are more than {MOST}"
+    )
   method = train.supervised(model, objectives.fused, tx)
 
   def begin(state, splits, key):
     del key
     count = _common.rows_of(splits["train"])
     if count > capacity:
-      raise ValueError(f"the training split has {count} rows, the table of copies {capacity}: "
-                       f"build the method with capacity={count}")
+      raise ValueError(
+        f"the training split has {count} rows, the table of copies {capacity}: "
+        f"build the method with capacity={count}"
+      )
     if task_of(splits["train"].label) != "classification":
       raise _common.Unavailable("modality valuation needs one class per row")
     table = {**state.memory["valuation"], "rows": jnp.asarray(count, jnp.int32)}
@@ -138,9 +142,8 @@ def _method(model, tx, grow: bool, capacity: int, value: Callable[..., dict]) ->
   def epoch_end(state, splits, key):
     split = splits["train"]
     copies = value(model, state, split, _common.generator(key))
-    padded = {m: jnp.zeros(capacity, jnp.int8).at[:len(c)].set(c) for m, c in copies.items()}
-    return _common.remember(
-        state, valuation={**state.memory["valuation"], "copies": padded})
+    padded = {m: jnp.zeros(capacity, jnp.int8).at[: len(c)].set(c) for m, c in copies.items()}
+    return _common.remember(state, valuation={**state.memory["valuation"], "copies": padded})
 
   def rows(state, key):
     table = state.memory["valuation"]
@@ -149,29 +152,32 @@ def _method(model, tx, grow: bool, capacity: int, value: Callable[..., dict]) ->
     for i, m in enumerate(names):
       index.append(np.repeat(np.arange(count), np.asarray(table["copies"][m])[:count]))
       only.append(np.full(len(index[-1]), i))
-    index, only = np.concatenate(index), np.concatenate(only)
+    every, seen = np.concatenate(index), np.concatenate(only)
     if not grow:
-      chosen = _common.generator(key).choice(len(index), count, replace=False)
-      index, only = index[chosen], only[chosen]
-    return index, {m: (only == -1) | (only == i) for i, m in enumerate(names)}
+      chosen = _common.generator(key).choice(len(every), count, replace=False)
+      every, seen = every[chosen], seen[chosen]
+    return every, {m: (seen == -1) | (seen == i) for i, m in enumerate(names)}
 
   def table(state):
     del state
-    return {"valuation": {
+    return {
+      "valuation": {
         "copies": {m: jnp.zeros(capacity, jnp.int8) for m in names},
-        "rows": jnp.zeros((), jnp.int32)}}
+        "rows": jnp.zeros((), jnp.int32),
+      }
+    }
 
   phase = _common.only_phase(method)._replace(begin=begin, epoch_end=epoch_end, rows=rows)
   return _common.with_memory(method._replace(phases=(phase,)), table)
 
 
 def valuation_sample(
-    model: Any,
-    learning_rate: float = 0.03,
-    *,
-    tx: optax.GradientTransformation | None = None,
-    grow: bool = False,
-    capacity: int = CAPACITY,
+  model: Any,
+  learning_rate: float = 0.03,
+  *,
+  tx: optax.GradientTransformation | None = None,
+  grow: bool = False,
+  capacity: int = CAPACITY,
 ) -> Method:
   """The joint loss; after each epoch every labelled row is valued, and comes again by its values.
 
@@ -193,13 +199,13 @@ def valuation_sample(
 
 
 def valuation_modality(
-    model: Any,
-    learning_rate: float = 0.03,
-    *,
-    tx: optax.GradientTransformation | None = None,
-    part_ratio: float = 0.2,
-    grow: bool = False,
-    capacity: int = CAPACITY,
+  model: Any,
+  learning_rate: float = 0.03,
+  *,
+  tx: optax.GradientTransformation | None = None,
+  part_ratio: float = 0.2,
+  grow: bool = False,
+  capacity: int = CAPACITY,
 ) -> Method:
   """As `valuation_sample`, by the mean values of a part of the training set.
 

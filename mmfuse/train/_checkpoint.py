@@ -47,8 +47,11 @@ class Checkpointer:
   def save(self, step: int, arrays: Any, meta: dict) -> None:
     """Writes one checkpoint; blocks until it is whole on disk."""
     save = self._ocp.args
-    self._manager.save(step, args=save.Composite(
-        arrays=save.StandardSave(arrays), meta=save.JsonSave(meta)), force=True)
+    self._manager.save(
+      step,
+      args=save.Composite(arrays=save.StandardSave(arrays), meta=save.JsonSave(meta)),
+      force=True,
+    )
     self._manager.wait_until_finished()
     self._last = time.monotonic()
 
@@ -76,8 +79,11 @@ class Checkpointer:
     try:
       return self._manager.restore(step, args=self._ocp.args.Composite(**items))
     except Exception as error:  # Orbax raises many kinds for a damaged file; each is reported
-      warnings.warn(f"checkpoint {step} in {self.folder} cannot be read ({type(error).__name__}); "
-                    "trying the one before", stacklevel=4)
+      warnings.warn(
+        f"checkpoint {step} in {self.folder} cannot be read ({type(error).__name__}); "
+        "trying the one before",
+        stacklevel=4,
+      )
       return None
 
   def close(self) -> None:
@@ -90,12 +96,15 @@ def _named(state: State) -> dict[str, Any]:
   """{"params/accel/...": leaf} of everything a prediction may need: no optimiser state."""
   kept = {"params": state.params, "stats": state.stats, "memory": state.memory}
   entry = lambda p: str(getattr(p, "key", getattr(p, "name", getattr(p, "idx", p))))
-  return {"/".join(entry(p) for p in path): leaf
-          for path, leaf in jax.tree_util.tree_flatten_with_path(kept)[0]}
+  return {
+    "/".join(entry(p) for p in path): leaf
+    for path, leaf in jax.tree_util.tree_flatten_with_path(kept)[0]
+  }
 
 
 def save_weights(
-    path: str | pathlib.Path, state: State, about: Mapping[str, str] | None = None) -> None:
+  path: str | pathlib.Path, state: State, about: Mapping[str, str] | None = None
+) -> None:
   """Writes params, batch statistics and memory as safetensors, whole or not at all.
 
   A tensor's name is its path in the state, joined by "/": "params/audio/dense0/kernel". `about`:
@@ -111,8 +120,9 @@ def save_weights(
   temporary.replace(path)
 
 
-def load_weights(path: str | pathlib.Path, template: State,
-                 about: Mapping[str, str] | None = None) -> State:
+def load_weights(
+  path: str | pathlib.Path, template: State, about: Mapping[str, str] | None = None
+) -> State:
   """The saved state in the structure of `template` (from `method.init`), without optimiser state.
 
   Raises:
@@ -131,15 +141,18 @@ def load_weights(path: str | pathlib.Path, template: State,
   for name, value in (about or {}).items():
     if said.get(name) != value:
       raise ValueError(
-          f"{path} is of another run: its {name} is {said.get(name)}, expected {value}")
+        f"{path} is of another run: its {name} is {said.get(name)}, expected {value}"
+      )
   wanted = _named(template)
   for name in sorted(set(wanted) ^ set(tensors)):
     where = "the model" if name in wanted else "the file"
     raise ValueError(f"{path} is of another model: {name!r} is only in {where}")
   for name, leaf in wanted.items():
     if tuple(leaf.shape) != tensors[name].shape:
-      raise ValueError(f"{path} is of another model: {name!r} has shape {tensors[name].shape}, "
-                       f"expected {tuple(leaf.shape)}")
+      raise ValueError(
+        f"{path} is of another model: {name!r} has shape {tensors[name].shape}, "
+        f"expected {tuple(leaf.shape)}"
+      )
   kept = {"params": template.params, "stats": template.stats, "memory": template.memory}
   loaded = jax.tree.unflatten(jax.tree.structure(kept), [tensors[name] for name in wanted])
   return State(loaded["params"], loaded["stats"], {}, loaded["memory"])
@@ -152,8 +165,10 @@ def _claim(folder: pathlib.Path) -> None:
   folder.mkdir(parents=True, exist_ok=True)
   there = sorted(p.name for p in folder.iterdir())
   if there and MARK not in there:
-    raise ValueError(f"{str(folder)!r} holds {there[0]!r} and is no folder of checkpoints; "
-                     "expected a new or empty one, since old checkpoints are deleted in it")
+    raise ValueError(
+      f"{str(folder)!r} holds {there[0]!r} and is no folder of checkpoints; "
+      "expected a new or empty one, since old checkpoints are deleted in it"
+    )
   (folder / MARK).touch()
 
 

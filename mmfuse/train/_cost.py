@@ -41,5 +41,9 @@ def cost_of(compiled: jax.stages.Compiled) -> Cost:
   memory = compiled.memory_analysis()
   size = lambda name: float(getattr(memory, f"{name}_size_in_bytes", nothing))
   peak = size("temp") + size("argument") + size("output") - size("alias")
-  return Cost(float(counted.get("flops", nothing)), float(counted.get("bytes accessed", nothing)),
-              size("temp"), peak)
+  return Cost(
+    float(counted.get("flops", nothing)),
+    float(counted.get("bytes accessed", nothing)),
+    size("temp"),
+    peak,
+  )

@@ -15,8 +15,13 @@ def _inner(eqn: Any) -> Any | None:
   for name in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
     sub = eqn.params.get(name)
     jaxpr = getattr(sub, "jaxpr", sub)
-    if jaxpr is not None and hasattr(jaxpr, "eqns") and len(jaxpr.invars) == len(eqn.invars) \
-        and len(jaxpr.outvars) == len(eqn.outvars) and eqn.primitive.name not in ("scan", "while"):
+    if (
+      jaxpr is not None
+      and hasattr(jaxpr, "eqns")
+      and len(jaxpr.invars) == len(eqn.invars)
+      and len(jaxpr.outvars) == len(eqn.outvars)
+      and eqn.primitive.name not in ("scan", "while")
+    ):
       return jaxpr
   return None
 

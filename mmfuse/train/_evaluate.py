@@ -20,8 +20,15 @@ def to_batch(split: Any) -> Batch:
   weight = np.ones(rows, np.float32) if weight is None else np.asarray(weight, np.float32)
   labelled = np.ones(rows, bool) if labelled is None else np.asarray(labelled)
   index = np.arange(rows, dtype=np.int32)
-  return Batch(dict(split.inputs), split.label, dict(split.mask), cast(Any, weight),
-               cast(Any, index), {}, cast(Any, labelled))
+  return Batch(
+    dict(split.inputs),
+    split.label,
+    dict(split.mask),
+    cast(Any, weight),
+    cast(Any, index),
+    {},
+    cast(Any, labelled),
+  )
 
 
 def padded_batches(split: Any, batch_size: int) -> Batch:
@@ -38,7 +45,8 @@ def padded_batches(split: Any, batch_size: int) -> Batch:
   stacked = jax.tree.map(lambda x: np.asarray(x)[index], batch)
   real = np.arange(count * size).reshape(count, size) < rows
   return stacked._replace(
-      weight=stacked.weight * real, mask={m: v & real for m, v in stacked.mask.items()})
+    weight=stacked.weight * real, mask={m: v & real for m, v in stacked.mask.items()}
+  )
 
 
 def judged(split: Any) -> np.ndarray:
@@ -54,7 +62,8 @@ def absent(split: Any) -> frozenset[str]:
 
 @functools.lru_cache(maxsize=64)
 def metric_for(
-    task: str, num_outputs: int, unit: tuple[float, ...] | None = None) -> metrics.Metric:
+  task: str, num_outputs: int, unit: tuple[float, ...] | None = None
+) -> metrics.Metric:
   """The same Metric object for the same task, so that compiled evaluations are found again."""
   return metrics.for_task(task, num_outputs, unit)
 
@@ -95,7 +104,8 @@ def _run(predict, metric, state, batches, keep):
   totals = jax.eval_shape(lambda: _update(predict, metric, None, state, first, keep))
   totals = {h: metric.init() for h in totals}
   totals, _ = jax.lax.scan(
-      lambda t, batch: (_update(predict, metric, t, state, batch, keep), None), totals, batches)
+    lambda t, batch: (_update(predict, metric, t, state, batch, keep), None), totals, batches
+  )
   return totals
 
 
@@ -146,14 +156,14 @@ def keep_all(modalities: Iterable[str]) -> dict[str, np.ndarray]:
 
 
 def evaluate(
-    method: Method,
-    state: State,
-    split: Any,
-    *,
-    metric: metrics.Metric,
-    present: Iterable[str] | None = None,
-    batch_size: int = 512,
-    predict: Callable[..., Outputs] | None = None,
+  method: Method,
+  state: State,
+  split: Any,
+  *,
+  metric: metrics.Metric,
+  present: Iterable[str] | None = None,
+  batch_size: int = 512,
+  predict: Callable[..., Outputs] | None = None,
 ) -> dict[str, dict[str, float]]:
   """{head: {metric: value}} of one state on a split, all labelled rows counted once.
 
@@ -171,19 +181,20 @@ def evaluate(
     ValueError: `present` names an unknown modality.
   """
   kept = tuple(split.mask) if present is None else tuple(present)
-  return evaluate_subsets(method, state, split, metric=metric, subsets=[kept],
-                          batch_size=batch_size, predict=predict)[0][1]
+  return evaluate_subsets(
+    method, state, split, metric=metric, subsets=[kept], batch_size=batch_size, predict=predict
+  )[0][1]
 
 
 def evaluate_subsets(
-    method: Method,
-    state: State,
-    split: Any,
-    *,
-    metric: metrics.Metric,
-    subsets: Iterable[tuple[str, ...]] | None = None,
-    batch_size: int = 512,
-    predict: Callable[..., Outputs] | None = None,
+  method: Method,
+  state: State,
+  split: Any,
+  *,
+  metric: metrics.Metric,
+  subsets: Iterable[tuple[str, ...]] | None = None,
+  batch_size: int = 512,
+  predict: Callable[..., Outputs] | None = None,
 ) -> list[tuple[tuple[str, ...], dict[str, dict[str, float]]]]:
   """As `evaluate` for several subsets (default: all 2^M - 1), in one compiled call."""
   batches = padded_batches(split, batch_size)
@@ -195,28 +206,37 @@ def evaluate_subsets(
       raise ValueError(f"modality {unknown[0]!r} not in data; available: {', '.join(names)}")
   keeps = {m: np.array([m in subset for subset in chosen]) for m in names}
   totals = jax.device_get(
-      _map_subsets(predict or method.predict, metric, seen(state), batches, keeps))
+    _map_subsets(predict or method.predict, metric, seen(state), batches, keeps)
+  )
   each = [_scores(metric, jax.tree.map(lambda x, i=i: x[i], totals)) for i in range(len(chosen))]
-  return [(subset, {h: {k: float(v) for k, v in values.items()} for h, values in scores.items()})
-          for subset, scores in zip(chosen, each)]
+  return [
+    (subset, {h: {k: float(v) for k, v in values.items()} for h, values in scores.items()})
+    for subset, scores in zip(chosen, each)
+  ]
 
 
 def modality_values(
-    method: Method,
-    state: State,
-    split: Any,
-    *,
-    metric: metrics.Metric,
-    name: str = "accuracy",
-    batch_size: int = 512,
+  method: Method,
+  state: State,
+  split: Any,
+  *,
+  metric: metrics.Metric,
+  name: str = "accuracy",
+  batch_size: int = 512,
 ) -> dict[str, float]:
   """Shapley values {m: phi_m} of the modalities in the fused score, from all 2^M subsets at once.
 
   v(S) is the score with the modalities outside S absent; v(()) that of the prediction from nothing.
   The values add up to v(all) - v(()). `metrics.imbalance` is their range.
   """
-  scored = evaluate_subsets(method, state, split, metric=metric, batch_size=batch_size,
-                            subsets=masks.every_subset(sorted(split.mask)))
+  scored = evaluate_subsets(
+    method,
+    state,
+    split,
+    metric=metric,
+    batch_size=batch_size,
+    subsets=masks.every_subset(sorted(split.mask)),
+  )
   return metrics.shapley({subset: heads[FUSED][name] for subset, heads in scored})
 
 

@@ -52,12 +52,14 @@ def _take(arrays: Batch, rows, keep) -> Batch:
   real = rows >= 0
   batch = jax.tree.map(lambda x: x[jnp.maximum(rows, 0)], arrays)
   return batch._replace(
-      weight=jnp.where(real, batch.weight, 0.0),
-      mask={m: v & keep[m] & real for m, v in batch.mask.items()})
+    weight=jnp.where(real, batch.weight, 0.0),
+    mask={m: v & keep[m] & real for m, v in batch.mask.items()},
+  )
 
 
 def _step(step, mesh, stacked, state, arrays, rows, keep, key, clock):
   """One optimisation step on given rows; `stacked`: rows [S, B], keys [S], states [S, ...]."""
+
   def one(state, rows, keep, key):
     batch = _take(arrays, rows, keep)
     if mesh is not None:
@@ -82,10 +84,12 @@ def _step_jit(step, mesh, stacked, state, arrays, rows, keep, key, clock):
 @functools.partial(jax.jit, static_argnames=("step", "mesh", "stacked"), donate_argnames=("state",))
 def _epoch_jit(step, mesh, stacked, state, arrays, rows, keep, key, clock):
   """A whole epoch in one call: rows [N, B] or [N, S, B] -> metrics [N, ...]."""
+
   def body(carry, now):
     state, done = carry
     time_ = clock._replace(step=clock.step + done, batch=done)
-    state, metrics = _step(step, mesh, stacked, state, arrays, *now, key, time_)
+    index, kept = now
+    state, metrics = _step(step, mesh, stacked, state, arrays, index, kept, key, time_)
     return (state, done + 1), metrics
 
   (state, _), metrics = jax.lax.scan(body, (state, jnp.zeros((), jnp.int32)), (rows, keep))
@@ -101,6 +105,7 @@ def _diagnose_jit(diagnose, stacked, state, arrays, rows, keep, key, clock):
 @jax.jit
 def _pick(better, new, old):
   """Where a run got better, its new parameters; better is [] or [S]."""
+
   def one(n, o):
     return jnp.where(better.reshape(better.shape + (1,) * (n.ndim - better.ndim)), n, o)
 
@@ -130,28 +135,28 @@ def _rule_state(opt: Any) -> dict[str, Any]:
     names = [str(getattr(p, "name", getattr(p, "key", getattr(p, "idx", "")))) for p in path]
     for field in ("weights", "coefficients"):
       if field in names and leaf.size <= 1024:
-        out["/".join(["rule", *names[names.index(field):]])] = leaf
+        out["/".join(["rule", *names[names.index(field) :]])] = leaf
   return out
 
 
 def fit(
-    method: Method,
-    data: Any,
-    *,
-    epochs: int | Mapping[str, int] | None = None,
-    steps: int | None = None,
-    batch_size: int | Mapping[str, int] | None = None,
-    seeds: int | Sequence[int] = 1,
-    learning_rate: float | Sequence[float] | None = None,
-    select: str | None = None,
-    patience: int | None = None,
-    mesh: Mesh | None = None,
-    checkpoint_dir: str | None = None,
-    checkpoint_seconds: float = 15.0,
-    loop: str = "auto",
-    together: bool | None = None,
-    diagnose: bool = True,
-    on_epoch: Callable[[dict], None] | None = None,
+  method: Method,
+  data: Any,
+  *,
+  epochs: int | Mapping[str, int] | None = None,
+  steps: int | None = None,
+  batch_size: int | Mapping[str, int] | None = None,
+  seeds: int | Sequence[int] = 1,
+  learning_rate: float | Sequence[float] | None = None,
+  select: str | None = None,
+  patience: int | None = None,
+  mesh: Mesh | None = None,
+  checkpoint_dir: str | None = None,
+  checkpoint_seconds: float = 15.0,
+  loop: str = "auto",
+  together: bool | None = None,
+  diagnose: bool = True,
+  on_epoch: Callable[[dict], None] | None = None,
 ) -> Result:
   """Trains a method on a split data set and keeps, per seed, the first best epoch by validation.
 
@@ -193,7 +198,8 @@ def fit(
     raise ValueError("seeds must name at least one run")
   if len(rates) != len(seeds):
     raise ValueError(
-        f"{len(rates)} learning rates for {len(seeds)} seeds; give one, or one per seed")
+      f"{len(rates)} learning rates for {len(seeds)} seeds; give one, or one per seed"
+    )
   if any(r is not None and not 0 < r < float("inf") for r in rates):
     raise ValueError(f"learning_rate must be positive and finite, got {learning_rate}")
   hosted = any(f is not None for p in method.phases for f in (p.begin, p.epoch_end, p.rows))
@@ -202,9 +208,20 @@ def fit(
   stacked = together and not hosted and len(seeds) > 1
   if loop not in ("auto", "scan", "python"):
     raise ValueError(f"unknown loop {loop!r}; expected auto, scan or python")
-  plan = make_plan(method, data, epochs=epochs, steps=steps, batch_size=batch_size, select=select,
-                   patience=patience, mesh=mesh, loop=loop, stacked=stacked, diagnose=diagnose,
-                   on_epoch=on_epoch)
+  plan = make_plan(
+    method,
+    data,
+    epochs=epochs,
+    steps=steps,
+    batch_size=batch_size,
+    select=select,
+    patience=patience,
+    mesh=mesh,
+    loop=loop,
+    stacked=stacked,
+    diagnose=diagnose,
+    on_epoch=on_epoch,
+  )
   runs = list(zip(seeds, rates))
   groups = [runs] if stacked else [[r] for r in runs]
   logs, states = [], []
@@ -217,18 +234,31 @@ def fit(
   return Result(joined, tuple(logs), plan.select, tuple(sorted(data.train.mask)))
 
 
-def make_plan(method: Method, data: Any, *, epochs: Any, batch_size: Any, steps: int | None = None,
-              select: str | None = None, patience: int | None = None, mesh: Mesh | None = None,
-              loop: str = "auto", stacked: bool = False, diagnose: bool = False,
-              on_epoch: Callable[[dict], None] | None = None) -> Plan:
+def make_plan(
+  method: Method,
+  data: Any,
+  *,
+  epochs: Any,
+  batch_size: Any,
+  steps: int | None = None,
+  select: str | None = None,
+  patience: int | None = None,
+  mesh: Mesh | None = None,
+  loop: str = "auto",
+  stacked: bool = False,
+  diagnose: bool = False,
+  on_epoch: Callable[[dict], None] | None = None,
+) -> Plan:
   """What all runs share, checked."""
   rows = len(next(iter(data.train.mask.values())))
   if rows == 0:
     raise ValueError("the training split is empty")
   judging = any((p.select or select) != LAST for p in method.phases)
   if judging and data.validation is not None and not _evaluate.judged(data.validation).any():
-    raise ValueError("no validation row has a known label and a weight above 0: there is nothing to "
-                     "select an epoch by; give some, or select='last'")
+    raise ValueError(
+      "no validation row has a known label and a weight above 0: there is nothing to "
+      "select an epoch by; give some, or select='last'"
+    )
   usual = budget_lib.budget(rows, batch_size if isinstance(batch_size, int) else None)
   batch_size = usual.batch_size if batch_size is None else batch_size
   epochs = usual.epochs if epochs is None else epochs
@@ -237,10 +267,20 @@ def make_plan(method: Method, data: Any, *, epochs: Any, batch_size: Any, steps:
   for name, size in sizes.items():
     if size % devices:
       raise ValueError(f"batch_size {size} of phase {name!r} does not split over {devices} devices")
-  return Plan(method, data, _evaluate.metric_of(data),
-              select or metrics_lib.primary(data.task),
-              _budget(method, epochs, steps, rows, sizes), sizes, patience, mesh, loop, stacked,
-              diagnose, on_epoch)
+  return Plan(
+    method,
+    data,
+    _evaluate.metric_of(data),
+    select or metrics_lib.primary(data.task),
+    _budget(method, epochs, steps, rows, sizes),
+    sizes,
+    patience,
+    mesh,
+    loop,
+    stacked,
+    diagnose,
+    on_epoch,
+  )
 
 
 def _per_phase(value: Any, phase: Phase, what: str) -> int:
@@ -254,7 +294,8 @@ def _per_phase(value: Any, phase: Phase, what: str) -> int:
 
 
 def _budget(
-    method: Method, epochs: Any, steps: int | None, rows: int, sizes: dict) -> dict[str, int]:
+  method: Method, epochs: Any, steps: int | None, rows: int, sizes: dict
+) -> dict[str, int]:
   if steps is not None:
     if steps < 1:
       raise ValueError(f"steps must be at least 1, got {steps}")
@@ -307,8 +348,9 @@ class Group:
     self.logs = [RunLog(seed, rate) for seed, rate in runs]
     self.arrays = self._place(_evaluate.to_batch(plan.data.train))
     validation = plan.data.validation
-    self.validation = None if validation is None else self._place(
-        _evaluate.padded_batches(validation, 512))
+    self.validation = (
+      None if validation is None else self._place(_evaluate.padded_batches(validation, 512))
+    )
     self.absent = frozenset() if validation is None else _evaluate.absent(validation)
     self.keep = _evaluate.keep_all(plan.data.train.mask)
     self.itself: dict[str, Any] = {}  # what the checkpoints of this run say of themselves
@@ -363,7 +405,7 @@ class Group:
         position = meta["position"]
         self.logs = [RunLog.from_json(entry) for entry in meta["logs"]]
     phases = list(enumerate(self.plan.method.phases))
-    for number, phase in phases[position[0]:]:
+    for number, phase in phases[position[0] :]:
       start = position[1] if number == position[0] else 0
       state, best = self._phase(number, phase, state, best, start, keeper)
     if keeper is not None:
@@ -374,8 +416,10 @@ class Group:
 
   def _check(self, folder, meta: dict) -> None:
     if changed := identity_lib.differing(meta["identity"], self.itself):
-      raise ValueError(f"the checkpoint in {folder} belongs to another run: {', '.join(changed)} "
-                       "differ; use another folder or remove it")
+      raise ValueError(
+        f"the checkpoint in {folder} belongs to another run: {', '.join(changed)} "
+        "differ; use another folder or remove it"
+      )
 
   def _identity(self, state: State) -> dict:
     """What tells this run from others, in another process too; `state` as `initial` made it."""
@@ -383,17 +427,28 @@ class Group:
     one = jax.eval_shape(lambda s: jax.tree.map(lambda x: x[0], s) if plan.stacked else s, state)
     size = plan.batch_size[plan.method.phases[0].name]
     example = jax.eval_shape(lambda a: jax.tree.map(lambda x: x[:size], a), self.arrays)
-    return {"runs": [[s, None if r is None else float(r)] for s, r in self.runs],
-            "model or optimiser": _structure(state), "epochs": plan.epochs,
-            "batch_size": plan.batch_size, "select": plan.select, "patience": plan.patience,
-            "data": getattr(plan.data, "fingerprint", ""),
-            identity_lib.METHOD: identity_lib.method_digest(plan.method, one, example),
-            identity_lib.INITIAL: identity_lib.marks(state)}
+    return {
+      "runs": [[s, None if r is None else float(r)] for s, r in self.runs],
+      "model or optimiser": _structure(state),
+      "epochs": plan.epochs,
+      "batch_size": plan.batch_size,
+      "select": plan.select,
+      "patience": plan.patience,
+      "data": getattr(plan.data, "fingerprint", ""),
+      identity_lib.METHOD: identity_lib.method_digest(plan.method, one, example),
+      identity_lib.INITIAL: identity_lib.marks(state),
+    }
 
   def _save(self, keeper, state, best, phase: int, epoch: int) -> None:
-    keeper.save(phase * 1_000_000 + epoch, {"state": state._asdict(), "best": list(best)},
-                {"position": [phase, epoch], "logs": [log.to_json() for log in self.logs],
-                 "identity": self.itself})
+    keeper.save(
+      phase * 1_000_000 + epoch,
+      {"state": state._asdict(), "best": list(best)},
+      {
+        "position": [phase, epoch],
+        "logs": [log.to_json() for log in self.logs],
+        "identity": self.itself,
+      },
+    )
 
   def _phase(self, number, phase: Phase, state, best, start: int, keeper):
     plan = self.plan
@@ -426,14 +481,21 @@ class Group:
         hooked = (time.perf_counter() - began) / rows.shape[0]
       validate = None if select == LAST else predict
       entries = self._entries(
-          phase, validate, state, metrics, rows, keep, keys.at(keys.diagnosis, epoch), clock)
+        phase, validate, state, metrics, rows, keep, keys.at(keys.diagnosis, epoch), clock
+      )
       better = self._log(phase, epoch, select, entries, finite, (spent, hooked), rows)
       which = jnp.asarray(better if plan.stacked else better[0])
       best = _pick(which, (state.params, state.stats), best)
       if plan.on_epoch is not None:
         for log in live:
-          plan.on_epoch({"seed": log.seed, "learning_rate": log.learning_rate, "epochs": total,
-                         **log.history[-1]})
+          plan.on_epoch(
+            {
+              "seed": log.seed,
+              "learning_rate": log.learning_rate,
+              "epochs": total,
+              **log.history[-1],
+            }
+          )
       if keeper is not None and keeper.due():
         self._save(keeper, state, best, number, epoch + 1)
     return state._replace(params=best[0], stats=best[1]), best
@@ -453,8 +515,12 @@ class Group:
         raise ValueError(f"phase {phase.name!r} chose no rows for epoch {epoch}")
       order = _order(self.seeds[0], number, epoch, len(index), min(size, len(index)))
       orders = [np.where(order < 0, -1, index[order]).astype(np.int32)]
-      keeps = [{m: np.ones(order.shape, bool) if keep is None else np.asarray(keep[m])[order]
-                for m in names}]
+      keeps = [
+        {
+          m: np.ones(order.shape, bool) if keep is None else np.asarray(keep[m])[order]
+          for m in names
+        }
+      ]
     if not self.plan.stacked:
       return orders[0], keeps[0]
     return np.stack(orders, 1), {m: np.stack([k[m] for k in keeps], 1) for m in names}
@@ -464,7 +530,8 @@ class Group:
     fixed = (phase.step, plan.mesh, plan.stacked)
     if self.loop == "auto":
       slow = jax.default_backend() == "cpu" and _has_conv(
-          *fixed, jax.tree.map(jax.typeof, (state, self.arrays, rows, keep, key, clock)))
+        *fixed, jax.tree.map(jax.typeof, (state, self.arrays, rows, keep, key, clock))
+      )
       self.loop = "python" if slow else "scan"
     if self.loop == "scan":
       return _epoch_jit(*fixed, state, self.arrays, rows, keep, key, clock)
@@ -482,14 +549,22 @@ class Group:
     seen = _evaluate.seen(state)
     entry = {k: v.mean(0) for k, v in metrics.items() if k != "finite"}
     if self.validation is not None and predict is not None:
-      run = functools.partial(_evaluate.scan_batches, stacked=plan.stacked)
-      if self.loop == "python" and not plan.stacked:
-        run = _evaluate.loop_batches
+      looped = self.loop == "python" and not plan.stacked
+      whole = functools.partial(_evaluate.scan_batches, stacked=plan.stacked)
+      run: Callable[..., Any] = _evaluate.loop_batches if looped else whole
       entry["validation"] = run(predict, plan.metric, seen, self.validation, self.keep)
     if plan.diagnose and "diagnose" in plan.method.functions:
       kept = {m: v[0] for m, v in keep.items()}
-      entry |= _diagnose_jit(plan.method.functions["diagnose"], plan.stacked, seen, self.arrays,
-                             rows[0], kept, key, clock)
+      entry |= _diagnose_jit(
+        plan.method.functions["diagnose"],
+        plan.stacked,
+        seen,
+        self.arrays,
+        rows[0],
+        kept,
+        key,
+        clock,
+      )
     entry |= _rule_state(state.opt.get(phase.name))
     return jax.device_get(entry)
 
@@ -509,15 +584,25 @@ class Group:
         # A modality that no validation row has is judged on nothing; NaN stays for what diverged.
         scores = {h: dict.fromkeys(v) if h in self.absent else v for h, v in scores.items()}
         if FUSED not in scores:
-          raise ValueError("nothing to select by: the prediction has no fused logits; give the "
-                           "phase a `predict` that sets them")
+          raise ValueError(
+            "nothing to select by: the prediction has no fused logits; give the "
+            "phase a `predict` that sets them"
+          )
         if select not in scores[FUSED]:
           known = ", ".join(sorted(scores[FUSED]))
           raise ValueError(f"cannot select by {select!r}; this task has: {known}")
         score = float(scores[FUSED][select]) * (-1 if select in LOWER_IS_BETTER else 1)
         loss = float(scores[FUSED][metrics_lib.loss_name(plan.data.task)])
-      better[i] = log.append(phase.name, epoch, mine, scores, (score, loss), spent,
-                             _seen_rows(rows, len(self.logs)), self.plan.patience)
+      better[i] = log.append(
+        phase.name,
+        epoch,
+        mine,
+        scores,
+        (score, loss),
+        spent,
+        _seen_rows(rows, len(self.logs)),
+        self.plan.patience,
+      )
     return better
 
 

@@ -35,11 +35,16 @@ def method_digest(method: Method, state: State, batch: Batch) -> str:
     batch: an example, likewise.
   """
   shapes, treedef = jax.tree.flatten(
-      jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), x.dtype), (state, batch)))
+    jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), x.dtype), (state, batch))
+  )
   parts = []
   for phase in method.phases:
-    parts += [phase.name, phase.share, phase.select,
-              _step_digest(phase.step, tuple(shapes), treedef)]
+    parts += [
+      phase.name,
+      phase.share,
+      phase.select,
+      _step_digest(phase.step, tuple(shapes), treedef),
+    ]
     if phase.select != LAST:
       parts.append(_predict_digest(phase.predict or method.predict, tuple(shapes), treedef))
     parts += [_hook(f) for f in (phase.begin, phase.epoch_end, phase.rows)]
@@ -62,7 +67,9 @@ def differing(there: Mapping[str, Any], mine: Mapping[str, Any]) -> list[str]:
   if there.get(METHOD) != mine[METHOD]:
     return [METHOD]
   a, b = (np.asarray(x.get(INITIAL, []), float) for x in (there, mine))
-  same = a.shape == b.shape and bool((abs(a - b) <= 1e-6 * b[:, :1] + 1e-12).all()) if b.size else True
+  same = (
+    a.shape == b.shape and bool((abs(a - b) <= 1e-6 * b[:, :1] + 1e-12).all()) if b.size else True
+  )
   return [] if same else [INITIAL]
 
 
@@ -181,12 +188,18 @@ def _hook(value: Any, depth: int = _DEPTH) -> Any:
   value = inspect.unwrap(value) if callable(value) and not isinstance(value, type) else value
   if inspect.isfunction(value):
     defaults = (value.__defaults__, tuple(sorted((value.__kwdefaults__ or {}).items())))
-    return [value.__qualname__, _floats(value.__code__), inner(defaults),
-            [inner(_content(c)) for c in value.__closure__ or ()]]
+    return [
+      value.__qualname__,
+      _floats(value.__code__),
+      inner(defaults),
+      [inner(_content(c)) for c in value.__closure__ or ()],
+    ]
   if dataclasses.is_dataclass(value) and not isinstance(value, type):
     fields = [(f.name, getattr(value, f.name, None)) for f in dataclasses.fields(value)]
-    return [type(value).__qualname__,
-            [(k, inner(_items(v))) for k, v in fields if k not in ("parent", "name")]]
+    return [
+      type(value).__qualname__,
+      [(k, inner(_items(v))) for k, v in fields if k not in ("parent", "name")],
+    ]
   return getattr(value, "__qualname__", type(value).__qualname__)
 
 

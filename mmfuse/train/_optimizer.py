@@ -14,15 +14,17 @@ import optax
 
 # Factor of the learning rate as a function of progress in [0, 1).
 SCHEDULES: dict[str, Callable[[jax.Array], jax.Array]] = {
-    "constant": jnp.ones_like,
-    "cosine": lambda p: 0.5 * (1.0 + jnp.cos(jnp.pi * p)),
-    "step": lambda p: jnp.where(p < 0.7, 1.0, 0.1),  # x 0.1 at 70 %, as OGM-GE and PMR train
+  "constant": jnp.ones_like,
+  "cosine": lambda p: 0.5 * (1.0 + jnp.cos(jnp.pi * p)),
+  "step": lambda p: jnp.where(p < 0.7, 1.0, 0.1),  # x 0.1 at 70 %, as OGM-GE and PMR train
 }
 
 
 def scale_by_progress(
-    factor: Callable[[jax.Array], jax.Array]) -> optax.GradientTransformationExtraArgs:
+  factor: Callable[[jax.Array], jax.Array],
+) -> optax.GradientTransformationExtraArgs:
   """updates * factor(progress), progress = (epoch + batch / batches) / epochs read from `clock`."""
+
   def update(updates, state, params=None, *, clock, **extra_args):
     del params, extra_args
     done = clock.epoch + clock.batch / jnp.maximum(clock.batches, 1)
@@ -60,15 +62,21 @@ def _finish(direction, learning_rate, schedule, weight_decay, decoupled):
   return optax.chain(*links, rate)
 
 
-def sgd(learning_rate: float = 0.03, *, momentum: float = 0.9, weight_decay: float = 0.0,
-        schedule: str = "constant") -> optax.GradientTransformationExtraArgs:
+def sgd(
+  learning_rate: float = 0.03,
+  *,
+  momentum: float = 0.9,
+  weight_decay: float = 0.0,
+  schedule: str = "constant",
+) -> optax.GradientTransformationExtraArgs:
   """SGD, momentum .9 as the balancing papers train, coupled decay, learning rate in the state."""
   direction = optax.trace(decay=momentum) if momentum else optax.identity()
   return _finish(direction, learning_rate, schedule, weight_decay, decoupled=False)
 
 
-def adam(learning_rate: float = 1e-3, *, weight_decay: float = 0.0,
-         schedule: str = "constant") -> optax.GradientTransformationExtraArgs:
+def adam(
+  learning_rate: float = 1e-3, *, weight_decay: float = 0.0, schedule: str = "constant"
+) -> optax.GradientTransformationExtraArgs:
   """Adam, or AdamW with `weight_decay` > 0, learning rate in the state."""
   return _finish(optax.scale_by_adam(), learning_rate, schedule, weight_decay, decoupled=True)
 
@@ -114,15 +122,22 @@ def set_learning_rate(opt: Any, learning_rate: Any) -> Any:
   """
   found = _rates(opt)
   if not found:
-    raise ValueError("this method's optimiser keeps no learning rate in its state; build it with "
-                     "train.sgd, train.adam or optax.inject_hyperparams, or one method per rate")
+    raise ValueError(
+      "this method's optimiser keeps no learning rate in its state; build it with "
+      "train.sgd, train.adam or optax.inject_hyperparams, or one method per rate"
+    )
   if _scheduled(opt):
-    raise ValueError("this method's learning rate follows a schedule, which would overwrite the one "
-                     "given; build one method per rate")
+    raise ValueError(
+      "this method's learning rate follows a schedule, which would overwrite the one "
+      "given; build one method per rate"
+    )
   values = sorted({float(v) for r in found for v in np.ravel(np.asarray(r))})
   if len(values) > 1:
     said = ", ".join(f"{v:.6g}" for v in values)
-    raise ValueError(f"this method has several learning rates ({said}), one would replace them all; "
-                     "build one method per rate")
+    raise ValueError(
+      f"this method has several learning rates ({said}), one would replace them all; "
+      "build one method per rate"
+    )
   return jax.tree_util.tree_map_with_path(
-      lambda path, leaf: jnp.asarray(learning_rate, leaf.dtype) if _is_rate(path) else leaf, opt)
+    lambda path, leaf: jnp.asarray(learning_rate, leaf.dtype) if _is_rate(path) else leaf, opt
+  )

@@ -51,14 +51,20 @@ def structure(forward: Forward, params: dict) -> tuple[Any, bool]:
   flat, treedef = jax.tree.flatten(labels)
   num = len(forward.names)
   reach = dependence(lambda p: run(forward, p)[0][0], params)
-  rows = [tuple(k for k in range(num) if any(i in reach[s * num + k] for s in range(forward.parts)))
-          for i in range(len(flat))]
+  rows = [
+    tuple(k for k in range(num) if any(i in reach[s * num + k] for s in range(forward.parts)))
+    for i in range(len(flat))
+  ]
   labels = jax.tree.unflatten(
-      treedef, [tree.Label(l.modality, l.part, r) for l, r in zip(flat, rows)])
+    treedef, [tree.Label(l.modality, l.part, r) for l, r in zip(flat, rows)]
+  )
   own = {k: m for k, m in enumerate(forward.names) if m in forward.modalities}
   encoders_ok = all(
-      own.get(k, l.modality) == l.modality
-      for l, r in zip(flat, rows) if l.part == "encoder" for k in r)
+    own.get(k, l.modality) == l.modality
+    for l, r in zip(flat, rows)
+    if l.part == "encoder"
+    for k in r
+  )
   return labels, encoders_ok and _separable_features(forward, params, own)
 
 
@@ -77,12 +83,17 @@ def _separable_features(forward: Forward, params: dict, own: dict[int, str]) -> 
   both = {"encoders": encoders, "features": features}
   where = [(p[0].key, p[1].key) for p, _ in jax.tree_util.tree_flatten_with_path(both)[0]]
   reach = dependence(
-      lambda b: forward.heads({**rest, **b["encoders"]}, b["features"], stats)[0], both)
+    lambda b: forward.heads({**rest, **b["encoders"]}, b["features"], stats)[0], both
+  )
   if any(where[i][0] == "encoders" for sources in reach for i in sources):
     return False
   num = len(forward.names)
-  return all(where[i][1] == m
-             for k, m in own.items() for s in range(forward.parts) for i in reach[s * num + k])
+  return all(
+    where[i][1] == m
+    for k, m in own.items()
+    for s in range(forward.parts)
+    for i in reach[s * num + k]
+  )
 
 
 def _leaf_names(by_modality: dict) -> list[str]:
@@ -91,6 +102,7 @@ def _leaf_names(by_modality: dict) -> list[str]:
 
 def sum_gradient(forward: Forward, params: dict):
   """-> (losses [K], gradient of their sum and of the probe, aux)."""
+
   def total(params):
     (losses, probe), aux = run(forward, params)
     return sum(losses) + probe, (jnp.stack(losses), aux)
@@ -128,23 +140,29 @@ def stacked_gradients(forward: Forward, params: dict):
   """-> as `general_gradients`, for separable models: the own objectives share one pass per part."""
   encoders, rest = split_params(params, forward.modalities)
   features, pull_encoders, stats = jax.vjp(
-      lambda e: forward.encode({**rest, **e}), encoders, has_aux=True)
+    lambda e: forward.encode({**rest, **e}), encoders, has_aux=True
+  )
   (losses, probe), pull_heads, aux = jax.vjp(
-      lambda r, f: forward.heads({**encoders, **r}, f, stats), rest, features, has_aux=True)
+    lambda r, f: forward.heads({**encoders, **r}, f, stats), rest, features, has_aux=True
+  )
   num = len(forward.names)
   head_rows, encoder_rows = [], []
   for part in range(forward.parts):
-    pulled = [pull_heads((_one_hot(losses, part * num + k), jnp.zeros_like(probe)))
-              for k in range(num)]
+    pulled = [
+      pull_heads((_one_hot(losses, part * num + k), jnp.zeros_like(probe))) for k in range(num)
+    ]
     own = {m: pulled[k][1][m] for k, m in enumerate(forward.names) if m in features}
     silent = {m: jax.tree.map(jnp.zeros_like, features[m]) for m in features if m not in own}
     own_rows = pull_encoders({**own, **silent})[0]
     for k, name in enumerate(forward.names):
       head_rows.append(pulled[k][0])
       if name in features:
-        encoder_rows.append({
+        encoder_rows.append(
+          {
             m: own_rows[m] if m == name else jax.tree.map(jnp.zeros_like, encoders[m])
-            for m in encoders})
+            for m in encoders
+          }
+        )
       else:
         encoder_rows.append(pull_encoders(pulled[k][1])[0])
   probe_rest = pull_heads((_one_hot(losses, None), jnp.ones_like(probe)))[0]
@@ -155,8 +173,10 @@ def stacked_gradients(forward: Forward, params: dict):
 
 def feature_labels(forward: Forward, separable: bool) -> dict[str, tree.Label]:
   """{modality: the label of its features}: its own loss and those of no modality reach them."""
-  rows = {m: tuple(k for k, n in enumerate(forward.names) if n == m or n not in forward.modalities)
-          for m in forward.modalities}
+  rows = {
+    m: tuple(k for k, n in enumerate(forward.names) if n == m or n not in forward.modalities)
+    for m in forward.modalities
+  }
   return {m: tree.Label(m, "encoder", rows[m] if separable else None) for m in forward.modalities}
 
 
@@ -167,13 +187,18 @@ def feature_gradient(forward: Forward, params: dict, aggregate: Callable[..., tu
   """
   encoders, rest = split_params(params, forward.modalities)
   features, pull_encoders, stats = jax.vjp(
-      lambda e: forward.encode({**rest, **e}), encoders, has_aux=True)
+    lambda e: forward.encode({**rest, **e}), encoders, has_aux=True
+  )
   (losses, probe), pull_heads, aux = jax.vjp(
-      lambda r, f: forward.heads({**encoders, **r}, f, stats), rest, features, has_aux=True)
+    lambda r, f: forward.heads({**encoders, **r}, f, stats), rest, features, has_aux=True
+  )
   if set(features) != set(forward.modalities) or any(
-      not hasattr(f, "ndim") for f in features.values()):
-    raise ValueError("aggregate_on='features' needs one array of features per modality, got "
-                     f"{jax.tree.structure(features)}")
+    not hasattr(f, "ndim") for f in features.values()
+  ):
+    raise ValueError(
+      "aggregate_on='features' needs one array of features per modality, got "
+      f"{jax.tree.structure(features)}"
+    )
   pulled = [pull_heads((_one_hot(losses, k), jnp.zeros_like(probe))) for k in range(len(losses))]
   stacked = jnp.stack(losses)
   combined, carried = aggregate(stacked, _stack([p[1] for p in pulled]), features, aux)

@@ -16,6 +16,7 @@ from mmfuse.train import _evaluate
 @functools.partial(jax.jit, static_argnames=("outputs",))
 def _loss(flat, features, label, weight, decay, outputs):
   """Mean loss of a linear head plus decay / 2 |W|^2, and its gradient."""
+
   def value(flat):
     kernel, bias = flat[outputs:].reshape(features.shape[1], outputs), flat[:outputs]
     rows = objectives.row_losses(features @ kernel + bias[None], label)
@@ -26,26 +27,28 @@ def _loss(flat, features, label, weight, decay, outputs):
 
 def _fit(features, label, weight, decay, outputs, steps):
   """(kernel [d, C], bias [C]) by L-BFGS from zero."""
+
   def value(flat):
     loss, grad = _loss(flat.astype(np.float32), features, label, weight, np.float32(decay), outputs)
     return float(loss), np.asarray(grad, np.float64)
 
   start = np.zeros(outputs * (features.shape[1] + 1))
   found = scipy.optimize.minimize(
-      value, start, jac=True, method="L-BFGS-B", options={"maxiter": steps}).x
+    value, start, jac=True, method="L-BFGS-B", options={"maxiter": steps}
+  ).x
   return found[outputs:].reshape(-1, outputs), found[:outputs]
 
 
 def linear_probe(
-    method: Method,
-    state: State,
-    train_split: Any,
-    split: Any,
-    *,
-    task: str,
-    num_outputs: int,
-    decay: float = 1e-3,
-    steps: int = 100,
+  method: Method,
+  state: State,
+  train_split: Any,
+  split: Any,
+  *,
+  task: str,
+  num_outputs: int,
+  decay: float = 1e-3,
+  steps: int = 100,
 ) -> dict[str, float]:
   """{modality: score on `split` of a linear head fitted to the frozen features of `train_split`}.
 
@@ -67,8 +70,9 @@ def linear_probe(
   out = {}
   for m in sorted(seen[0]):
     fitted, judged = (np.asarray(f[m], np.float32) for f in seen)
-    here, there = (np.asarray(s.mask[m] & _evaluate.judged(s), np.float32)
-                   for s in (train_split, split))
+    here, there = (
+      np.asarray(s.mask[m] & _evaluate.judged(s), np.float32) for s in (train_split, split)
+    )
     if fitted.ndim != 2 or not here.any() or not there.any():
       continue
     mean, scale = fitted[here > 0].mean(0), fitted[here > 0].std(0)

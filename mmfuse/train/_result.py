@@ -45,12 +45,25 @@ class RunLog:
     """Logs an epoch, judged by (score, loss); whether it is the best so far."""
     score, loss = judged
     self.examples += examples
-    heads = None if scores is None else {
+    heads = (
+      None
+      if scores is None
+      else {
         h: {k: None if v is None else float(v) for k, v in values.items()}
-        for h, values in scores.items()}
+        for h, values in scores.items()
+      }
+    )
     values = {k: np.asarray(v).tolist() for k, v in entry.items()}
-    self.history.append({"phase": phase, "epoch": epoch, **values, "validation": heads,
-                         "seconds_per_step": seconds[0], "hook_seconds_per_step": seconds[1]})
+    self.history.append(
+      {
+        "phase": phase,
+        "epoch": epoch,
+        **values,
+        "validation": heads,
+        "seconds_per_step": seconds[0],
+        "hook_seconds_per_step": seconds[1],
+      }
+    )
     if self.diverged_at is not None:
       return False
     if score is None:
@@ -116,11 +129,20 @@ class Result:
 
   def records(self, name: str) -> list[dict[str, Any]]:
     """Rows for `report`: validation scores only, since `fit` never saw a test split."""
-    return [{"method": name, "seed": log.seed, "fold": None, "metric": self.metric,
-             "selected_epoch": log.selected_epoch, "learning_rate": log.learning_rate,
-             "validation": scores, "test": dict.fromkeys(scores),
-             "seconds_per_step": self.seconds_per_step}
-            for log, scores in zip(self.logs, self.validation)]
+    return [
+      {
+        "method": name,
+        "seed": log.seed,
+        "fold": None,
+        "metric": self.metric,
+        "selected_epoch": log.selected_epoch,
+        "learning_rate": log.learning_rate,
+        "validation": scores,
+        "test": dict.fromkeys(scores),
+        "seconds_per_step": self.seconds_per_step,
+      }
+      for log, scores in zip(self.logs, self.validation)
+    ]
 
 
 def validation_scores(log: RunLog, metric: str, modalities) -> dict[str, float | None]:

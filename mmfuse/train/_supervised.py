@@ -22,8 +22,9 @@ def _as_objective(objective: Any) -> Objective:
   if isinstance(objective, Objective):
     return objective
   if not callable(objective):
-    raise TypeError("an objective is a function (outputs, batch) -> losses, "
-                    f"got {type(objective).__name__}")
+    raise TypeError(
+      f"an objective is a function (outputs, batch) -> losses, got {type(objective).__name__}"
+    )
 
   def apply(outputs, batch, memory, **extra):
     return objective(outputs, batch, **extra), memory
@@ -45,19 +46,19 @@ def _wanted(fn: Any) -> tuple[str, ...]:
 
 
 def supervised(
-    model: Any,
-    objectives: Any = objectives_lib.fused_and_unimodal,
-    tx: optax.GradientTransformation | None = None,
-    *,
-    aggregator: balancing.Aggregator | None = None,
-    augment: Callable[..., Batch] | None = None,
-    perturb: Callable[..., dict] | None = None,
-    parts: int = 1,
-    plan: str = "auto",
-    aggregate_on: str = "parameters",
-    coast: bool = False,
-    predict: Callable[[Outputs, dict], Outputs] | None = None,
-    name: str = "train",
+  model: Any,
+  objectives: Any = objectives_lib.fused_and_unimodal,
+  tx: optax.GradientTransformation | None = None,
+  *,
+  aggregator: balancing.Aggregator | None = None,
+  augment: Callable[..., Batch] | None = None,
+  perturb: Callable[..., dict] | None = None,
+  parts: int = 1,
+  plan: str = "auto",
+  aggregate_on: str = "parameters",
+  coast: bool = False,
+  predict: Callable[[Outputs, dict], Outputs] | None = None,
+  name: str = "train",
 ) -> Method:
   """A `Method` that minimises `objectives` of `model` under a balancing rule.
 
@@ -95,11 +96,14 @@ def supervised(
   if plan not in ("auto", *_plans.PLANS):
     raise ValueError(f"unknown plan {plan!r}; expected one of: auto, {', '.join(_plans.PLANS)}")
   if aggregator is not None and not isinstance(aggregator, balancing.Aggregator):
-    raise TypeError("aggregator= takes a balancing.Aggregator ([K, *param] -> [*param]); "
-                    f"a {type(aggregator).__name__} that keeps shapes belongs into tx=")
+    raise TypeError(
+      "aggregator= takes a balancing.Aggregator ([K, *param] -> [*param]); "
+      f"a {type(aggregator).__name__} that keeps shapes belongs into tx="
+    )
   if parts > 1 and aggregator is None:
-    raise ValueError(f"parts={parts} is for an aggregator that looks at them; give aggregator=, "
-                     "or parts=1")
+    raise ValueError(
+      f"parts={parts} is for an aggregator that looks at them; give aggregator=, or parts=1"
+    )
   if plan == "sum" and (aggregator is not None or parts > 1):
     raise ValueError("plan='sum' takes neither an aggregator nor parts")
   if plan == "weights" and (not isinstance(aggregator, balancing.Weighting) or parts > 1):
@@ -115,17 +119,35 @@ def supervised(
   wanted = _wanted(objectives)
   through = [h for h in wanted if h in THROUGH_ENCODERS]
   if through and (plan == "stacked" or aggregate_on == "features"):
-    what = "the stacked plan; use plan='general'" if plan == "stacked" else "aggregate_on='features'"
+    what = (
+      "the stacked plan; use plan='general'" if plan == "stacked" else "aggregate_on='features'"
+    )
     raise ValueError(f"an objective that calls `{through[0]}` cannot use {what}")
   tx = optax.with_extra_args_support(tx if tx is not None else _default_tx())
-  spine = _Spine(model, objective, wanted, tx, aggregator, augment, perturb, parts,
-                 "features" if aggregate_on == "features" else plan, coast, name)
-  return Method(spine.init, _Predict(model, predict), (Phase(name, spine.step),), {
-      "diagnose": _Gradients(model, perturb, True), "gradients": _Gradients(model, perturb, False)})
+  spine = _Spine(
+    model,
+    objective,
+    wanted,
+    tx,
+    aggregator,
+    augment,
+    perturb,
+    parts,
+    "features" if aggregate_on == "features" else plan,
+    coast,
+    name,
+  )
+  return Method(
+    spine.init,
+    _Predict(model, predict),
+    (Phase(name, spine.step),),
+    {"diagnose": _Gradients(model, perturb, True), "gradients": _Gradients(model, perturb, False)},
+  )
 
 
 def _default_tx():
   from mmfuse.train._optimizer import sgd
+
   return sgd()
 
 
@@ -140,7 +162,8 @@ def _view(modalities, inputs, mask):
   missing = [m for m in modalities if m not in inputs]
   if missing:
     raise ValueError(
-        f"modality {missing[0]!r} not in batch; available: {', '.join(sorted(inputs))}")
+      f"modality {missing[0]!r} not in batch; available: {', '.join(sorted(inputs))}"
+    )
   mask = {m: mask[m] for m in modalities}
   return masks.fill({m: inputs[m] for m in modalities}, mask), mask
 
@@ -194,8 +217,19 @@ class _Gradients:
   def __call__(self, state: State, batch: Batch, key: jax.Array, clock: Clock):
     if not _is_supervised(batch.label):
       return {}
-    spine = _Spine(self.model, _as_objective(_every_head), (), optax.identity(), None,
-                   None, self.perturb, 1, "auto", True, "train")
+    spine = _Spine(
+      self.model,
+      _as_objective(_every_head),
+      (),
+      optax.identity(),
+      None,
+      None,
+      self.perturb,
+      1,
+      "auto",
+      True,
+      "train",
+    )
     batch = counted(spine.modalities, batch)
     state = state._replace(memory={"objective": ()})
     forward, labels, separable, _ = spine._plans(state, batch, key, clock, probe=False)
@@ -207,8 +241,9 @@ class _Gradients:
 class _Spine:
   """The functions of a supervised method; holds only what `supervised` was given."""
 
-  def __init__(self, model, objective, wanted, tx, aggregator, augment, perturb, parts, plan,
-               coast, name):
+  def __init__(
+    self, model, objective, wanted, tx, aggregator, augment, perturb, parts, plan, coast, name
+  ):
     self.model, self.objective, self.wanted = model, objective, wanted
     self.tx, self.aggregator, self.augment, self.perturb = tx, aggregator, augment, perturb
     self.parts, self.plan, self.coast, self.name = parts, plan, coast, name
@@ -225,14 +260,19 @@ class _Spine:
     if not self.coast:
       opt["seen"] = {m: jnp.zeros((), bool) for m in (*self.modalities, SHARED)}
     if self.aggregator is not None:
-      like = params if self.plan != "features" else jax.tree.map(
-          lambda f: jnp.zeros(f.shape, f.dtype), dict(outputs.features))
+      like = (
+        params
+        if self.plan != "features"
+        else jax.tree.map(lambda f: jnp.zeros(f.shape, f.dtype), dict(outputs.features))
+      )
       opt["aggregator"] = self.aggregator.init(like)
     return State(
-        params, stats, {self.name: opt}, {self.memory: self.objective.init(batch, outputs)})
+      params, stats, {self.name: opt}, {self.memory: self.objective.init(batch, outputs)}
+    )
 
-  def _forward(self, state: State, batch: Batch, key: jax.Array, clock: Clock, objective=None,
-               probe=True):
+  def _forward(
+    self, state: State, batch: Batch, key: jax.Array, clock: Clock, objective=None, probe=True
+  ):
     """The two halves of a pass as functions of parameters, and the objective names."""
     objective = objective or self.objective
     dropout, noise, loss_key = jax.random.split(key, 3)
@@ -246,21 +286,26 @@ class _Spine:
       variables = {"params": params, "batch_stats": stats}
       options = {"train": False, "rngs": None}
       return {
-          "forward": lambda inputs, mask: _eval(
-              self.model, params, stats, *_view(self.modalities, inputs, mask)),
-          "encode": lambda inputs, mask: self.model.encode(
-              variables, *_view(self.modalities, inputs, mask), **options)[0],
-          "heads": lambda features, mask: self.model.heads(variables, features, mask, **options)[0]}
+        "forward": lambda inputs, mask: _eval(
+          self.model, params, stats, *_view(self.modalities, inputs, mask)
+        ),
+        "encode": lambda inputs, mask: self.model.encode(
+          variables, *_view(self.modalities, inputs, mask), **options
+        )[0],
+        "heads": lambda features, mask: self.model.heads(variables, features, mask, **options)[0],
+      }
 
     def encode(params):
       variables = {"params": params, "batch_stats": state.stats}
       features, stats = self.model.encode(
-          variables, batch.inputs, batch.mask, train=True, rngs=rngs)
+        variables, batch.inputs, batch.mask, train=True, rngs=rngs
+      )
       rows = (batch.weight, batch.mask)
       if self.perturb is not None:
         handles = evaluated(params, stats)
-        features = self.perturb(features, batch, key=noise, clock=clock,
-                                **{h: handles[h] for h in perturbing})
+        features = self.perturb(
+          features, batch, key=noise, clock=clock, **{h: handles[h] for h in perturbing}
+        )
         if isinstance(features, tuple):
           features, changed = features
           rows = (changed.weight, changed.mask)
@@ -297,21 +342,28 @@ class _Spine:
     if self.parts == 1:
       return [batch]
     place = jnp.cumsum(batch.weight > 0) - 1  # among the rows that count: equal parts of those
-    return [batch._replace(weight=jnp.where(place % self.parts == s, batch.weight, 0.0))
-            for s in range(self.parts)]
+    return [
+      batch._replace(weight=jnp.where(place % self.parts == s, batch.weight, 0.0))
+      for s in range(self.parts)
+    ]
 
   def _part_shares(self, names, reads, batch: Batch) -> jax.Array:
     """[S, K]: the part of the rows of each objective that each part holds; 0 where there is none."""
-    held = jnp.stack([
+    held = jnp.stack(
+      [
         jnp.stack([w.sum() for w in self._row_weights(names, reads, g)])
-        for g in self._groups(batch)])
+        for g in self._groups(batch)
+      ]
+    )
     return held / jnp.maximum(held.sum(0, keepdims=True), 1e-12)
 
   def _probed(self, params):
     """Gradients for the uni-modal heads alone: what the rule's losses reach is the rule's."""
     return jax.tree.map(
-        lambda p, l: p if l.part == "head" and l.modality else jax.lax.stop_gradient(p),
-        params, tree.label_leaves(params, self.modalities))
+      lambda p, l: p if l.part == "head" and l.modality else jax.lax.stop_gradient(p),
+      params,
+      tree.label_leaves(params, self.modalities),
+    )
 
   def _plans(self, state, batch, key, clock, objective=None, probe=True, rows=True):
     """-> (Forward with names, labels (with the rows that reach a leaf if asked for), separable,
@@ -321,13 +373,14 @@ class _Spine:
     def losses(label):
       nonlocal names
       encode, heads, found = self._forward(
-          state, batch._replace(label=label), key, clock, objective, probe)
+        state, batch._replace(label=label), key, clock, objective, probe
+      )
       out = heads(state.params, *encode(state.params))[0][0]
       names = tuple(found)
       return out
 
     reach = dependence(losses, batch.label)
-    reads = tuple(any(map(bool, reach[k::len(names)])) for k in range(len(names)))
+    reads = tuple(any(map(bool, reach[k :: len(names)])) for k in range(len(names)))
     encode, heads, _ = self._forward(state, batch, key, clock, objective, probe)
     forward = _plans.Forward(encode, heads, names, self.parts, self.modalities)
     if not rows:
@@ -339,14 +392,16 @@ class _Spine:
     """K weights [B], of the rows that each objective is a mean over."""
     known = label_weight(batch)
     weights = [known if r else batch.weight for r in reads]
-    return [jnp.where(batch.mask[n], w, 0.0) if n in batch.mask else w
-            for n, w in zip(names, weights)]
+    return [
+      jnp.where(batch.mask[n], w, 0.0) if n in batch.mask else w for n, w in zip(names, weights)
+    ]
 
   def _choose(self, separable: bool) -> str:
     if self.plan != "auto":
       if self.plan == "stacked" and not separable:
-        raise ValueError("plan='stacked' needs a model whose encoders touch one modality each; "
-                         "use 'general'")
+        raise ValueError(
+          "plan='stacked' needs a model whose encoders touch one modality each; use 'general'"
+        )
       return self.plan
     if self.aggregator is None:
       return "sum"
@@ -354,8 +409,9 @@ class _Spine:
       return "weights"
     if not separable:
       calls = [h for h in self.wanted if h in THROUGH_ENCODERS]
-      cause = f"the objective calls `{calls[0]}`" if calls else (
-          "the model is not separable by modality")
+      cause = (
+        f"the objective calls `{calls[0]}`" if calls else ("the model is not separable by modality")
+      )
       warnings.warn(f"{cause}: one full backward pass per objective", stacklevel=2)
     return "stacked" if separable else "general"
 
@@ -367,29 +423,48 @@ class _Spine:
     batch = counted(self.modalities, batch)
     needs_rows = self._choose(True) in ("stacked", "general", "features")
     forward, labels, separable, reads = self._plans(
-        state, batch, forward_key, clock, rows=needs_rows)
+      state, batch, forward_key, clock, rows=needs_rows
+    )
     plan = self._choose(separable)
     rows_of = self._row_weights(forward.names, reads, batch)
     opt = dict(state.opt[self.name])
     # `weight` is what rules read with `label`: 0 where the label is unknown.
-    context = {"present": jnp.stack([jnp.any(w > 0) for w in rows_of]), "labels": labels,
-               "key": rule_key, "clock": clock, "label": batch.label,
-               "weight": label_weight(batch), "mask": batch.mask}
+    context = {
+      "present": jnp.stack([jnp.any(w > 0) for w in rows_of]),
+      "labels": labels,
+      "key": rule_key,
+      "clock": clock,
+      "label": batch.label,
+      "weight": label_weight(batch),
+      "mask": batch.mask,
+    }
 
     if plan == "sum":
       losses, grads, aux = _plans.sum_gradient(forward, state.params)
     elif plan == "weights":
       losses, grads, aux, opt["aggregator"] = _plans.weighted_gradient(
-          forward, state.params,
-          lambda l, aux: self.aggregator.weigh(l, opt["aggregator"], state.params, value=l.sum(),
-                                               **context, **self._seen(aux[0], batch)))
+        forward,
+        state.params,
+        lambda l, aux: self.aggregator.weigh(
+          l, opt["aggregator"], state.params, value=l.sum(), **context, **self._seen(aux[0], batch)
+        ),
+      )
     elif plan == "features":
       context["labels"] = _plans.feature_labels(forward, separable)
       losses, grads, aux, opt["aggregator"] = _plans.feature_gradient(
-          forward, state.params,
-          lambda l, rows, features, aux: self.aggregator.update(
-              rows, opt["aggregator"], features, losses=l, value=l.sum(),
-              heads=state.params.get(tree.HEADS, {}), **context, **self._seen(aux[0], batch)))
+        forward,
+        state.params,
+        lambda l, rows, features, aux: self.aggregator.update(
+          rows,
+          opt["aggregator"],
+          features,
+          losses=l,
+          value=l.sum(),
+          heads=state.params.get(tree.HEADS, {}),
+          **context,
+          **self._seen(aux[0], batch),
+        ),
+      )
       context["labels"] = labels
     else:
       pull = _plans.stacked_gradients if plan == "stacked" else _plans.general_gradients
@@ -397,8 +472,7 @@ class _Spine:
       context |= self._seen(aux[0], batch)
       if self.parts > 1:
         num = len(forward.names)
-        context["parts"] = jax.tree.map(
-            lambda g: g.reshape(self.parts, num, *g.shape[1:]), rows)
+        context["parts"] = jax.tree.map(lambda g: g.reshape(self.parts, num, *g.shape[1:]), rows)
         shares = self._part_shares(forward.names, reads, batch)
         rows = jax.tree.map(lambda g: _over_parts(shares, g), context["parts"])
         losses = (shares * losses.reshape(self.parts, num)).sum(0)
@@ -406,26 +480,32 @@ class _Spine:
         combined = jax.tree.map(lambda g: g.sum(0), rows)
       else:
         combined, opt["aggregator"] = self.aggregator.update(
-            rows, opt["aggregator"], state.params, losses=losses, value=losses.sum(), **context)
+          rows, opt["aggregator"], state.params, losses=losses, value=losses.sum(), **context
+        )
       grads = jax.tree.map(jnp.add, combined, probe)
 
     outputs, stats, memory = aux
     context |= self._seen(outputs, batch)
     updates, opt["tx"] = self.tx.update(
-        grads, opt["tx"], state.params, losses=losses, value=losses.sum(), **context)
+      grads, opt["tx"], state.params, losses=losses, value=losses.sum(), **context
+    )
     if not self.coast:
       # A row without a label moves nothing where every loss reads it.
       moving = label_weight(batch) > 0 if all(reads) else batch.weight > 0
       updates, opt["seen"] = _freeze_absent(
-          updates, labels, opt["seen"],
-          {**{m: jnp.any(v & moving) for m, v in batch.mask.items()}, SHARED: jnp.any(moving)})
+        updates,
+        labels,
+        opt["seen"],
+        {**{m: jnp.any(v & moving) for m, v in batch.mask.items()}, SHARED: jnp.any(moving)},
+      )
     params = optax.apply_updates(state.params, updates)
-    new = State(
-        params, stats, {**state.opt, self.name: opt}, {**state.memory, self.memory: memory})
+    new = State(params, stats, {**state.opt, self.name: opt}, {**state.memory, self.memory: memory})
     if getattr(self.aggregator, "after", None) is not None:
       after = jnp.stack(_plans.run(forward, params)[0][0])
       if self.parts > 1:
-        after = (self._part_shares(forward.names, reads, batch) * after.reshape(self.parts, -1)).sum(0)
+        after = (
+          self._part_shares(forward.names, reads, batch) * after.reshape(self.parts, -1)
+        ).sum(0)
       opt["aggregator"] = self.aggregator.after(after, opt["aggregator"])
     log = {f"loss/{n}": l for n, l in zip(forward.names, losses)}
     log["gradient_norm"] = optax.tree.norm(grads)
@@ -435,14 +515,19 @@ class _Spine:
   def _seen(self, outputs: Outputs, batch: Batch) -> dict:
     """The part of the extra arguments that comes from the outputs; no gradient flows back."""
     outputs = jax.lax.stop_gradient(outputs)
-    seen = {"logits": outputs.logits, "unimodal_logits": outputs.unimodal_logits,
-            "features": outputs.features, "split_logits": outputs.aux.get("split_logits")}
+    seen = {
+      "logits": outputs.logits,
+      "unimodal_logits": outputs.unimodal_logits,
+      "features": outputs.features,
+      "split_logits": outputs.aux.get("split_logits"),
+    }
     split = outputs.aux.get("split_logits") or outputs.unimodal_logits
     classes = _is_supervised(batch.label) and objectives_lib.task_of(batch.label) != "regression"
     if split and classes:
       known = label_weight(batch) > 0
       seen["scores"] = balancing.scores(
-          split, batch.label, {m: v & known for m, v in batch.mask.items()})
+        split, batch.label, {m: v & known for m, v in batch.mask.items()}
+      )
     return seen
 
 

@@ -11,8 +11,13 @@ from mmfuse.train import _fit
 
 
 def interleaved_step_times(
-    methods: Mapping[str, Method], data: Any, *, batch_size: int = 64, rounds: int = 5,
-    budget: float = 60.0, least: int = 3,
+  methods: Mapping[str, Method],
+  data: Any,
+  *,
+  batch_size: int = 64,
+  rounds: int = 5,
+  budget: float = 60.0,
+  least: int = 3,
 ) -> dict[str, list[float]]:
   """{name: seconds per step of each round}: one epoch of each method in turn, after a warm-up.
 
@@ -65,6 +70,7 @@ class _Phase:
     """Seconds per step of one epoch."""
     began = time.perf_counter()
     self.state, metrics = self.group.epoch(
-        self.phase, self.state, self.rows, self.keep, self.key, self.clock)
+      self.phase, self.state, self.rows, self.keep, self.key, self.clock
+    )
     jax.block_until_ready(metrics)
     return (time.perf_counter() - began) / self.rows.shape[0]

@@ -62,7 +62,9 @@ def test_coefficients_by_hand():
   capped = _agm.agm_coefficients(scores, running, 0.5, 1.0)
   np.testing.assert_allclose(capped["b"], np.exp(0.5), rtol=1e-6)
   reversed_sign = _agm.agm_coefficients(scores, running, 0.5, None, "released")
-  np.testing.assert_allclose(reversed_sign["a"], np.exp(0.5 * (1 / before[0] - 1 / now[0])), rtol=1e-5)
+  np.testing.assert_allclose(
+    reversed_sign["a"], np.exp(0.5 * (1 / before[0] - 1 / now[0])), rtol=1e-5
+  )
 
 
 def test_swapping_modalities_swaps_coefficients():
@@ -86,8 +88,9 @@ def test_nothing_is_scaled(case):
 
 def test_absent_modality_counts_for_nothing():
   present = {"a": True, "b": True, "c": False}
-  ks = _agm.agm_coefficients({"a": 1.0, "b": 2.0, "c": 9.0}, {"a": 1.2, "b": 0.4, "c": 7.0},
-                             present=present)  # fmt: skip
+  ks = _agm.agm_coefficients(
+    {"a": 1.0, "b": 2.0, "c": 9.0}, {"a": 1.2, "b": 0.4, "c": 7.0}, present=present
+  )
   two = _agm.agm_coefficients({"a": 1.0, "b": 2.0}, {"a": 1.2, "b": 0.4})
   np.testing.assert_allclose([ks["a"], ks["b"], ks["c"]], [two["a"], two["b"], 1.0], rtol=1e-6)
 
@@ -121,18 +124,31 @@ def test_running_scores_are_plain_means():
   state = _agm.init_agm("ab")
   series = [(1.0, True), (2.0, True), (100.0, False), (6.0, True)]
   for value, here in series:
-    state = _agm.step_agm(state, {"a": jnp.float32(value), "b": jnp.float32(1.0)},
-                          {"a": jnp.array(here), "b": jnp.array(True)}, 1.0, 10.0)  # fmt: skip
+    state = _agm.step_agm(
+      state,
+      {"a": jnp.float32(value), "b": jnp.float32(1.0)},
+      {"a": jnp.array(here), "b": jnp.array(True)},
+      1.0,
+      10.0,
+    )
   np.testing.assert_allclose(state.running["a"], 3.0, rtol=1e-6)
   assert float(state.steps["a"]) == 3 and float(state.steps["b"]) == 4
-  first = _agm.step_agm(_agm.init_agm("ab"), {"a": jnp.float32(0.5), "b": jnp.float32(0.5)},
-                        {"a": jnp.array(True), "b": jnp.array(True)}, 1.0, 10.0)  # fmt: skip
+  first = _agm.step_agm(
+    _agm.init_agm("ab"),
+    {"a": jnp.float32(0.5), "b": jnp.float32(0.5)},
+    {"a": jnp.array(True), "b": jnp.array(True)},
+    1.0,
+    10.0,
+  )
   np.testing.assert_allclose(list(first.coefficients.values()), 1.0)
 
 
 def test_the_window_switches_the_coefficients_alone():
-  before = _agm.AgmState({"a": jnp.float32(1), "b": jnp.float32(2)},
-                         {m: jnp.float32(1) for m in "ab"}, {m: jnp.float32(1) for m in "ab"})  # fmt: skip
+  before = _agm.AgmState(
+    {"a": jnp.float32(1), "b": jnp.float32(2)},
+    {m: jnp.float32(1) for m in "ab"},
+    {m: jnp.float32(1) for m in "ab"},
+  )
   scores, here = {"a": jnp.float32(2), "b": jnp.float32(1)}, {m: jnp.array(True) for m in "ab"}
   on, off = (_agm.step_agm(before, scores, here, 1.0, 10.0, on=o) for o in (True, False))
   assert float(off.coefficients["a"]) == 1 != float(on.coefficients["a"])
@@ -144,16 +160,22 @@ def test_the_light_form_scales_encoders_only():
   tx = _agm.scale_by_agm(alpha=1.0)
   logits = {"a": jnp.array([[3.0, 0.0]]), "b": jnp.array([[0.0, 0.0]])}
   label = jnp.array([0])
-  state = tx.init(params)._replace(running={"a": jnp.float32(0.5), "b": jnp.float32(0.5)},
-                                   steps={m: jnp.float32(1) for m in "ab"})  # fmt: skip
+  state = tx.init(params)._replace(
+    running={"a": jnp.float32(0.5), "b": jnp.float32(0.5)}, steps={m: jnp.float32(1) for m in "ab"}
+  )
   updates, state = tx.update(params, state, unimodal_logits=logits, label=label)
   ahead = np.log1p(np.exp(-3.0)) - np.log(2)
   want = np.exp(1 - np.exp(-ahead))
   np.testing.assert_allclose(updates["a"]["w"], want, rtol=1e-5)
   np.testing.assert_allclose(updates["b"]["w"], np.exp(1 - np.exp(ahead)), rtol=1e-5)
   np.testing.assert_array_equal(updates["heads"]["a"], 1.0)
-  split, _ = tx.update(params, tx.init(params), unimodal_logits=logits, label=label,
-                       split_logits={m: jnp.zeros((1, 2)) for m in "ab"})  # fmt: skip
+  split, _ = tx.update(
+    params,
+    tx.init(params),
+    unimodal_logits=logits,
+    label=label,
+    split_logits={m: jnp.zeros((1, 2)) for m in "ab"},
+  )
   np.testing.assert_array_equal(split["a"]["w"], 1.0)
   with pytest.raises(ValueError, match="'a' has no logits"):
     tx.update(params, tx.init(params), unimodal_logits={"b": logits["b"]}, label=label)

@@ -321,9 +321,7 @@ def test_without_parts_one_batch_serves_for_all(rule):
     apply(rule(3), grads, parts={"x": jnp.asarray(grads)[None]})
 
 
-@pytest.mark.parametrize(
-  "rule", [modo(3, 0.05, 0.0), sdmgrad(3, 0.0)], ids=["modo", "sdmgrad"]
-)
+@pytest.mark.parametrize("rule", [modo(3, 0.05, 0.0), sdmgrad(3, 0.0)], ids=["modo", "sdmgrad"])
 def test_without_noise_the_weights_become_those_of_min_norm(rule):
   grads = jnp.asarray(conflicting(4, 3))
   update = lambda s, _: (rule.update({"x": grads}, s)[1], None)
@@ -373,7 +371,13 @@ def test_sdmgrad_pull_and_knobs():
   np.testing.assert_allclose(far, grads.mean(0), atol=1e-3)
   total, _ = apply(sdmgrad(3, 1e4, rescale="sum"), grads)
   np.testing.assert_allclose(total, 3 * far, rtol=1e-5)
-  for bad in ({"lam": -1}, {"iterations": 0}, {"learning_rate": 0}, {"momentum": 1.0}, {"variant": "x"}):
+  for bad in (
+    {"lam": -1},
+    {"iterations": 0},
+    {"learning_rate": 0},
+    {"momentum": 1.0},
+    {"variant": "x"},
+  ):
     with pytest.raises(ValueError, match=next(iter(bad))):
       sdmgrad(3, **bad)
   with pytest.raises(ValueError, match="gamma"):

@@ -48,19 +48,39 @@ HEADERS = (  # what a header may claim or hold, besides what the edits of `_head
   "",
 )
 CHARACTERS = "0123456789()[]{},:'<>|=bfiuUSOVTrueL -\\"
-NAMES = ("label", "split", "group", "mask_a", "mask_c", "weight", "length_a", "mask_label", "a", "b",
-         " ", "x/y", "fused", "../a", "a b", "é", "label.npy")  # fmt: skip
+NAMES = (
+  "label",
+  "split",
+  "group",
+  "mask_a",
+  "mask_c",
+  "weight",
+  "length_a",
+  "mask_label",
+  "a",
+  "b",
+  " ",
+  "x/y",
+  "fused",
+  "../a",
+  "a b",
+  "é",
+  "label.npy",
+)
 
 
 def arrays() -> dict[str, np.ndarray]:
   """A small set with everything an archive may hold."""
   rng = np.random.default_rng(0)
   return {
-    "label": np.asarray(["x", "y", "z"] * 4), "a": rng.normal(size=(ROWS, 2)),
-    "b": rng.integers(0, 9, (ROWS, 3)), "image": rng.integers(0, 255, (ROWS, 2, 2), np.uint8),
-    "mask_b": np.arange(ROWS) > 1, "group": np.arange(ROWS) // 2,
+    "label": np.asarray(["x", "y", "z"] * 4),
+    "a": rng.normal(size=(ROWS, 2)),
+    "b": rng.integers(0, 9, (ROWS, 3)),
+    "image": rng.integers(0, 255, (ROWS, 2, 2), np.uint8),
+    "mask_b": np.arange(ROWS) > 1,
+    "group": np.arange(ROWS) // 2,
     "split": np.repeat(["train", "val", "test"], 4),
-  }  # fmt: skip
+  }
 
 
 def members() -> dict[str, bytes]:

@@ -9,9 +9,11 @@ from mmfuse.data import DataError, _arrays, from_arrays, table_from_arrays
 def arrays(rows=20, **more):
   rng = np.random.default_rng(0)
   return {
-    "a": rng.normal(size=(rows, 3)), "b": rng.normal(size=(rows, 5, 2)),
-    "label": np.arange(rows) % 2, **more,
-  }  # fmt: skip
+    "a": rng.normal(size=(rows, 3)),
+    "b": rng.normal(size=(rows, 5, 2)),
+    "label": np.arange(rows) % 2,
+    **more,
+  }
 
 
 def test_docstring():

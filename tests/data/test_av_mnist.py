@@ -187,7 +187,11 @@ def real():
 
 @pytest.mark.needs_data
 def test_real_mnist_and_its_leading_components(real):
-  assert [len(s.images) for s in (real.train, real.validation, real.test)] == [55_000, 5_000, 10_000]
+  assert [len(s.images) for s in (real.train, real.validation, real.test)] == [
+    55_000,
+    5_000,
+    10_000,
+  ]
   images = np.concatenate([real.train.images, real.validation.images])
   assert images.shape == (60_000, 28, 28)
   assert round(images.mean() / 255, 5) == 0.13066 and round(images.std() / 255, 5) == 0.30811

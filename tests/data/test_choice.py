@@ -9,13 +9,19 @@ ROWS = 30
 def arrays(**more):
   rng = np.random.default_rng(0)
   return {
-    "a": rng.normal(size=(ROWS, 3)), "b": rng.normal(size=(ROWS, 5, 2)), "c": rng.normal(size=ROWS),
-    "mask_b": np.arange(ROWS) % 4 > 0, "length_b": np.arange(ROWS) % 5 + 1,
-    "label": np.arange(ROWS) % 2, **more,
-  }  # fmt: skip
+    "a": rng.normal(size=(ROWS, 3)),
+    "b": rng.normal(size=(ROWS, 5, 2)),
+    "c": rng.normal(size=ROWS),
+    "mask_b": np.arange(ROWS) % 4 > 0,
+    "length_b": np.arange(ROWS) % 5 + 1,
+    "label": np.arange(ROWS) % 2,
+    **more,
+  }
 
 
-@pytest.mark.parametrize("choice", [{"modalities": ["c", "a"]}, {"ignore": ("b",)}, {"ignore": "b"}])
+@pytest.mark.parametrize(
+  "choice", [{"modalities": ["c", "a"]}, {"ignore": ("b",)}, {"ignore": "b"}]
+)
 def test_what_is_left_out_is_not_read(choice):
   every = arrays()
   table = table_from_arrays({**every, "b": np.array(["never read"])}, **choice)
@@ -90,7 +96,9 @@ IDENTIFIERS = {
 @pytest.mark.parametrize("case", IDENTIFIERS)
 def test_identifiers_are_refused(case):
   name, x = IDENTIFIERS[case]
-  with pytest.raises(DataError, match=r"'visit' looks like an identifier: 30 different .*--ignore visit"):
+  with pytest.raises(
+    DataError, match=r"'visit' looks like an identifier: 30 different .*--ignore visit"
+  ):
     table_from_arrays(arrays(**{name: x}))
   assert "visit" not in table_from_arrays(arrays(**{name: x}), ignore=["visit"]).inputs
   named = table_from_arrays(arrays(**{name: x}), modalities=["a", "visit"])
@@ -134,5 +142,7 @@ def test_only_present_rows_make_an_identifier():
 def test_strings_are_refused_with_a_way_out():
   words = np.array([f"patient {i}" for i in range(ROWS)])
   for x in (words, words[:, None]):
-    with pytest.raises(DataError, match=r"'who' holds strings.*--encoder who=embedding.*--ignore who"):
+    with pytest.raises(
+      DataError, match=r"'who' holds strings.*--encoder who=embedding.*--ignore who"
+    ):
       table_from_arrays(arrays(who=x))

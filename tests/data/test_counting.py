@@ -62,9 +62,7 @@ def test_class_weights():
   splits = table(label=label).splits(class_weights="balanced")
   np.testing.assert_allclose(splits.train.weight[:2], [18 / 6, 18 / 30], rtol=1e-6)
   assert splits.test.weight is None
-  assert splits.notes == (
-    "class weights: a training row counts n / (C n_c), from 0.6 to 3",
-  )
+  assert splits.notes == ("class weights: a training row counts n / (C n_c), from 0.6 to 3",)
   both = table(label=label, weight=np.arange(ROWS) % 2 + 1).splits(class_weights="balanced")
   own = np.array([1, 2] * 9) * np.where(label[:18] == 1, 3, 0.6)
   np.testing.assert_allclose(both.train.weight, own / own.mean(), rtol=1e-6)
@@ -77,7 +75,9 @@ def test_class_weights():
 def test_bad_calls():
   with pytest.raises(DataError, match="class_weights must be None or 'balanced', got 'blanced'"):
     table().splits(class_weights="blanced")
-  with pytest.raises(DataError, match="class weights are for classes, the labels make a regression"):
+  with pytest.raises(
+    DataError, match="class weights are for classes, the labels make a regression"
+  ):
     table(label=np.arange(ROWS) / 7).splits(class_weights="balanced")
   with pytest.raises(DataError, match=r"\(--weighted-scores\) needs an array 'weight'"):
     table().splits(weighted_scores=True)

@@ -15,8 +15,10 @@ def table():
 def test_views(table):
   image = load_digits().images / 16
   clean = {"A": image[:, :, :4].reshape(-1, 32), "B": image[:, :, 4:].reshape(-1, 32)}
-  pooled = [[[image[:, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2].mean((1, 2))] for j in range(4)]
-            for i in range(4)]  # fmt: skip
+  pooled = [
+    [[image[:, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2].mean((1, 2))] for j in range(4)]
+    for i in range(4)
+  ]
   clean["C"] = np.array(pooled).reshape(16, -1).T
   noise = {m: table.inputs[m] - clean[m] for m in clean}
   for m, std in (("A", 0.15), ("B", 0.45), ("C", 0.35)):

@@ -24,10 +24,13 @@ def test_emoji_by_hand(stand_in):
   pictures[:, 0, 0, 0] = np.arange(8) * 51 % 256
   train = np.asarray([1, 1, 1, 0, 1, 1, 1, 0], bool)
   stand_in |= {
-    "google": pictures, "twitter": 255 - pictures, "train": train,
-    "label": np.asarray([1, 1, 1, 1, 0, 0, 0, 0]), "label_name": np.asarray(["Flags", "Symbols"]),
+    "google": pictures,
+    "twitter": 255 - pictures,
+    "train": train,
+    "label": np.asarray([1, 1, 1, 1, 0, 0, 0, 0]),
+    "label_name": np.asarray(["Flags", "Symbols"]),
     "name": np.asarray(["never read"] * 8),
-  }  # fmt: skip
+  }
   table = data.load("emoji")
   assert table.modalities == ("google", "twitter") and table.class_names == ("Flags", "Symbols")
   assert table.label.tolist() == [1, 1, 1, 1, 0, 0, 0, 0]
@@ -40,8 +43,13 @@ def test_emoji_by_hand(stand_in):
 def test_wikipedia_by_hand(stand_in):
   rng = np.random.default_rng(0)
   image, text = rng.normal(size=(6, 4)), rng.normal(size=(6, 2))
-  stand_in |= {"image": image, "text": text, "label": np.asarray([0, 1, 0, 1, 0, 1]),
-               "train_index": np.asarray([5, 0, 3, 2]), "test_index": np.asarray([4, 1])}  # fmt: skip
+  stand_in |= {
+    "image": image,
+    "text": text,
+    "label": np.asarray([0, 1, 0, 1, 0, 1]),
+    "train_index": np.asarray([5, 0, 3, 2]),
+    "test_index": np.asarray([4, 1]),
+  }
   table = data.load("wikipedia")
   np.testing.assert_allclose(table.inputs["image"], image, rtol=1e-6)
   np.testing.assert_allclose(table.inputs["text"], text, rtol=1e-6)

@@ -46,10 +46,16 @@ def test_masks_tokens_and_other_tasks(label):
 def test_lengths_unknown_labels_and_weights():
   rows = np.arange(40)
   real = table_from_arrays(
-    {"gait": np.ones((40, 9, 2)), "a": np.ones((40, 3), np.float32), "label": rows % 3,
-     "length_gait": rows % 4 + 3, "mask_gait": rows > 9, "mask_label": rows % 2 > 0,
-     "weight": np.where(rows % 2, 3.0, 0.0)},
-  )  # fmt: skip
+    {
+      "gait": np.ones((40, 9, 2)),
+      "a": np.ones((40, 3), np.float32),
+      "label": rows % 3,
+      "length_gait": rows % 4 + 3,
+      "mask_gait": rows > 9,
+      "mask_label": rows % 2 > 0,
+      "weight": np.where(rows % 2, 3.0, 0.0),
+    },
+  )
   twin = fake(real, rows=60)
   x, here = twin.inputs["gait"], twin.mask["gait"]
   assert x.values.shape == (60, 9, 2) and set(x.length[here]) == {3, 4, 5, 6}

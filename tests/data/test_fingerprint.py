@@ -6,9 +6,13 @@ from mmfuse.data import table_from_arrays
 
 def print_of(recipe="", **change):
   base = {
-    "a": np.arange(12.0).reshape(6, 2), "b": np.ones(6), "label": [0, 1, 0, 1, 0, 1],
-    "split": [0, 1, 2, 0, 1, 2], "group": [0, 1, 2, 0, 1, 2], "mask_a": [1, 1, 1, 1, 1, 0],
-  }  # fmt: skip
+    "a": np.arange(12.0).reshape(6, 2),
+    "b": np.ones(6),
+    "label": [0, 1, 0, 1, 0, 1],
+    "split": [0, 1, 2, 0, 1, 2],
+    "group": [0, 1, 2, 0, 1, 2],
+    "mask_a": [1, 1, 1, 1, 1, 0],
+  }
   changed = {k: np.asarray(v) for k, v in {**base, **change}.items() if v is not None}
   return table_from_arrays(changed, recipe=recipe).fingerprint
 

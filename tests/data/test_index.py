@@ -11,8 +11,14 @@ def test_describe():
   rows = json.loads(json.dumps(describe()))
   assert [r["name"] for r in rows] == sorted(DATASETS)
   assert set(DATASETS) == {
-    "watch_imu", "digits", "synthetic_1", "synthetic_2", "av_mnist", "emoji", "wikipedia"
-  }  # fmt: skip
+    "watch_imu",
+    "digits",
+    "synthetic_1",
+    "synthetic_2",
+    "av_mnist",
+    "emoji",
+    "wikipedia",
+  }
   for row in rows:
     assert set(row) == {"name", "what", "size", "licence", "how"} and all(row.values())
 

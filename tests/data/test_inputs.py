@@ -91,12 +91,21 @@ def test_a_masked_mask_is_refused():
 @pytest.mark.parametrize(
   ("shape", "note"),
   [
-    ((4, 3, 9, 8), r"a [4, 3, 9, 8]: three leading channels are read as height and the last axis "
-     "as 8 channels; transpose(0, 2, 3, 1) puts channels last"),
-    ((4, 1, 28, 28), "a [4, 1, 28, 28]: one leading channel is read as height and the last axis "
-     "as 28 channels; transpose(0, 2, 3, 1) puts channels last"),
-    ((4, 5, 3, 8, 8), "a [4, 5, 3, 8, 8]: three leading channels are read as height and the last "
-     "axis as 8 channels; transpose(0, 1, 3, 4, 2) puts channels last"),
+    (
+      (4, 3, 9, 8),
+      r"a [4, 3, 9, 8]: three leading channels are read as height and the last axis "
+      "as 8 channels; transpose(0, 2, 3, 1) puts channels last",
+    ),
+    (
+      (4, 1, 28, 28),
+      "a [4, 1, 28, 28]: one leading channel is read as height and the last axis "
+      "as 28 channels; transpose(0, 2, 3, 1) puts channels last",
+    ),
+    (
+      (4, 5, 3, 8, 8),
+      "a [4, 5, 3, 8, 8]: three leading channels are read as height and the last "
+      "axis as 8 channels; transpose(0, 1, 3, 4, 2) puts channels last",
+    ),
     ((4, 8, 8, 3), None),
     ((4, 3, 8, 3), None),
     ((4, 8, 8, 9), None),
@@ -118,8 +127,11 @@ def test_images_are_scaled(shape, out):
 
 
 def test_embedding_reads_integers():
-  x, _ = one(np.array([[1, 2], [0, 3], [4, 4], [-9, 2**40]]), [True, True, True, False],
-             encoders={"a": "embedding"})  # fmt: skip
+  x, _ = one(
+    np.array([[1, 2], [0, 3], [4, 4], [-9, 2**40]]),
+    [True, True, True, False],
+    encoders={"a": "embedding"},
+  )
   assert x.dtype == np.int32
   np.testing.assert_array_equal(x, [[1, 2], [0, 3], [4, 4], [0, 0]])
   assert one(np.arange(4), encoders={"a": "embedding"})[0].shape == (4, 1)
@@ -204,7 +216,12 @@ def test_unknown_names_get_the_closest():
 
 
 def test_the_mask_of_the_label_belongs_to_no_modality():
-  arrays = {"a": np.ones(4), "label": np.arange(4), "mask_label": np.ones(4, bool), "weight": [1] * 4}
+  arrays = {
+    "a": np.ones(4),
+    "label": np.arange(4),
+    "mask_label": np.ones(4, bool),
+    "weight": [1] * 4,
+  }
   assert set(read_inputs(arrays, ("a",))[0]) == {"a"}
 
 

@@ -64,7 +64,11 @@ def test_rows_left_out_are_not_read():
   [
     (np.zeros(0, int), None, "label 'label' is empty"),
     ([1, 1, 1], None, r"one class only \('1'\), expected at least two"),
-    ([1.0, np.nan], None, r"NaN or infinite at row 1 \(1 rows in all\).*pass mask_label with False"),
+    (
+      [1.0, np.nan],
+      None,
+      r"NaN or infinite at row 1 \(1 rows in all\).*pass mask_label with False",
+    ),
     ([0, 1, -1], None, r"negative class -1 at row 2 \(1 rows.*mask_label.*--task classification"),
     ([[0], [-1]], None, "negative class -1 at row 1"),
     (["a", "nan", ""], None, r"the class name 'nan' at row 1 \(2 rows in all\).*mask_label"),
@@ -99,7 +103,9 @@ def test_unknown_labels_are_never_read():
   assert (task, names) == ("classification", ("2", "4")) and label.tolist() == [1, 0, 0, 0, 1]
   label, task, *_ = read_label("label", [4.0, np.nan, 2.5, np.inf, 4], None, known=known)
   assert task == "regression" and label.tolist() == [4, 0, 2.5, 0, 4]
-  label, task, *_ = read_label("label", [[1, 1], [-1, -1], [0, 1], [7, 7], [0, 0]], None, known=known)
+  label, task, *_ = read_label(
+    "label", [[1, 1], [-1, -1], [0, 1], [7, 7], [0, 0]], None, known=known
+  )
   assert task == "multilabel" and label.tolist() == [[1, 1], [0, 0], [0, 1], [0, 0], [0, 0]]
   assert read_label("label", ["b", "", "a", "nan", "b"], None, known=known)[2] == ("a", "b")
 
@@ -120,29 +126,47 @@ WHOLE = np.arange(30) % 5 * 1.0
 @pytest.mark.parametrize(
   ("x", "said"),
   [
-    (WHOLE, "label holds whole floats 0..4 (5 values): read as regression; --task classification "
-     "reads them as classes"),
-    (WHOLE[:, None], "label holds whole floats 0..4 (5 values): read as regression; --task "
-     "classification reads them as classes"),
+    (
+      WHOLE,
+      "label holds whole floats 0..4 (5 values): read as regression; --task classification "
+      "reads them as classes",
+    ),
+    (
+      WHOLE[:, None],
+      "label holds whole floats 0..4 (5 values): read as regression; --task "
+      "classification reads them as classes",
+    ),
     (WHOLE + 0.5, None),
     (np.arange(30.0), None),  # as many values as rows
-    (np.eye(3, dtype=int)[np.arange(30) % 3],
-     "every row of label has exactly one 1: read as multi-label; --task classification reads classes"),
-    (np.eye(3)[np.arange(30) % 3], "every row of label has exactly one 1: read as regression of 3 "
-     "targets; --task classification reads classes"),
+    (
+      np.eye(3, dtype=int)[np.arange(30) % 3],
+      "every row of label has exactly one 1: read as multi-label; --task classification reads classes",
+    ),
+    (
+      np.eye(3)[np.arange(30) % 3],
+      "every row of label has exactly one 1: read as regression of 3 "
+      "targets; --task classification reads classes",
+    ),
     (np.arange(60).reshape(30, 2) % 4 // 2, None),
-    (np.array([[0.0, 0], [1, 1], [0, 1]]),
-     "label holds 0 and 1 only: read as regression; --task multilabel reads labels"),
-    (np.arange(90), "label holds 90 different integers in 90 rows: read as classes; --task "
-     "regression reads them as numbers"),
+    (
+      np.array([[0.0, 0], [1, 1], [0, 1]]),
+      "label holds 0 and 1 only: read as regression; --task multilabel reads labels",
+    ),
+    (
+      np.arange(90),
+      "label holds 90 different integers in 90 rows: read as classes; --task "
+      "regression reads them as numbers",
+    ),
     (np.arange(90) % 20, None),
     (np.array(["a", "b"]), None),
   ],
-)  # fmt: skip
+)
 def test_a_guess_that_could_be_another_is_said(x, said):
   assert notes(x) == ([] if said is None else [said])
 
 
 def test_what_the_user_said_is_no_guess():
   assert not notes(WHOLE, "regression") and not notes(WHOLE, "classification")
-  assert not notes(np.eye(3, dtype=int), "multilabel") and not notes(np.arange(90), "classification")
+  assert not notes(np.eye(3, dtype=int), "multilabel") and not notes(
+    np.arange(90), "classification"
+  )

@@ -29,11 +29,15 @@ def test_reads_and_names_after_the_file(tmp_path):
 def test_every_layout_reads_as_numpy_reads_it(tmp_path):
   path = tmp_path / "l.npz"
   made = {
-    "fortran": np.asfortranarray(np.arange(6.0).reshape(2, 3)), "big": np.arange(3, dtype=">i4"),
-    "flag": np.asfortranarray([[True, False], [False, True]]), "one": np.float32(3),
-    "text": np.array(["é", ""]), "bytes": np.array([b"a", b"bc"]), "none": np.zeros((0, 3)),
+    "fortran": np.asfortranarray(np.arange(6.0).reshape(2, 3)),
+    "big": np.arange(3, dtype=">i4"),
+    "flag": np.asfortranarray([[True, False], [False, True]]),
+    "one": np.float32(3),
+    "text": np.array(["é", ""]),
+    "bytes": np.array([b"a", b"bc"]),
+    "none": np.zeros((0, 3)),
     "empty": np.array([""], "<U0"),
-  }  # fmt: skip
+  }
   np.savez(path, **made)
   read = read_arrays(path)
   for name, x in made.items():
@@ -142,15 +146,20 @@ def remade(path, **changed):
 @pytest.mark.parametrize(
   ("header", "message"),
   [
-    ("{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000000, 2), }",
-     r"h.npz' is broken at 'a.npy' .* float64 \[1000000000000, 2\], 16000000000000 bytes, .* holds 96"),
+    (
+      "{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000000, 2), }",
+      r"h.npz' is broken at 'a.npy' .* float64 \[1000000000000, 2\], 16000000000000 bytes, .* holds 96",
+    ),
     ("{'descr': '<f8', 'fortran_order': False, 'shape': (5, 2), }", "80 bytes, .* holds 96"),
     ("{'descr': '<f8', 'fortran_order': False, 'shape': (-6, -2), }", r"says the shape \[-6, -2\]"),
-    ("{'descr': '<f8', 'fortran_order': False, 'shape': (6, 2", "broken at 'a.npy' .*EOF in multi-line"),
+    (
+      "{'descr': '<f8', 'fortran_order': False, 'shape': (6, 2",
+      "broken at 'a.npy' .*EOF in multi-line",
+    ),
     ("(" * 400, "is broken at 'a.npy' and cannot be read"),
     ("{'descr': '\\d', 'fortran_order': False, 'shape': (6, 2), }", "Cannot parse header"),
   ],
-)  # fmt: skip
+)
 def test_headers_that_lie(tmp_path, header, message):
   content = fuzz_npz.members()["b.npy"][:128] + np.arange(12.0).tobytes()
   refused(remade(tmp_path / "h.npz", a=fuzz_npz.with_header(content, header)), message)
@@ -169,7 +178,9 @@ def test_what_takes_more_than_half_of_the_memory_is_not_read(tmp_path, monkeypat
   np.savez_compressed(tmp_path / "m.npz", **good(big=np.zeros((6, 100_000), np.uint8)))
   monkeypatch.setattr(_npz, "available_memory", lambda: 4_000_000)
   monkeypatch.setattr(_npz, "_read", None)  # never called
-  said = "m.npz' takes 2.4 MB .* once it is read .2.4 MB of them for 'big'., more than half of the 4.0"
+  said = (
+    "m.npz' takes 2.4 MB .* once it is read .2.4 MB of them for 'big'., more than half of the 4.0"
+  )
   refused(tmp_path / "m.npz", said)  # uint8 becomes float32
   monkeypatch.undo()
   monkeypatch.setattr(_npz, "available_memory", lambda: 5_000_000)

@@ -23,7 +23,7 @@ def test_a_modality_and_a_class_with_counts():
 
 
 def test_one_note_for_many_classes():
-  note, = _presence.notes(ROWS, ALL, np.arange(12), "classification", tuple("abcdefghijkl"))
+  (note,) = _presence.notes(ROWS, ALL, np.arange(12), "classification", tuple("abcdefghijkl"))
   assert note.startswith("12 classes have no row in some part: g (train 0, validation 1, test 0), ")
   assert note.endswith(" and 7 more") and note.count("train") == 5
 

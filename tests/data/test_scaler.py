@@ -96,14 +96,16 @@ def test_a_small_signal_on_a_large_offset():
 def test_what_fits_once_standardised_is_no_overflow():
   x = {"a": np.array([[1e60], [2e60], [3e60], [2e60]])}
   np.testing.assert_allclose(
-    Scaler.fit(x, full("a"), ALL).apply(x, full("a"))["a"][:, 0], np.array([-1, 0, 1, 0]) * 2**0.5,
+    Scaler.fit(x, full("a"), ALL).apply(x, full("a"))["a"][:, 0],
+    np.array([-1, 0, 1, 0]) * 2**0.5,
     rtol=1e-6,
-  )  # fmt: skip
+  )
   x = {"a": np.array([[3.3e38], [-1e38], [-1e38], [-1e38]], np.float32)}  # x - mean overflows
   np.testing.assert_allclose(
-    Scaler.fit(x, full("a"), ALL).apply(x, full("a"))["a"][:, 0], np.array([3, -1, -1, -1]) / 3**0.5,
+    Scaler.fit(x, full("a"), ALL).apply(x, full("a"))["a"][:, 0],
+    np.array([3, -1, -1, -1]) / 3**0.5,
     rtol=1e-6,
-  )  # fmt: skip
+  )
 
 
 def test_float32_is_standardised_in_float32():
@@ -116,7 +118,9 @@ def test_float32_is_standardised_in_float32():
 def test_json_of_float32_is_read():
   old = '{"modalities": ["a"], "mean": {"a": [1.5]}, "std": {"a": [0.10000000149011612]}}'
   scaler = Scaler.from_json(old)
-  np.testing.assert_allclose(scaler.apply({"a": np.full((4, 1), 1.6)}, full("a"))["a"], 1, rtol=1e-6)
+  np.testing.assert_allclose(
+    scaler.apply({"a": np.full((4, 1), 1.6)}, full("a"))["a"], 1, rtol=1e-6
+  )
 
 
 def test_sequence_by_hand():

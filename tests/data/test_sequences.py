@@ -93,8 +93,11 @@ def test_lengths_of_what_has_no_steps():
   with pytest.raises(DataError, match=r"length_gait gives lengths, but 'gait' is \[4, 2\]"):
     read(np.ones((4, 2)), length_gait=STEPS)
   with pytest.raises(DataError, match=r"length_gait gives lengths, but 'gait' is \[4, 2\]"):
-    read_inputs({"gait": np.ones((4, 2), int), "length_gait": STEPS}, ("gait",),
-                encoders={"gait": "embedding"})  # fmt: skip
+    read_inputs(
+      {"gait": np.ones((4, 2), int), "length_gait": STEPS},
+      ("gait",),
+      encoders={"gait": "embedding"},
+    )
   with pytest.raises(DataError, match="length_gate belongs to no modality; did you mean 'gait'"):
     read(values(), length_gate=STEPS)
 
@@ -110,7 +113,9 @@ def test_nan_elsewhere_is_refused():
     read(x)
   x = values(np.nan)
   x[1] = np.nan
-  with pytest.raises(DataError, match=r"'gait' has nothing but NaN at row 1 .*mask_gait with False"):
+  with pytest.raises(
+    DataError, match=r"'gait' has nothing but NaN at row 1 .*mask_gait with False"
+  ):
     read(x)
   with pytest.raises(DataError, match=r"'gait' has NaN .*at row 0"):
     read(values(np.nan)[:, :, 0])  # rank 2 has no steps
@@ -122,7 +127,9 @@ def test_nan_elsewhere_is_refused():
 
 def test_as_the_model_was_trained():
   arrays = {"gait": np.ones((4, 3, 2))}
-  ask = lambda lengths, **more: read_inputs({**arrays, **more}, ("gait",), lengths=lengths)[0]["gait"]
+  ask = lambda lengths, **more: read_inputs({**arrays, **more}, ("gait",), lengths=lengths)[0][
+    "gait"
+  ]
   x = ask(("gait",))
   assert isinstance(x, Sequence) and x.length.tolist() == [3] * 4
   x = ask(("gait",), mask_gait=[True, True, True, False])

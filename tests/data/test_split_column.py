@@ -44,7 +44,9 @@ def test_names(names, note):
 def test_several_names_of_one_part():
   splits = from_arrays(arrays(split=column(train=20, dev=6, val=6, test=8)))
   assert parts(splits)[1] == list(range(20, 32))
-  assert splits.notes == ("the split column was read with 'dev' as validation, 'val' as validation",)
+  assert splits.notes == (
+    "the split column was read with 'dev' as validation, 'val' as validation",
+  )
 
 
 @pytest.mark.parametrize(
@@ -124,14 +126,19 @@ def test_nothing_depends_on_the_rows_of_the_test_part(grouped):
 @pytest.mark.parametrize(
   ("rows", "said"),
   [
-    ({"train": 30, "validation": 10}, "the test split is empty: train 30, validation 10, test 0 rows"),
+    (
+      {"train": 30, "validation": 10},
+      "the test split is empty: train 30, validation 10, test 0 rows",
+    ),
     ({"train": 40}, "the validation split is empty: train 40, validation 0, test 0 rows"),
     ({"validation": 30, "test": 10}, "the train split is empty"),
     ({"train": 1, "test": 39}, "the validation split is empty: train 1"),
   ],
 )
 def test_a_part_without_rows_names_the_way_out(rows, said):
-  with pytest.raises(DataError, match=f"{said}.*; mark some rows .* leave the column out .* --folds 5"):
+  with pytest.raises(
+    DataError, match=f"{said}.*; mark some rows .* leave the column out .* --folds 5"
+  ):
     from_arrays(arrays(split=column(**rows)))
 
 
@@ -179,7 +186,9 @@ def test_groups_that_straddle_are_taken_when_asked_for():
 
 
 def test_folds_set_the_column_aside_and_say_so():
-  splits = table_from_arrays(straddling()).splits(fold=0, folds=5)  # whole groups: nothing straddles
+  splits = table_from_arrays(straddling()).splits(
+    fold=0, folds=5
+  )  # whole groups: nothing straddles
   assert splits.notes == (
     "the split column (train 26, validation 7, test 7 rows) is set aside: 5 folds of all rows, "
     "by group",

@@ -158,4 +158,6 @@ def test_labels_are_held_more_alike_than_by_chance():
   apart = lambda parts: np.abs(_label_counts(labels, parts, 3) - wanted).max()
   assert apart(_splitting.by_labels(labels, FRACTIONS, 0)) < 2
   assert min(apart(_splitting.by_class(np.zeros(200), FRACTIONS, s)) for s in range(5)) > 3
-  assert (_splitting.by_labels(labels, FRACTIONS, 0) != _splitting.by_labels(labels, FRACTIONS, 1)).any()
+  assert (
+    _splitting.by_labels(labels, FRACTIONS, 0) != _splitting.by_labels(labels, FRACTIONS, 1)
+  ).any()

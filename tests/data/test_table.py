@@ -83,7 +83,11 @@ def test_labels_are_stratified():
   label[::2, 0] = 1
   label[[1, 3, 5, 7, 9], 1] = 1
   splits = table(label=label).splits()
-  for part, positive in ((splits.train, [9, 3]), (splits.validation, [3, 1]), (splits.test, [3, 1])):
+  for part, positive in (
+    (splits.train, [9, 3]),
+    (splits.validation, [3, 1]),
+    (splits.test, [3, 1]),
+  ):
     np.testing.assert_array_equal(part.label.sum(0), positive)
   for fold in range(5):
     part = table(label=label).splits(fold=fold, folds=5).test

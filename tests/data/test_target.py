@@ -39,8 +39,8 @@ def test_what_is_learnt_is_the_same_in_every_unit(unit, offset):
     np.testing.assert_allclose(mine, getattr(plain, part).label, rtol=1e-5, atol=2e-6)
   assert abs(float(np.mean(other.train.label))) < 1e-6
   np.testing.assert_allclose(
-    other.target.restore(other.test.label[:, None])[:, 0],
-    table(unit, offset).label[40:], rtol=1e-6)  # fmt: skip
+    other.target.restore(other.test.label[:, None])[:, 0], table(unit, offset).label[40:], rtol=1e-6
+  )
 
 
 def test_the_moments_are_those_of_the_training_rows():

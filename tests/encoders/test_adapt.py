@@ -79,8 +79,9 @@ def _init(module):
 
 def _apply(module, variables, train=False, key=2):
   rngs = {"dropout": jax.random.key(key)}
-  return QUICK(lambda v: module.apply(
-    v, X, MASK, train=train, rngs=rngs, mutable=["batch_stats"]))(variables)  # fmt: skip
+  return QUICK(lambda v: module.apply(v, X, MASK, train=train, rngs=rngs, mutable=["batch_stats"]))(
+    variables
+  )
 
 
 def test_an_encoder_stays_what_it_is():
@@ -94,7 +95,8 @@ def test_a_linen_module_gets_what_it_names():
   variables = _init(plain)
   assert set(variables["params"]) == {"dense"}  # its own paths
   np.testing.assert_allclose(
-    _apply(plain, variables)[0], flat @ variables["params"]["dense"]["kernel"], atol=1e-5)  # fmt: skip
+    _apply(plain, variables)[0], flat @ variables["params"]["dense"]["kernel"], atol=1e-5
+  )
   masked, quiet = encoders.adapt(Masked(), "a"), encoders.adapt(Quiet(), "a")
   np.testing.assert_allclose(_apply(masked, {})[0], 2 * flat * np.asarray(MASK)[:, None])
   np.testing.assert_allclose(_apply(quiet, {})[0], flat)
@@ -131,7 +133,8 @@ def test_an_nnx_instance_starts_from_its_own_weights_and_a_shape_is_that_of_a_ro
   module = encoders.adapt(made, "a")
   variables = _init(module)
   np.testing.assert_array_equal(
-    jax.tree.leaves(variables["params"]["layers"])[1], made.layers[0].kernel[...])  # fmt: skip
+    jax.tree.leaves(variables["params"]["layers"])[1], made.layers[0].kernel[...]
+  )
   (one, _), (two, _) = (_apply(module, variables, train=True, key=k) for k in (2, 3))
   assert (np.asarray(one) != np.asarray(two)).any()  # its own stream would draw alike
   for flat in (Flat, lambda shape, rngs: Flat(shape, rngs=rngs)):
@@ -155,14 +158,20 @@ class Lengths(nn.Module):
     """Nothing."""
 
 
-@pytest.mark.parametrize("module,sentence", [
-  (Hidden, r"encoder of 'gait' \(Hidden\) is made with 'hidden', which has no default; an NNX module "
-           "is made with what it names of shape, in_features, rngs"),
-  (Lengths(), r"\(Lengths\) is called with 'lengths', which has no default; .* of mask, train,"),
-  (Plain, r"\(Plain\) is a class, expected a Linen module, or an NNX module, its class"),
-  (len, r"\(len\) is a builtin_function_or_method, expected a Linen"),
-  ("mlp", "is a str, expected a Linen module"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+  "module,sentence",
+  [
+    (
+      Hidden,
+      r"encoder of 'gait' \(Hidden\) is made with 'hidden', which has no default; an NNX module "
+      "is made with what it names of shape, in_features, rngs",
+    ),
+    (Lengths(), r"\(Lengths\) is called with 'lengths', which has no default; .* of mask, train,"),
+    (Plain, r"\(Plain\) is a class, expected a Linen module, or an NNX module, its class"),
+    (len, r"\(len\) is a builtin_function_or_method, expected a Linen"),
+    ("mlp", "is a str, expected a Linen module"),
+  ],
+)
 def test_what_cannot_be_called_is_refused_with_a_sentence(module, sentence):
   with pytest.raises(ValueError, match=sentence):
     fusion.LateFusion({"gait": module}, 2)
@@ -177,8 +186,14 @@ def test_adapted_modules_train_resume_and_predict(tmp_path):
   model = fusion.LateFusion({"a": Net, "b": Plain(), "c": encoders.Identity()}, 2)
   method = methods.METHODS["joint"](model, 0.1)
   fit = lambda epochs, **more: train.fit(
-    method, splits, epochs=epochs, batch_size=8, checkpoint_dir=str(tmp_path / "run"),
-    checkpoint_seconds=0.0, **more)  # fmt: skip
+    method,
+    splits,
+    epochs=epochs,
+    batch_size=8,
+    checkpoint_dir=str(tmp_path / "run"),
+    checkpoint_seconds=0.0,
+    **more,
+  )
 
   def stop(entry):
     raise KeyboardInterrupt

@@ -17,16 +17,16 @@ def _oracle(x, kernel, strides, padding):
   rows, cols = (x.shape[1] - kh) // sh + 1, (x.shape[2] - kw) // sw + 1
   y = np.zeros((x.shape[0], rows, cols, kernel.shape[-1]))
   for i, j in itertools.product(range(rows), range(cols)):
-    window = x[:, i * sh:i * sh + kh, j * sw:j * sw + kw]
+    window = x[:, i * sh : i * sh + kh, j * sw : j * sw + kw]
     y[:, i, j] = np.tensordot(window, kernel, 3)
   return y
 
 
 CASES = [  # size, kernel, strides, padding, the same as pairs
-    ((5, 4), (3, 3), (1, 1), "SAME", ((1, 1), (1, 1))),
-    ((6, 7), (2, 3), (2, 2), "SAME", ((0, 0), (1, 1))),
-    ((1, 1), (5, 5), (1, 1), (2, 2), ((2, 2), (2, 2))),
-    ((5, 8), (4, 1), (1, 3), [(0, 3), 0], ((0, 3), (0, 0))),
+  ((5, 4), (3, 3), (1, 1), "SAME", ((1, 1), (1, 1))),
+  ((6, 7), (2, 3), (2, 2), "SAME", ((0, 0), (1, 1))),
+  ((1, 1), (5, 5), (1, 1), (2, 2), ((2, 2), (2, 2))),
+  ((5, 8), (4, 1), (1, 3), [(0, 3), 0], ((0, 3), (0, 0))),
 ]
 
 
@@ -52,7 +52,8 @@ def test_formulations_and_layouts_agree_with_loops(size, kernel, strides, paddin
 
 
 @pytest.mark.parametrize(
-    "shape,kernel,strides", [((2, 7, 3), (5,), (1,)), ((2, 6, 5, 2), (3, 3), (2, 1))])
+  "shape,kernel,strides", [((2, 7, 3), (5,), (1,)), ((2, 6, 5, 2), (3, 3), (2, 1))]
+)
 def test_gradients_of_the_formulations_agree(shape, kernel, strides):
   x = jax.random.normal(jax.random.key(0), shape)
   conv = Conv(4, kernel, strides, formulation="lax")
@@ -88,12 +89,15 @@ def test_cells_are_the_convolution_with_the_positions_of_each_pooling_window_fir
     np.testing.assert_allclose(a, b, atol=1e-5)
 
 
-@pytest.mark.parametrize("conv,shape", [
+@pytest.mark.parametrize(
+  "conv,shape",
+  [
     (Conv(1, (3, 3), batch_last=True, cells=True), (1, 3, 4, 2)),
     (Conv(1, (3, 3), cells=True), (2, 4, 4, 1)),
     (Conv(1, (2, 2), batch_last=True, cells=True), (1, 4, 4, 2)),
     (Conv(1, (3, 3), (2, 2), batch_last=True, cells=True), (1, 4, 4, 2)),
-])
+  ],
+)
 def test_cells_say_what_they_need(conv, shape):
   with pytest.raises(ValueError, match="cells needs batch_last, an odd square kernel, stride 1"):
     conv.init(jax.random.key(0), jnp.ones(shape))
@@ -110,7 +114,7 @@ def test_patches_differentiate_without_convolution_or_scatter():
   x = jnp.ones((2, 6, 6, 2))
   conv = Conv(3, (3, 3), (2, 2), 1, formulation="patches")
   variables = conv.init(jax.random.key(0), x)
-  loss = lambda v, x: jnp.sum(conv.apply(v, x)**2)
+  loss = lambda v, x: jnp.sum(conv.apply(v, x) ** 2)
   program = str(jax.make_jaxpr(jax.grad(loss, (0, 1)))(variables, x))
   assert "dot_general" in program
   for slow in ("conv_general", "scatter", "gather"):

@@ -16,21 +16,35 @@ def _said(module, shape, guessed=False, dtype=np.float32):
   return encoders.describe(module, x, variables.get("params", {}), guessed)
 
 
-@pytest.mark.parametrize("shape,text", [
-  ((9, 8), "[8] -> mlp, 5.0k parameters"),
-  ((9, 48, 3), "[48, 3] -> conv1d, 8 segments, 44k parameters (read as [time, channels])"),
-  ((9, 8, 8, 3), "[8, 8, 3] -> conv2d, 4 x 4 segments, 85k parameters"),
-  ((9, 8, 8, 64), "[8, 8, 64] -> conv2d, 4 x 4 segments, 103k parameters "
-                  "(read as an image of 64 channels, [height, width, channels])"),
-  ((9, 3, 8, 8), "[3, 8, 8] -> conv2d, 4 x 4 segments, 87k parameters (read as an image of 8 channels, "
-                 "[height, width, channels]; channels first? transpose it)"),
-  ((9, 2, 4, 4, 1), "[2, 4, 4, 1] -> conv2d of every frame, 4 x 4 segments, 4 segments of time, "
-                    "44k parameters (read as frames [time, height, width, channels])"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+  "shape,text",
+  [
+    ((9, 8), "[8] -> mlp, 5.0k parameters"),
+    ((9, 48, 3), "[48, 3] -> conv1d, 8 segments, 44k parameters (read as [time, channels])"),
+    ((9, 8, 8, 3), "[8, 8, 3] -> conv2d, 4 x 4 segments, 85k parameters"),
+    (
+      (9, 8, 8, 64),
+      "[8, 8, 64] -> conv2d, 4 x 4 segments, 103k parameters "
+      "(read as an image of 64 channels, [height, width, channels])",
+    ),
+    (
+      (9, 3, 8, 8),
+      "[3, 8, 8] -> conv2d, 4 x 4 segments, 87k parameters (read as an image of 8 channels, "
+      "[height, width, channels]; channels first? transpose it)",
+    ),
+    (
+      (9, 2, 4, 4, 1),
+      "[2, 4, 4, 1] -> conv2d of every frame, 4 x 4 segments, 4 segments of time, "
+      "44k parameters (read as frames [time, height, width, channels])",
+    ),
+  ],
+)
 def test_defaults_in_words(shape, text):
   found = _said(encoders.default_encoder(shape, np.float32), shape, True)
   count = lambda said: said.split(", ")[-1].split(" parameters")
-  strip = lambda said: [p for p in said.replace("k parameters", " parameters").split() if not p[0].isdigit()]
+  strip = lambda said: [
+    p for p in said.replace("k parameters", " parameters").split() if not p[0].isdigit()
+  ]
   assert strip(found) == strip(text) and count(found)[1:] == count(text)[1:]
 
 
@@ -47,7 +61,9 @@ def test_names_and_numbers_in_words():
   assert tokens == "[5] -> embedding, 30 tokens, no parameters"
   x = Sequence(np.zeros((2, 6, 2)), np.ones(2, np.int32))
   params = {"w": np.zeros((1200, 1000)), "b": np.zeros(34000)}
-  assert encoders.describe(encoders.GRU(), x, params) == "[6, 2] with lengths -> gru, 1.2M parameters"
+  assert (
+    encoders.describe(encoders.GRU(), x, params) == "[6, 2] with lengths -> gru, 1.2M parameters"
+  )
 
 
 class Own(nn.Module):
@@ -63,20 +79,32 @@ class Own(nn.Module):
     if self.what == "train" and train:
       raise KeyError("no such rate")
     return {
-      "dict": {"h": h}, "tuple": (h, h), "None": None, "scalar": h.sum(), "batch": h.sum(0),
-      "int": h.argmax(-1), "rows": h[:3]}.get(self.what, h)  # fmt: skip
+      "dict": {"h": h},
+      "tuple": (h, h),
+      "None": None,
+      "scalar": h.sum(),
+      "batch": h.sum(0),
+      "int": h.argmax(-1),
+      "rows": h[:3],
+    }.get(self.what, h)
 
 
-@pytest.mark.parametrize("what,sentence", [
-  ("dict", r"the encoder of 'gait' \(Own\) returned a dict, expected one array \[B, features\]"),
-  ("tuple", r"returned a tuple, expected one array"),
-  ("None", "returned None, expected one array"),
-  ("scalar", r"returned a scalar for \d rows, expected one array"),
-  ("batch", r"returned an array \[3\] for \d rows"),
-  ("rows", r"returned an array \[3, 3\] for \d rows"),
-  ("int", "returned int32, expected floating-point features"),
-  ("cache", "has a variable collection 'cache'; carried from step to step are params and batch_stats"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+  "what,sentence",
+  [
+    ("dict", r"the encoder of 'gait' \(Own\) returned a dict, expected one array \[B, features\]"),
+    ("tuple", r"returned a tuple, expected one array"),
+    ("None", "returned None, expected one array"),
+    ("scalar", r"returned a scalar for \d rows, expected one array"),
+    ("batch", r"returned an array \[3\] for \d rows"),
+    ("rows", r"returned an array \[3, 3\] for \d rows"),
+    ("int", "returned int32, expected floating-point features"),
+    (
+      "cache",
+      "has a variable collection 'cache'; carried from step to step are params and batch_stats",
+    ),
+  ],
+)
 def test_what_is_no_feature_is_named(what, sentence):
   x, present = {"gait": jnp.ones((5, 4))}, {"gait": jnp.ones(5, bool)}
   with pytest.raises(ValueError, match=sentence):
@@ -102,12 +130,15 @@ class Counting(nn.Module):
 
 def test_remarks_say_what_is_not_read():
   rows = Sequence(np.zeros((3, 4, 2), np.float32), np.array([4, 2, 1]))
-  ends = ["the encoder of 'a' (MLP) takes arrays: rows that end early come to it with zeros after "
-          "their end"]  # fmt: skip
+  ends = [
+    "the encoder of 'a' (MLP) takes arrays: rows that end early come to it with zeros after "
+    "their end"
+  ]
   assert encoders.remarks(encoders.MLP(), rows, {}, "a") == ends
   assert encoders.remarks(encoders.MLP(), rows.values, {}, "a") == []
   assert encoders.remarks(encoders.GRU(), rows, {}, "a") == []
   blind = encoders.adapt(Counting(), "b")
   _, variables = encoders.check_encoder(blind, rows.values, "b")
   assert encoders.remarks(blind, rows.values, variables, "b") == [
-    "the encoder of 'b' (Counting) names no mask: its statistics see absent rows as zeros"]  # fmt: skip
+    "the encoder of 'b' (Counting) names no mask: its statistics see absent rows as zeros"
+  ]

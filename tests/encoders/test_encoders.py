@@ -11,17 +11,17 @@ from mmfuse.core import Sequence
 
 SIZES = (1, 2, 3, 5, 8, 28, 127, 128, 257, 512)
 SMALL = {  # name: (module, shape of one example)
-    "mlp": (encoders.MLP(4, (8,), norm="batch", dropout=0.3), (3, 2)),
-    "conv1d": (encoders.Conv1D(4, (3, 5), norm="batch"), (6, 2)),
-    "conv2d": (encoders.Conv2D(4, (3, 4), norm="batch"), (5, 4, 2)),
-    "lenet": (encoders.LeNet(2, 1), (6, 5)),
-    "lenet_cells": (encoders.LeNet(2, 1), (8, 4)),
-    "chain": (encoders.Chain((encoders.MLP(5), encoders.MLP(4, (3,), "batch", linear=True))), (3, 2)),
-    "frames": (encoders.Frames(encoders.Conv2D(4, (4,), norm="batch")), (2, 4, 4, 1)),
-    "gru": (encoders.GRU(4), (3, 2)),
-    "lstm": (encoders.LSTM(4, "mean"), (3, 2)),
-    "transformer": (encoders.Transformer(4, 1, 2), (3, 2)),
-    "embedding": (encoders.Embedding(7, 4, 5, norm="batch"), (3,)),
+  "mlp": (encoders.MLP(4, (8,), norm="batch", dropout=0.3), (3, 2)),
+  "conv1d": (encoders.Conv1D(4, (3, 5), norm="batch"), (6, 2)),
+  "conv2d": (encoders.Conv2D(4, (3, 4), norm="batch"), (5, 4, 2)),
+  "lenet": (encoders.LeNet(2, 1), (6, 5)),
+  "lenet_cells": (encoders.LeNet(2, 1), (8, 4)),
+  "chain": (encoders.Chain((encoders.MLP(5), encoders.MLP(4, (3,), "batch", linear=True))), (3, 2)),
+  "frames": (encoders.Frames(encoders.Conv2D(4, (4,), norm="batch")), (2, 4, 4, 1)),
+  "gru": (encoders.GRU(4), (3, 2)),
+  "lstm": (encoders.LSTM(4, "mean"), (3, 2)),
+  "transformer": (encoders.Transformer(4, 1, 2), (3, 2)),
+  "embedding": (encoders.Embedding(7, 4, 5, norm="batch"), (3,)),
 }
 MASK = jnp.array([True, False, True, True])
 
@@ -47,8 +47,14 @@ def _features(module, shape, dtype=jnp.float32):
     rest = {k: v for k, v in variables.items() if k != "params"}
 
     def loss(params):
-      h, _ = module.apply({"params": params, **rest}, x, mask, train=True, mutable=["batch_stats"],
-                          rngs={"dropout": jax.random.key(1)})
+      h, _ = module.apply(
+        {"params": params, **rest},
+        x,
+        mask,
+        train=True,
+        mutable=["batch_stats"],
+        rngs={"dropout": jax.random.key(1)},
+      )
       return jnp.sum(h), h
 
     return jax.grad(loss, has_aux=True)(variables["params"])[1]
@@ -77,7 +83,8 @@ def test_the_cost_of_conv2d_stays_sane():
     module, mask = encoders.Conv2D(), jax.ShapeDtypeStruct((1,), bool)
     x = jax.ShapeDtypeStruct((1, n, n, 3), jnp.float32)
     variables = jax.eval_shape(
-        lambda x, mask: module.init(jax.random.key(0), x, mask, train=False), x, mask)
+      lambda x, mask: module.init(jax.random.key(0), x, mask, train=False), x, mask
+    )
     apply = jax.jit(lambda v, x, mask: module.apply(v, x, mask, train=False))
     return apply.lower(variables, x, mask).cost_analysis()["flops"]
 
@@ -94,8 +101,14 @@ def test_absent_rows_are_not_seen_and_an_empty_batch_is_harmless(name):
   @jax.jit
   def run(x, mask):
     def loss(params):
-      h, new = module.apply({"params": params, **rest}, x, mask, train=True,
-                            mutable=["batch_stats"], rngs={"dropout": jax.random.key(2)})
+      h, new = module.apply(
+        {"params": params, **rest},
+        x,
+        mask,
+        train=True,
+        mutable=["batch_stats"],
+        rngs={"dropout": jax.random.key(2)},
+      )
       return jnp.sum(jnp.where(mask.reshape(-1, 1), jnp.sin(h), 0.0)), (h, new)
 
     return jax.value_and_grad(loss, has_aux=True)(variables["params"])
@@ -124,7 +137,8 @@ def test_formulations_agree_in_values_gradients_and_statistics(name):
   def run(formulation):
     def loss(params):
       h, new = module.clone(formulation=formulation).apply(
-          {**variables, "params": params}, x, MASK, train=True, mutable=["batch_stats"])
+        {**variables, "params": params}, x, MASK, train=True, mutable=["batch_stats"]
+      )
       return jnp.sum(jnp.sin(h)), (h, new)
 
     return jax.jit(jax.grad(loss, has_aux=True))(variables["params"])
@@ -188,7 +202,8 @@ def test_frames_average_the_encoder_over_time():
   @jax.jit
   def run(x):
     frame = lambda t: inner.apply(
-        {"params": variables["params"]["encoder"]}, x[:, t], MASK, train=False)
+      {"params": variables["params"]["encoder"]}, x[:, t], MASK, train=False
+    )
     return module.apply(variables, x, MASK, train=False), (frame(0) + frame(1)) / 2
 
   np.testing.assert_allclose(*run(x), atol=1e-6)
@@ -244,8 +259,9 @@ def test_dropout_acts_in_training_only():
 
 
 def test_defaults_by_rank_and_dtype():
-  kind = lambda shape, dtype=jnp.float32, **vocabulary: type(
-      encoders.default_encoder(shape, dtype, **vocabulary)).__name__
+  kind = lambda shape, dtype=jnp.float32, **vocabulary: (
+    type(encoders.default_encoder(shape, dtype, **vocabulary)).__name__
+  )
   assert [kind((2,) * n) for n in (2, 3, 4, 5)] == ["MLP", "Conv1D", "Conv2D", "Frames"]
   assert kind((2, 5), jnp.int32, vocabulary=4) == "Embedding"
   with pytest.raises(ValueError, match="needs its vocabulary size, got none"):
@@ -258,13 +274,24 @@ def test_defaults_by_rank_and_dtype():
     kind((2, 2, 2), jnp.int32, vocabulary=3)
 
 
-@pytest.mark.parametrize("spec,shape,kind", [
-    ("mlp", (2, 3), "MLP"), ("conv1d", (2, 3, 4), "Conv1D"), ("conv2d", (2, 3, 4), "Conv2D"),
-    ("lenet", (2, 3, 4), "LeNet"), ("resnet18", (2, 3, 4, 1), "ResNet18"),
-    ("resnet34", (2, 3, 4, 1), "ResNet34"), ("gru", (2, 3, 4), "GRU"), ("lstm", (2, 3, 4), "LSTM"),
-    ("transformer", (2, 3, 4), "Transformer"), ("conv1d_steps", (2, 3, 4), "Conv1D"),
-    ("transformer_steps", (2, 3, 4), "Transformer"), ("linear", (2, 3, 4, 1, 2), "MLP"),
-    ("identity", (2, 3), "Identity")])
+@pytest.mark.parametrize(
+  "spec,shape,kind",
+  [
+    ("mlp", (2, 3), "MLP"),
+    ("conv1d", (2, 3, 4), "Conv1D"),
+    ("conv2d", (2, 3, 4), "Conv2D"),
+    ("lenet", (2, 3, 4), "LeNet"),
+    ("resnet18", (2, 3, 4, 1), "ResNet18"),
+    ("resnet34", (2, 3, 4, 1), "ResNet34"),
+    ("gru", (2, 3, 4), "GRU"),
+    ("lstm", (2, 3, 4), "LSTM"),
+    ("transformer", (2, 3, 4), "Transformer"),
+    ("conv1d_steps", (2, 3, 4), "Conv1D"),
+    ("transformer_steps", (2, 3, 4), "Transformer"),
+    ("linear", (2, 3, 4, 1, 2), "MLP"),
+    ("identity", (2, 3), "Identity"),
+  ],
+)
 def test_by_name(spec, shape, kind):
   assert type(encoders.by_name(spec, shape, np.float32)).__name__ == kind
 
@@ -295,14 +322,18 @@ def test_steps_are_kept_by_what_averages_them_and_by_nothing_else():
 def test_an_encoder_without_pooling_keeps_its_steps(kind):
   x = jnp.asarray(np.random.default_rng(0).normal(size=(3, 6, 2)), jnp.float32)
   steps, mean = (
-    encoders.Conv1D(4, (3, 4), pool=pool) if kind == "conv1d" else encoders.Transformer(4, 1, 2, pool=pool)
-    for pool in ("none", "mean"))
+    encoders.Conv1D(4, (3, 4), pool=pool)
+    if kind == "conv1d"
+    else encoders.Transformer(4, 1, 2, pool=pool)
+    for pool in ("none", "mean")
+  )
   assert steps.step_features == 4 and mean.step_features is None
   given = x if kind == "conv1d" else Sequence(x, jnp.array([6, 2, 6]))
   present = jnp.ones(3, bool)
   variables = jax.jit(lambda: mean.init(jax.random.key(0), given, present, train=False))()
   kept, pooled = (
-    jax.jit(lambda e=e: e.apply(variables, given, present, train=False))() for e in (steps, mean))
+    jax.jit(lambda e=e: e.apply(variables, given, present, train=False))() for e in (steps, mean)
+  )
   assert kept.shape == (3, 6, 4)  # too few to halve
   valid = np.full((3, kept.shape[1], 1), True)
   if kind == "transformer":
@@ -317,21 +348,30 @@ def test_by_name_refuses_with_a_sentence():
     encoders.by_name("resnet-18", (2, 3, 3, 1), jnp.float32)
   with pytest.raises(ValueError, match=r"'conv1d' takes floats of rank 3 .*got shape \[2, 3\] of"):
     encoders.by_name("conv1d", (2, 3), jnp.float32)
-  with pytest.raises(ValueError, match=r"'linear' takes floats of rank 2 or more .*got shape \[2\] of"):
+  with pytest.raises(
+    ValueError, match=r"'linear' takes floats of rank 2 or more .*got shape \[2\] of"
+  ):
     encoders.by_name("linear", (2,), jnp.float32)
   with pytest.raises(ValueError, match="'embedding' takes integers, got float32"):
     encoders.by_name("embedding", (2, 3), jnp.float32, vocabulary=4)
 
 
-@pytest.mark.parametrize("module,x,sentence", [
+@pytest.mark.parametrize(
+  "module,x,sentence",
+  [
     (encoders.GRU(), jnp.ones((2, 3)), r"takes \[B, T, C\], got shape \[2, 3\]"),
-    (encoders.GRU(), Sequence(jnp.ones((2, 3)), jnp.ones(2)), r"takes \[B, T, C\], got shape \[2, 3\]"),
+    (
+      encoders.GRU(),
+      Sequence(jnp.ones((2, 3)), jnp.ones(2)),
+      r"takes \[B, T, C\], got shape \[2, 3\]",
+    ),
     (encoders.GRU(pool="max"), jnp.ones((2, 3, 1)), "pool is one of last, mean, all, got 'max'"),
     (encoders.Transformer(6), jnp.ones((2, 3, 1)), r"features \(6\) must be a multiple of heads"),
     (encoders.Transformer(pool="max"), jnp.ones((2, 3, 1)), "'mean' or 'none', got 'max'"),
     (encoders.Conv1D(pool="max"), jnp.ones((2, 3, 1)), "'mean' or 'none', got 'max'"),
     (encoders.LeNet(), jnp.ones((2, 3)), r"\[B, H, W\] or \[B, H, W, C\], got shape \[2, 3\]"),
-])
+  ],
+)
 def test_bad_inputs_are_refused_with_a_sentence(module, x, sentence):
   with pytest.raises(ValueError, match=sentence):
     module.init(jax.random.key(0), x, jnp.ones(2, bool), train=False)
@@ -340,8 +380,9 @@ def test_bad_inputs_are_refused_with_a_sentence(module, x, sentence):
 def test_statistics_are_global_over_a_mesh():
   module, x = SMALL["conv1d"][0], _data("conv1d")
   variables = _init(module, x)
-  run = jax.jit(lambda x, mask: module.apply(
-      variables, x, mask, train=True, mutable=["batch_stats"]))
+  run = jax.jit(
+    lambda x, mask: module.apply(variables, x, mask, train=True, mutable=["batch_stats"])
+  )
   mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
   rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
   sharded = run(jax.device_put(x, rows), jax.device_put(MASK, rows))

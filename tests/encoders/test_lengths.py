@@ -66,8 +66,14 @@ def test_what_stands_after_the_end_is_not_seen(name):
   @QUICK
   def run(x):
     def loss(params):
-      h, new = module.apply({"params": params, **rest}, Sequence(x, LENGTH), MASK, train=True,
-                            mutable=["batch_stats"], rngs={"dropout": jax.random.key(2)})
+      h, new = module.apply(
+        {"params": params, **rest},
+        Sequence(x, LENGTH),
+        MASK,
+        train=True,
+        mutable=["batch_stats"],
+        rngs={"dropout": jax.random.key(2)},
+      )
       return jnp.sum(jnp.sin(h)), (h, new)
 
     return jax.grad(loss, has_aux=True)(variables["params"])
@@ -93,7 +99,7 @@ def test_a_row_is_what_it_is_without_padding(name):
     cut = {"params": params}
   alone = run(cut, x[:1, :SHORT], MASK[:1])[0]
   if padded.ndim == 2:
-    np.testing.assert_array_equal(padded[len(alone):], 0)
+    np.testing.assert_array_equal(padded[len(alone) :], 0)
     padded = padded[: len(alone)]
   np.testing.assert_allclose(padded, alone, atol=2e-6)
 
@@ -136,8 +142,11 @@ def test_norms_see_the_valid_steps_alone():
   assert np.isfinite(y).all()
 
 
-@pytest.mark.parametrize("module", [
-  encoders.MLP(2, ()), encoders.Identity(), encoders.Conv2D(2, (2,))], ids=lambda m: type(m).__name__)
+@pytest.mark.parametrize(
+  "module",
+  [encoders.MLP(2, ()), encoders.Identity(), encoders.Conv2D(2, (2,))],
+  ids=lambda m: type(m).__name__,
+)
 def test_encoders_of_arrays_get_zeros_after_the_end(module):
   x = _values("gru")
   init = lambda x: module.init_with_output(jax.random.key(1), x, MASK, train=False)[0]

@@ -39,8 +39,9 @@ def test_nobody_present_is_finite_and_keeps_the_statistics():
   nobody = jnp.zeros(3, bool)
 
   def total(x):
-    y, new = module.apply({**variables, "batch_stats": stats}, x, nobody, train=True,
-                          mutable=["batch_stats"])
+    y, new = module.apply(
+      {**variables, "batch_stats": stats}, x, nobody, train=True, mutable=["batch_stats"]
+    )
     return jnp.sum(y**2), new
 
   for x in (X, jnp.zeros_like(X)):
@@ -84,7 +85,9 @@ def test_channel_is_the_same_norm_in_another_layout(kind, channel):
   @jax.jit
   def run(x):
     y, new = Norm(kind).apply(variables, x, MASK, train=True, mutable=["batch_stats"])
-    z, other = Norm(kind, channel).apply(variables, turn(x), MASK, train=True, mutable=["batch_stats"])
+    z, other = Norm(kind, channel).apply(
+      variables, turn(x), MASK, train=True, mutable=["batch_stats"]
+    )
     return y, back(z), new, other
 
   y, z, new, other = run(x)

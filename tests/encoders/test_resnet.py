@@ -8,8 +8,13 @@ import pytest
 from mmfuse import encoders
 from mmfuse.encoders._resnet import Stage
 
-RENAMED = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean",
-           "var": "running_var"}
+RENAMED = {
+  "kernel": "weight",
+  "scale": "weight",
+  "bias": "bias",
+  "mean": "running_mean",
+  "var": "running_var",
+}
 
 
 def _torchvision(blocks):
@@ -22,8 +27,12 @@ def _torchvision(blocks):
     width = 64 * 2**i
     for j in range(count):
       at = f"layer{i + 1}.{j}"
-      table |= {f"{at}.conv1.weight": (width, c, 3, 3), **norm(f"{at}.bn1", width),
-                f"{at}.conv2.weight": (width, width, 3, 3), **norm(f"{at}.bn2", width)}
+      table |= {
+        f"{at}.conv1.weight": (width, c, 3, 3),
+        **norm(f"{at}.bn1", width),
+        f"{at}.conv2.weight": (width, width, 3, 3),
+        **norm(f"{at}.bn2", width),
+      }
       if c != width:
         table[f"{at}.downsample.0.weight"] = (width, c, 1, 1)
         table |= norm(f"{at}.downsample.1", width)
@@ -33,8 +42,10 @@ def _torchvision(blocks):
 
 def _variables(module, shape):
   return jax.eval_shape(
-      lambda x, mask: module.init(jax.random.key(0), x, mask, train=False),
-      jax.ShapeDtypeStruct(shape, jnp.float32), jax.ShapeDtypeStruct(shape[:1], bool))
+    lambda x, mask: module.init(jax.random.key(0), x, mask, train=False),
+    jax.ShapeDtypeStruct(shape, jnp.float32),
+    jax.ShapeDtypeStruct(shape[:1], bool),
+  )
 
 
 def _named(variables):
@@ -48,9 +59,13 @@ def _named(variables):
   return table
 
 
-@pytest.mark.parametrize("module,blocks,count", [
+@pytest.mark.parametrize(
+  "module,blocks,count",
+  [
     (encoders.ResNet18(), (2, 2, 2, 2), 11_176_512),
-    (encoders.ResNet34(), (3, 4, 6, 3), 21_284_672)])
+    (encoders.ResNet34(), (3, 4, 6, 3), 21_284_672),
+  ],
+)
 def test_names_and_shapes_are_those_of_torchvision(module, blocks, count):
   variables = _variables(module, (1, 64, 64, 3))
   assert _named(variables) == _torchvision(blocks)
@@ -74,8 +89,13 @@ def test_stage_by_its_equation(formulation):
   p = variables["params"]["0"]
 
   def conv(x, kernel, stride, pad):
-    return jax.lax.conv_general_dilated(x, kernel, (stride, stride), ((pad, pad), (pad, pad)),
-                                        dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    return jax.lax.conv_general_dilated(
+      x,
+      kernel,
+      (stride, stride),
+      ((pad, pad), (pad, pad)),
+      dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
 
   @jax.jit
   def run(x):

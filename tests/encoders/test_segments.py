@@ -41,17 +41,21 @@ def test_a_grid_is_the_same_in_both_layouts():
 
 @pytest.mark.parametrize(
   "module, shape",
-  [(encoders.Conv1D(8, (4,)), (48, 2)), (encoders.Conv2D(8, (4,)), (12, 12, 1)),
-   (encoders.Frames(encoders.Conv2D(8, (4,))), (8, 6, 6, 1))],
+  [
+    (encoders.Conv1D(8, (4,)), (48, 2)),
+    (encoders.Conv2D(8, (4,)), (12, 12, 1)),
+    (encoders.Frames(encoders.Conv2D(8, (4,))), (8, 6, 6, 1)),
+  ],
   ids=["sequence", "image", "frames"],
-)  # fmt: skip
+)
 def test_where_something_happens_is_seen(module, shape):
   """A pulse early or late: far apart, though every mean over all positions is the same."""
   x = np.zeros((2, *shape), np.float32)
   x[0, 2:4], x[1, -4:-2] = 1, 1
   mask = jnp.ones(2, bool)
   run = lambda module: module.init_with_output(
-    jax.random.key(0), jnp.asarray(x), mask, train=False)[0]  # fmt: skip
+    jax.random.key(0), jnp.asarray(x), mask, train=False
+  )[0]
   h = run(module)
   assert float(jnp.abs(h[0] - h[1]).max()) > 0.05
 
@@ -60,6 +64,5 @@ def test_where_something_happens_is_seen(module, shape):
 def test_long_sequences_are_halved_and_short_ones_are_not(steps, left):
   module = encoders.Conv1D(8, (4, 8), pool="none")
   x = jax.ShapeDtypeStruct((2, steps, 3), jnp.float32)
-  run = lambda x: module.init_with_output(
-    jax.random.key(0), x, jnp.ones(2, bool), train=False)[0]  # fmt: skip
+  run = lambda x: module.init_with_output(jax.random.key(0), x, jnp.ones(2, bool), train=False)[0]
   assert jax.eval_shape(run, x).shape == (2, left, 8)

@@ -127,9 +127,22 @@ def test_heads_are_values(name):
 
 
 DEFAULTS = [
-  Early, Stack, Tensor, LowRank, Multiplicative, NLGate, MulT, Bottleneck, ProductOfExperts,
-  GaussianProduct, MixtureOfExperts, Confidence, Perceiver, Attention, DeepSet,
-]  # fmt: skip
+  Early,
+  Stack,
+  Tensor,
+  LowRank,
+  Multiplicative,
+  NLGate,
+  MulT,
+  Bottleneck,
+  ProductOfExperts,
+  GaussianProduct,
+  MixtureOfExperts,
+  Confidence,
+  Perceiver,
+  Attention,
+  DeepSet,
+]
 
 
 @pytest.mark.parametrize("head", DEFAULTS)
@@ -175,10 +188,16 @@ _pool = jax.jit(pool_present, static_argnames="pool")
 _tensor_product, _low_rank, _attend, _nl_gate, _mixture, _gaussian, _weighted_sum, _mean_present = (
   jax.jit(f)
   for f in (
-    tensor_product, low_rank_product, attend, nl_gate, mixture_logits, gaussian_product,
-    weighted_sum, mean_present,
+    tensor_product,
+    low_rank_product,
+    attend,
+    nl_gate,
+    mixture_logits,
+    gaussian_product,
+    weighted_sum,
+    mean_present,
   )
-)  # fmt: skip
+)
 
 ONE = {"a": jnp.array([[2.0]]), "b": jnp.array([[3.0, 5.0]])}
 
@@ -195,16 +214,19 @@ def test_wide_features_are_narrowed_to_the_number_of_products(products, width):
   features = {m: jnp.ones((1, 4)) for m in "ab"}
   mask = {m: jnp.ones(1, bool) for m in "ab"}
   shapes = jax.eval_shape(
-    lambda: Tensor(products).init(
-      jax.random.key(0), features, mask, num_classes=2, train=False)["params"]
-  )  # fmt: skip
+    lambda: Tensor(products).init(jax.random.key(0), features, mask, num_classes=2, train=False)[
+      "params"
+    ]
+  )
   assert shapes["out"]["kernel"].shape == (((width or 4) + 1) ** 2, 2)
   assert ("narrow_a" in shapes) == (width is not None)
 
 
 def test_low_rank_by_hand():
-  factors = {"a": jnp.array([[[1.0], [2.0]], [[0.0], [1.0]]]),
-             "b": jnp.array([[[1.0], [1.0], [0.0]], [[2.0], [0.0], [1.0]]])}  # fmt: skip
+  factors = {
+    "a": jnp.array([[[1.0], [2.0]], [[0.0], [1.0]]]),
+    "b": jnp.array([[[1.0], [1.0], [0.0]], [[2.0], [0.0], [1.0]]]),
+  }
   y = _low_rank(ONE, factors, jnp.array([1.0, 10.0]), jnp.array([0.5]))
   np.testing.assert_allclose(y, [[5 * 4 + 10 * 2 * 7 + 0.5]])
   with pytest.raises(ValueError, match=r"factor of 'a' must have 2 rows .* got 3"):
@@ -224,21 +246,32 @@ def test_frozen_factors_are_no_parameters(frozen):
 
 def test_multiplicative_interactions_by_hand():
   x1, x2 = ONE["a"], ONE["b"]
-  matrix = {"W": jnp.array([[[1.0], [2.0]]]), "V": jnp.array([[0.0], [1.0]]),
-            "U": jnp.array([[4.0]]), "b": jnp.array([0.5])}  # fmt: skip
+  matrix = {
+    "W": jnp.array([[[1.0], [2.0]]]),
+    "V": jnp.array([[0.0], [1.0]]),
+    "U": jnp.array([[4.0]]),
+    "b": jnp.array([0.5]),
+  }
   np.testing.assert_allclose(_interact([x1, x2], matrix), [[3 * 2 + 5 * 5 + 8 + 0.5]])
   np.testing.assert_allclose(
     _interact([x1, x2], matrix, clip=(-1.0, 1.0)), [[1 + 3 + 4 + 0.5]], rtol=1e-6
   )
-  vector = {"W": jnp.array([[1.0, 0.0]]), "V": jnp.array([0.0, 2.0]),
-            "U": jnp.array([[0.0, 1.0]]), "b": jnp.array([1.0, 0.0])}  # fmt: skip
+  vector = {
+    "W": jnp.array([[1.0, 0.0]]),
+    "V": jnp.array([0.0, 2.0]),
+    "U": jnp.array([[0.0, 1.0]]),
+    "b": jnp.array([1.0, 0.0]),
+  }
   np.testing.assert_allclose(_interact([x1, x2], vector, "vector"), [[2 * 3 + 1, 2 * 5 + 2]])
   scalar = {"W": jnp.array([3.0]), "V": jnp.ones(1), "U": jnp.array([0.5]), "b": jnp.zeros(1)}
   np.testing.assert_allclose(_interact([x1, x2], scalar, "scalar"), [[7 * 3 + 1, 7 * 5 + 1]])
   three = {"slope": jax.tree.map(lambda w: w[..., None], matrix), "offset": matrix}
   np.testing.assert_allclose(_interact([x1, x2, jnp.array([[2.0]])], three), [[3 * 39.5]])
-  twice = _interact([x1, x2, x2], {"inner": vector, "outer": {**vector, "W": jnp.eye(2),
-                                                           "U": jnp.zeros((2, 2))}}, "vector")
+  twice = _interact(
+    [x1, x2, x2],
+    {"inner": vector, "outer": {**vector, "W": jnp.eye(2), "U": jnp.zeros((2, 2))}},
+    "vector",
+  )
   np.testing.assert_allclose(twice, [[7 * 3 + 1, (12 + 2) * 5]])
 
 
@@ -259,8 +292,12 @@ def test_nl_gate_by_hand():
   for allowed, expected in [((1, 1, 1), 4.0), ((1, 1, 0), 2.0), ((0, 0, 0), 0.0)]:
     y = _nl_gate(jnp.zeros((1, 2, 1)), jnp.ones((1, 1, 3)), values, jnp.array([allowed], bool))
     np.testing.assert_allclose(y, jnp.full((1, 2, 1), expected), rtol=1e-6)
-  one = _nl_gate(jnp.array([[[1.0]]]), jnp.log(jnp.array([[[1.0, 3.0]]])),
-                jnp.array([[[0.0], [4.0]]]), jnp.ones((1, 2), bool))  # fmt: skip
+  one = _nl_gate(
+    jnp.array([[[1.0]]]),
+    jnp.log(jnp.array([[[1.0, 3.0]]])),
+    jnp.array([[[0.0], [4.0]]]),
+    jnp.ones((1, 2), bool),
+  )
   np.testing.assert_allclose(one, [[[1.0 + 3.0]]], rtol=1e-6)
 
 
@@ -271,8 +308,9 @@ def test_positions_and_causal_mask_of_mult():
     table[2], [np.sin(2), np.sin(2e-4), np.cos(2), np.cos(2e-4), 0], rtol=1e-6
   )
   np.testing.assert_array_equal(causal(2, 2, jnp.array([0])), [[[1, 0], [1, 1]]])
-  np.testing.assert_array_equal(causal(2, 3, jnp.array([1, 0])), [
-    [[1, 1, 0], [1, 1, 1]], [[1, 0, 0], [1, 1, 0]]])  # fmt: skip
+  np.testing.assert_array_equal(
+    causal(2, 3, jnp.array([1, 0])), [[[1, 1, 0], [1, 1, 1]], [[1, 0, 0], [1, 1, 0]]]
+  )
 
 
 def test_fourier_positions_by_hand():
@@ -323,8 +361,12 @@ def test_product_of_experts_multiplies_distributions():
 def test_mixture_by_hand():
   experts = jnp.log(jnp.array([[[0.5, 0.5], [0.1, 0.9]]]))
   gate = jnp.log(jnp.array([[1.0, 3.0]]))
-  for present, expected in [((1, 1), [0.2, 0.8]), ((1, 0), [0.5, 0.5]), ((0, 1), [0.1, 0.9]),
-                            ((0, 0), [0.5, 0.5])]:  # fmt: skip
+  for present, expected in [
+    ((1, 1), [0.2, 0.8]),
+    ((1, 0), [0.5, 0.5]),
+    ((0, 1), [0.1, 0.9]),
+    ((0, 0), [0.5, 0.5]),
+  ]:
     found = _mixture(gate, experts, jnp.array([present], bool))
     np.testing.assert_allclose(jnp.exp(found), [expected], rtol=1e-5)
 
@@ -360,9 +402,14 @@ def test_attention_over_modalities_by_hand():
     np.testing.assert_allclose(found, [[expected]], rtol=1e-6)
 
 
-@pytest.mark.parametrize("pool,expected", [
-  ("mean", [4.0, 2.0, 6.0, 0.0]), ("max", [9.0, 3.0, 9.0, 0.0]), ("median", [2.0, 1.0, 3.0, 0.0]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+  "pool,expected",
+  [
+    ("mean", [4.0, 2.0, 6.0, 0.0]),
+    ("max", [9.0, 3.0, 9.0, 0.0]),
+    ("median", [2.0, 1.0, 3.0, 0.0]),
+  ],
+)
 def test_pools_by_hand(pool, expected):
   """Rows of [1, 2, 9]-like sets with members missing; the median of two is the lower one."""
   x = jnp.array([[1.0, 2.0, 9.0], [1.0, 3.0, 8.0], [3.0, -5.0, 9.0], [1.0, 2.0, 3.0]])[..., None]
@@ -387,37 +434,47 @@ def test_stack_by_hand():
     stack_vectors(ONE)
 
 
-@pytest.mark.parametrize("build,sentence", [
-  (lambda: Early((0,)), r"hidden widths must be at least 1, got \(0,\)"),
-  (lambda: Tensor(0), "products must be at least 1, got 0"),
-  (lambda: LowRank(0), "rank must be at least 1, got 0"),
-  (lambda: Multiplicative("tensor"), "kind must be one of matrix, vector, scalar, got 'tensor'"),
-  (lambda: Multiplicative(clip=(1.0, 1.0)), "low < high, got"),
-  (lambda: Multiplicative(products=0), "products must be at least 1, got 0"),
-  (lambda: NLGate(tokens=0), "tokens must be at least 1, got 0"),
-  (lambda: MulT(width=10), "multiple of heads and at least 4, got width 10 and heads 3"),
-  (lambda: MulT(width=3), "at least 4, got width 3"),
-  (lambda: MulT(dropout=1.0), r"dropout must lie in \[0, 1\), got 1.0"),
-  (lambda: Bottleneck(fusion_layer=2), "in 0..layers-2 .* got fusion_layer 2 and layers 3"),
-  (lambda: Bottleneck(layers=1, fusion_layer=0), "got fusion_layer 0 and layers 1"),
-  (lambda: Bottleneck(tokens=0), "tokens must be at least 1, got 0"),
-  (lambda: Perceiver(width=6), "got width 6 and heads 4"),
-  (lambda: Perceiver(latents=0), "latents must be at least 1, got 0"),
-  (lambda: GaussianProduct(0), "width must be at least 1, got 0"),
-  (lambda: Confidence(0.0), "scale must be above 0, got 0.0"),
-  (lambda: DeepSet("sum"), "pool must be one of mean, max, median, got 'sum'"),
-  (lambda: DeepSet(normalize="row"), "normalize must be one of feature, modality, got 'row'"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+  "build,sentence",
+  [
+    (lambda: Early((0,)), r"hidden widths must be at least 1, got \(0,\)"),
+    (lambda: Tensor(0), "products must be at least 1, got 0"),
+    (lambda: LowRank(0), "rank must be at least 1, got 0"),
+    (lambda: Multiplicative("tensor"), "kind must be one of matrix, vector, scalar, got 'tensor'"),
+    (lambda: Multiplicative(clip=(1.0, 1.0)), "low < high, got"),
+    (lambda: Multiplicative(products=0), "products must be at least 1, got 0"),
+    (lambda: NLGate(tokens=0), "tokens must be at least 1, got 0"),
+    (lambda: MulT(width=10), "multiple of heads and at least 4, got width 10 and heads 3"),
+    (lambda: MulT(width=3), "at least 4, got width 3"),
+    (lambda: MulT(dropout=1.0), r"dropout must lie in \[0, 1\), got 1.0"),
+    (lambda: Bottleneck(fusion_layer=2), "in 0..layers-2 .* got fusion_layer 2 and layers 3"),
+    (lambda: Bottleneck(layers=1, fusion_layer=0), "got fusion_layer 0 and layers 1"),
+    (lambda: Bottleneck(tokens=0), "tokens must be at least 1, got 0"),
+    (lambda: Perceiver(width=6), "got width 6 and heads 4"),
+    (lambda: Perceiver(latents=0), "latents must be at least 1, got 0"),
+    (lambda: GaussianProduct(0), "width must be at least 1, got 0"),
+    (lambda: Confidence(0.0), "scale must be above 0, got 0.0"),
+    (lambda: DeepSet("sum"), "pool must be one of mean, max, median, got 'sum'"),
+    (lambda: DeepSet(normalize="row"), "normalize must be one of feature, modality, got 'row'"),
+  ],
+)
 def test_wrong_settings_are_refused(build, sentence):
   with pytest.raises(ValueError, match=sentence):
     build()
 
 
-@pytest.mark.parametrize("features,mask,sentence", [
-  ({}, {}, "at least one modality, got none"),
-  ({"a": FEATURES["a"]}, {"b": MASK["b"]}, "modality 'a' not in mask; available: b"),
-  ({"a": jnp.ones((4, 2, 2, 2))}, {"a": MASK["a"]}, r"must be \[B, D\] or \[B, T, D\], got shape"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+  "features,mask,sentence",
+  [
+    ({}, {}, "at least one modality, got none"),
+    ({"a": FEATURES["a"]}, {"b": MASK["b"]}, "modality 'a' not in mask; available: b"),
+    (
+      {"a": jnp.ones((4, 2, 2, 2))},
+      {"a": MASK["a"]},
+      r"must be \[B, D\] or \[B, T, D\], got shape",
+    ),
+  ],
+)
 def test_wrong_features_are_refused(features, mask, sentence):
   with pytest.raises(ValueError, match=sentence):
     Perceiver().init(jax.random.key(0), features, mask, num_classes=2, train=False)

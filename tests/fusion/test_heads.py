@@ -8,20 +8,22 @@ import pytest
 from mmfuse import fusion
 
 FEATURES = {
-    "a": jax.random.normal(jax.random.key(0), (4, 3)),
-    "b": jax.random.normal(jax.random.key(1), (4, 2)),
-    "c": jax.random.normal(jax.random.key(2), (4, 5)),
+  "a": jax.random.normal(jax.random.key(0), (4, 3)),
+  "b": jax.random.normal(jax.random.key(1), (4, 2)),
+  "c": jax.random.normal(jax.random.key(2), (4, 5)),
 }
 EVERYBODY = {m: jnp.ones(4, bool) for m in FEATURES}
 
 
 def _fuse(module, features, mask):
   """(logits, split, params) with random biases, so that nothing is hidden by zeros."""
+
   @jax.jit
   def run(features, mask):
     params = module.init(jax.random.key(3), features, mask, num_classes=2, train=False)["params"]
     params = jax.tree.map(
-        lambda p: p + 0.1 * jnp.sin(jnp.arange(1.0, p.size + 1)).reshape(p.shape), params)
+      lambda p: p + 0.1 * jnp.sin(jnp.arange(1.0, p.size + 1)).reshape(p.shape), params
+    )
     out, split = module.apply({"params": params}, features, mask, num_classes=2, train=False)
     return out, split, params
 
@@ -81,8 +83,11 @@ def test_an_absent_leader_leaves_the_others_as_they_are():
   rest = np.concatenate([features["b"], features["c"]], -1)[1::2]
   out, _, p = _fuse(fusion.Gated(width=4), features, mask)
   np.testing.assert_allclose(out[1::2], _dense(p["out"], _dense(p["project"], rest)), atol=1e-5)
-  assert not np.allclose(out[::2], _fuse(fusion.Gated(width=4), features,
-                                         {**mask, "a": jnp.zeros(4, bool)})[0][::2], atol=1e-4)
+  assert not np.allclose(
+    out[::2],
+    _fuse(fusion.Gated(width=4), features, {**mask, "a": jnp.zeros(4, bool)})[0][::2],
+    atol=1e-4,
+  )
   out, _, p = _fuse(fusion.FiLM(), features, mask)
   np.testing.assert_allclose(out[1::2], _dense(p["out"], rest), atol=1e-5)
 
@@ -98,8 +103,9 @@ def test_one_modality_alone_is_neither_gated_nor_modulated():
 
 
 def test_gated_has_the_width_of_the_authors():
-  shapes = jax.eval_shape(lambda: fusion.Gated().init(
-      jax.random.key(0), FEATURES, EVERYBODY, num_classes=2, train=False))
+  shapes = jax.eval_shape(
+    lambda: fusion.Gated().init(jax.random.key(0), FEATURES, EVERYBODY, num_classes=2, train=False)
+  )
   assert shapes["params"]["out"]["kernel"].shape == (512, 2)
 
 

@@ -12,16 +12,17 @@ import pytest
 from mmfuse import core, encoders, fusion, masks, tree
 
 ENCODERS = {
-    "audio": encoders.MLP(3, (), norm="batch"),
-    "image": encoders.MLP(4, (), norm="none"),
-    "text": encoders.MLP(2, (6,), norm="layer", dropout=0.5),
+  "audio": encoders.MLP(3, (), norm="batch"),
+  "image": encoders.MLP(4, (), norm="none"),
+  "text": encoders.MLP(2, (6,), norm="layer", dropout=0.5),
 }
 INPUTS = {
-    m: jax.random.normal(jax.random.key(i), (5, 2 + i)) for i, m in enumerate(sorted(ENCODERS))}
+  m: jax.random.normal(jax.random.key(i), (5, 2 + i)) for i, m in enumerate(sorted(ENCODERS))
+}
 MASK = {
-    "audio": jnp.array([True, True, False, True, True]),
-    "image": jnp.array([True, False, True, False, True]),
-    "text": jnp.array([True, True, True, True, False]),
+  "audio": jnp.array([True, True, False, True, True]),
+  "image": jnp.array([True, False, True, False, True]),
+  "text": jnp.array([True, True, True, True, False]),
 }
 RNGS = {"dropout": jax.random.key(9)}
 FUSIONS = ("concat", "sum", "gated", "film")
@@ -76,7 +77,8 @@ def test_absent_content_is_never_read(spec):
       state = {**variables, "params": params}
       out, stats = _both(model, state, inputs, mask)
       return jnp.sum(jnp.sin(out.logits)) + sum(
-          jnp.sum(jnp.sin(z)) for z in out.unimodal_logits.values()), (out, stats)
+        jnp.sum(jnp.sin(z)) for z in out.unimodal_logits.values()
+      ), (out, stats)
 
     return jax.grad(loss, has_aux=True)(variables["params"])
 
@@ -92,8 +94,9 @@ def test_absent_content_is_never_read(spec):
   grad, (_, stats) = empty = run(garbage, nobody)
   chex.assert_tree_all_finite(empty)
   chex.assert_trees_all_equal(stats, variables["batch_stats"])
-  chex.assert_trees_all_equal({m: grad[m] for m in MASK},
-                              jax.tree.map(jnp.zeros_like, {m: grad[m] for m in MASK}))
+  chex.assert_trees_all_equal(
+    {m: grad[m] for m in MASK}, jax.tree.map(jnp.zeros_like, {m: grad[m] for m in MASK})
+  )
 
 
 def test_initialisation_does_not_depend_on_the_company():
@@ -104,8 +107,9 @@ def test_initialisation_does_not_depend_on_the_company():
       chex.assert_trees_all_equal(part["params"][m], whole["params"][m])
       chex.assert_trees_all_equal(part["params"]["heads"][m], whole["params"]["heads"][m])
   other = _init(_model(("audio", "text")), seed=1)
-  assert not np.allclose(other["params"]["audio"]["dense0"]["kernel"],
-                         whole["params"]["audio"]["dense0"]["kernel"])
+  assert not np.allclose(
+    other["params"]["audio"]["dense0"]["kernel"], whole["params"]["audio"]["dense0"]["kernel"]
+  )
 
 
 def test_restricted_models_see_the_same_dropout():
@@ -115,9 +119,12 @@ def test_restricted_models_see_the_same_dropout():
   theirs, _ = _forward(part, alone)
   np.testing.assert_array_equal(ours.features["text"], theirs.features["text"])
   np.testing.assert_allclose(
-      ours.unimodal_logits["text"], theirs.unimodal_logits["text"], atol=1e-6)
-  assert np.any(np.asarray(ours.features["text"]) != np.asarray(
-      _forward(whole, variables, train=False)[0].features["text"]))
+    ours.unimodal_logits["text"], theirs.unimodal_logits["text"], atol=1e-6
+  )
+  assert np.any(
+    np.asarray(ours.features["text"])
+    != np.asarray(_forward(whole, variables, train=False)[0].features["text"])
+  )
 
 
 def test_evaluation_returns_the_statistics_it_got():
@@ -171,7 +178,9 @@ def test_restrict_keeps_everything_else_and_models_are_hashable():
   assert model.restrict(model.modalities) == model
 
 
-@pytest.mark.parametrize("build,sentence", [
+@pytest.mark.parametrize(
+  "build,sentence",
+  [
     (lambda: fusion.LateFusion({}, 2), "at least one modality, got none"),
     (lambda: fusion.LateFusion({"heads": ENCODERS["text"]}, 2), "'heads' is a reserved name"),
     (lambda: fusion.LateFusion({"fused": ENCODERS["text"]}, 2), "'fused' is a reserved name"),
@@ -179,10 +188,13 @@ def test_restrict_keeps_everything_else_and_models_are_hashable():
     (lambda: fusion.LateFusion({"a": ENCODERS["text"]}, 0), "num_classes must be at least 1"),
     (lambda: fusion.LateFusion({"a": ENCODERS["text"]}, 2, dropout=1.0), r"\[0, 1\), got 1.0"),
     (lambda: fusion.LateFusion({"a": ENCODERS["text"]}, 2, fusion.FiLM(by="b")), "led by 'b'"),
-    (lambda: _init(fusion.LateFusion({"depth": ENCODERS["text"]}, 2)),
-     "'depth' not in inputs; available: audio, image, text"),
+    (
+      lambda: _init(fusion.LateFusion({"depth": ENCODERS["text"]}, 2)),
+      "'depth' not in inputs; available: audio, image, text",
+    ),
     (lambda: fusion.by_name("concatenate"), "unknown fusion 'concatenate'; did you mean 'concat'"),
-])
+  ],
+)
 def test_bad_input_is_refused_with_a_sentence(build, sentence):
   with pytest.raises(ValueError, match=sentence):
     build()
@@ -208,12 +220,17 @@ class Steps(nn.Module):
 @pytest.mark.parametrize("spec", ["mult", "bottleneck", "perceiver", "concat", "gated"])
 def test_a_fusion_that_reads_steps_gets_those_of_its_encoders(spec):
   """The batch is as long as a sequence: a mask of rows must not be taken for one of steps."""
-  small = {"mult": {"width": 4, "heads": 2, "layers": 1, "memory_layers": 1}, "gated": {"width": 3},
-           "bottleneck": {"width": 4, "heads": 2, "layers": 2, "fusion_layer": 0, "tokens": 1},
-           "perceiver": {"width": 4, "heads": 2, "layers": 1, "latents": 2}}  # fmt: skip
+  small = {
+    "mult": {"width": 4, "heads": 2, "layers": 1, "memory_layers": 1},
+    "gated": {"width": 3},
+    "bottleneck": {"width": 4, "heads": 2, "layers": 2, "fusion_layer": 0, "tokens": 1},
+    "perceiver": {"width": 4, "heads": 2, "layers": 1, "latents": 2},
+  }
   head = fusion.by_name(spec).clone(**small.get(spec, {}))
-  x = {m: jnp.asarray(np.random.default_rng(i).normal(size=(3, 3 + i, 2)), jnp.float32)
-       for i, m in enumerate("ab")}  # fmt: skip
+  x = {
+    m: jnp.asarray(np.random.default_rng(i).normal(size=(3, 3 + i, 2)), jnp.float32)
+    for i, m in enumerate("ab")
+  }
   mask = {"a": jnp.array([True, False, True]), "b": jnp.array([True, True, True])}
   model = fusion.LateFusion({"a": Steps(), "b": Steps()}, 2, head)
   variables = jax.jit(model.init)(jax.random.key(0), x, mask)

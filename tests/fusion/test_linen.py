@@ -43,8 +43,9 @@ def test_from_linen_fulfils_the_contract():
   @jax.jit
   def run(inputs, mask):
     features, middle = model.encode(variables, inputs, mask, train=True, rngs=RNGS)
-    outputs, end = model.heads({**variables, "batch_stats": middle}, features, mask, train=True,
-                               rngs=RNGS)
+    outputs, end = model.heads(
+      {**variables, "batch_stats": middle}, features, mask, train=True, rngs=RNGS
+    )
     return outputs, middle, end
 
   outputs, middle, end = run(INPUTS, MASK)
@@ -82,4 +83,5 @@ def test_other_modules_are_refused_with_a_sentence():
     fusion.from_linen(Mine(), ["label"])
   with pytest.raises(ValueError, match="modality 'text' not in inputs; available: image"):
     fusion.from_linen(Mine(), ["image", "text"]).init(
-        jax.random.key(0), {"image": INPUTS["image"]}, MASK)
+      jax.random.key(0), {"image": INPUTS["image"]}, MASK
+    )

@@ -15,8 +15,10 @@ def problem(num, rows=5, seed=0):
   rng = np.random.default_rng(seed)
   names = "abc"[:num]
   mask = {m: jnp.asarray(np.arange(rows) % 3 != i) for i, m in enumerate(names)}
-  features = {m: jnp.asarray(rng.normal(size=(rows, WIDTHS[m])), jnp.float32)
-              * mask[m][:, None] for m in names}  # fmt: skip
+  features = {
+    m: jnp.asarray(rng.normal(size=(rows, WIDTHS[m])), jnp.float32) * mask[m][:, None]
+    for m in names
+  }
   module = Mmtm()
   variables = module.init(jax.random.key(0), features, mask, num_classes=3, train=False)
   return module, variables, features, mask
@@ -27,7 +29,8 @@ def apply(module, variables, features, mask, train=False):
   if not train:
     return module.apply(variables, features, mask, num_classes=3, train=False)[0], None
   (logits, _), new = module.apply(
-    variables, features, mask, num_classes=3, train=True, mutable=["batch_stats"])  # fmt: skip
+    variables, features, mask, num_classes=3, train=True, mutable=["batch_stats"]
+  )
   return logits, new["batch_stats"]["running"]
 
 
@@ -35,8 +38,11 @@ def gates(params, features):
   """The gates in NumPy."""
   joint = np.concatenate([features[m] for m in sorted(features)], -1)
   squeezed = np.maximum(joint @ params["squeeze"]["kernel"] + params["squeeze"]["bias"], 0)
-  return {m: 2 / (1 + np.exp(-(squeezed @ params[f"excite_{m}"]["kernel"]
-                               + params[f"excite_{m}"]["bias"]))) for m in features}  # fmt: skip
+  return {
+    m: 2
+    / (1 + np.exp(-(squeezed @ params[f"excite_{m}"]["kernel"] + params[f"excite_{m}"]["bias"])))
+    for m in features
+  }
 
 
 @pytest.mark.parametrize("num", [1, 2, 3])
@@ -71,17 +77,22 @@ def test_a_held_gate_is_the_running_one_in_training_alone():
   module, variables, features, mask = problem(2)
   mean = np.array([0.5, 1.0, 1.5], np.float32)
   running = variables["batch_stats"]["running"]
-  held = {"gate": {**running["gate"], "a": jnp.asarray(mean)}, "steps": running["steps"],
-          "held": {"a": jnp.float32(1), "b": jnp.float32(0)}}  # fmt: skip
+  held = {
+    "gate": {**running["gate"], "a": jnp.asarray(mean)},
+    "steps": running["steps"],
+    "held": {"a": jnp.float32(1), "b": jnp.float32(0)},
+  }
   held_variables = {**variables, "batch_stats": {"running": held}}
   params = jax.tree.map(np.asarray, variables["params"])
   rows = {m: np.asarray(h) for m, h in features.items()}
   gated = np.concatenate([mean * rows["a"], gates(params, rows)["b"] * rows["b"]], -1)
   want = gated @ params["out"]["kernel"] + params["out"]["bias"]
   np.testing.assert_allclose(
-    apply(module, held_variables, features, mask, True)[0], want, atol=1e-5)  # fmt: skip
-  np.testing.assert_array_equal(apply(module, held_variables, features, mask)[0],
-                                apply(module, variables, features, mask)[0])  # fmt: skip
+    apply(module, held_variables, features, mask, True)[0], want, atol=1e-5
+  )
+  np.testing.assert_array_equal(
+    apply(module, held_variables, features, mask)[0], apply(module, variables, features, mask)[0]
+  )
 
   def loss(params):
     return apply(module, {**held_variables, "params": params}, features, mask, True)[0].sum()

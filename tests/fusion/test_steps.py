@@ -29,8 +29,7 @@ def test_steps_of_zeros_at_the_end_are_none():
   np.testing.assert_array_equal(found["a"].length, [1, 1, 0])
   assert found["a"].values.shape == (3, 1, 4)
   np.testing.assert_array_equal(found["b"].length, [3, 1, 0])  # a present row has a step at least
-  np.testing.assert_array_equal(
-    within(found["b"]), [[1, 1, 1, 0], [1, 0, 0, 0], [0, 0, 0, 0]])  # fmt: skip
+  np.testing.assert_array_equal(within(found["b"]), [[1, 1, 1, 0], [1, 0, 0, 0], [0, 0, 0, 0]])
   np.testing.assert_array_equal(found["b"].values[2], 0)
   told = sequences({"b": Sequence(x, jnp.array([2, 4, 4]))}, {"b": there})["b"]
   np.testing.assert_array_equal(told.length, [2, 4, 0])
@@ -48,33 +47,43 @@ def test_a_row_among_longer_ones_is_what_it_is_alone(name):
   """Row 0 has 3 of 5 steps of a, and 2 of 4 of b."""
   head, rng = HEADS[name], np.random.default_rng(0)
   lengths = {"a": (3, 5), "b": (2, 4)}
-  whole = {m: jnp.asarray(rng.normal(size=(2, long, 3)), jnp.float32) for m, (_, long) in lengths.items()}
-  whole = {m: x.at[0, lengths[m][0]:].set(0) for m, x in whole.items()}
+  whole = {
+    m: jnp.asarray(rng.normal(size=(2, long, 3)), jnp.float32) for m, (_, long) in lengths.items()
+  }
+  whole = {m: x.at[0, lengths[m][0] :].set(0) for m, x in whole.items()}
   there = {m: jnp.ones(2, bool) for m in whole}
   run = QUICK(lambda v, x, mask: head.apply(v, x, mask, num_classes=2, train=False)[0])
   init = lambda: head.init(jax.random.key(0), whole, there, num_classes=2, train=False)
   variables = jax.tree.map(
-    lambda p: jnp.asarray(0.4 * rng.normal(size=p.shape), p.dtype), jax.eval_shape(init))  # fmt: skip
+    lambda p: jnp.asarray(0.4 * rng.normal(size=p.shape), p.dtype), jax.eval_shape(init)
+  )
   cut = jax.tree_util.tree_map_with_path(
-    lambda path, p: p[:, : lengths[key[-1]][0]] if (key := path[-1].key).startswith("positions") else p,
-    variables)  # fmt: skip
+    lambda path, p: (
+      p[:, : lengths[key[-1]][0]] if (key := path[-1].key).startswith("positions") else p
+    ),
+    variables,
+  )
   short = {m: x[:1, : lengths[m][0]] for m, x in whole.items()}
   found = run(variables, whole, there)[0]
   alone = run(cut, short, {m: v[:1] for m, v in there.items()})[0]
   np.testing.assert_allclose(found, alone, rtol=1e-4, atol=1e-5)
-  assert not np.allclose(found, run(variables, {**whole, "a": whole["a"].at[0, 3].set(1)}, there)[0])
+  assert not np.allclose(
+    found, run(variables, {**whole, "a": whole["a"].at[0, 3].set(1)}, there)[0]
+  )
 
 
 def test_sequences_reach_the_fusion_as_steps_and_other_encoders_as_arrays():
   """`a` keeps its steps, `b` reads arrays; NaN after the ends of both is never seen."""
   model = fusion.LateFusion(
-    {"a": encoders.Conv1D(3, (3,), 3, pool="none"), "b": encoders.MLP(3, ())}, 2, HEADS["perceiver"])
+    {"a": encoders.Conv1D(3, (3,), 3, pool="none"), "b": encoders.MLP(3, ())}, 2, HEADS["perceiver"]
+  )
   x = np.random.default_rng(0).normal(size=(3, 8, 2)).astype(np.float32)
   length = np.array([8, 3, 5], np.int32)
   after = np.arange(8)[None] >= length[:, None]
   there = {"a": jnp.array([True, True, False]), "b": jnp.ones(3, bool)}
   junk, clean = (
-    {m: Sequence(np.where(after[..., None], v, x), length) for m in "ab"} for v in (np.nan, 0))
+    {m: Sequence(np.where(after[..., None], v, x), length) for m in "ab"} for v in (np.nan, 0)
+  )
 
   @QUICK
   def run(inputs):

@@ -31,12 +31,16 @@ def train(method, steps):
   return state
 
 
-@pytest.mark.parametrize(("method", "steps"), [
-  (generative.mdrnn(16, 0.5, decay=0.0, sparsity_weight=0.0), 300),
-  # Likelihood is a longer way to the same conditional.
-  (generative.mdrnn(16, 0.2, "pcd", decay=0.0, chains=20, kcd=2, sparsity_weight=0.0), 2000),
-  (generative.mdrnn(16, 0.3, "cdpl", decay=0.0, kcd=2, sparsity_weight=0.0), 600)],
-  ids=["mp", "pcd", "cdpl"])  # fmt: skip
+@pytest.mark.parametrize(
+  ("method", "steps"),
+  [
+    (generative.mdrnn(16, 0.5, decay=0.0, sparsity_weight=0.0), 300),
+    # Likelihood is a longer way to the same conditional.
+    (generative.mdrnn(16, 0.2, "pcd", decay=0.0, chains=20, kcd=2, sparsity_weight=0.0), 2000),
+    (generative.mdrnn(16, 0.3, "cdpl", decay=0.0, kcd=2, sparsity_weight=0.0), 600),
+  ],
+  ids=["mp", "pcd", "cdpl"],
+)
 def test_the_other_modality_is_predicted(method, steps):
   state, rows = train(method, steps), batch()
   mask = {"a": rows.mask["a"], "b": jnp.zeros_like(rows.mask["b"])}
@@ -64,7 +68,8 @@ def test_the_ends_of_the_hybrid_are_multi_prediction_and_likelihood(alpha, objec
   _, want = one_step(objective, jax.random.split(key)[half])
   _, between = one_step("hybrid", key, alpha=0.5)
   same = lambda a, b: jax.tree.map(
-    lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-7), a, b)  # fmt: skip
+    lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-7), a, b
+  )
   same((found.params, found.opt), (want.params, want.opt))
   for name, kept in want.memory.items():
     same(found.memory[name], kept)
@@ -75,8 +80,10 @@ def test_the_ends_of_the_hybrid_are_multi_prediction_and_likelihood(alpha, objec
 @pytest.mark.parametrize("objective", generative.RECIPES)
 def test_a_batch_without_a_complete_row_moves_nothing(objective):
   rows = batch()
-  rows = rows._replace(mask={**rows.mask, "b": jnp.zeros_like(rows.mask["b"])},
-                       inputs={**rows.inputs, "b": jnp.full((32, 4), jnp.nan)})  # fmt: skip
+  rows = rows._replace(
+    mask={**rows.mask, "b": jnp.zeros_like(rows.mask["b"])},
+    inputs={**rows.inputs, "b": jnp.full((32, 4), jnp.nan)},
+  )
   start, found = one_step(objective, jax.random.key(2), rows)
   jax.tree.map(np.testing.assert_array_equal, found, start)
 
@@ -84,9 +91,14 @@ def test_a_batch_without_a_complete_row_moves_nothing(objective):
 def test_recipes_are_those_of_the_authors():
   table = generative.RECIPES
   assert {k: (r.sparsity_weight, r.sparsity_target) for k, r in table.items()} == {
-    "mp": (0.1, 0.1), "pcd": (0.3, 0.05), "cdpl": (0.1, 0.1), "hybrid": (0.1, 0.1)}  # fmt: skip
+    "mp": (0.1, 0.1),
+    "pcd": (0.3, 0.05),
+    "cdpl": (0.1, 0.1),
+    "hybrid": (0.1, 0.1),
+  }
   assert {(r.decay, r.l2, r.steps, r.nstop, r.kcd, r.chains) for r in table.values()} == {
-    (0.005, 1e-4, 5, 5, 10, 500)}  # fmt: skip
+    (0.005, 1e-4, 5, 5, 10, 500)
+  }
   assert (table["mp"].reveal, table["hybrid"].reveal, table["hybrid"].alpha) == (0.25, 0.1, 0.5)
   with pytest.raises(ValueError, match="unknown objective 'ml'; expected one of: mp, pcd, cdpl"):
     generative.mdrnn(4, objective="ml")
@@ -105,7 +117,10 @@ def test_schedules():
 def test_a_step_that_would_give_nan_is_skipped():
   state = generative.mdrnn(4).init(jax.random.key(0), batch())
   wrong = jax.tree.map(lambda g: jnp.full_like(g, jnp.nan), state.params)
-  nothing, clock = jax.tree.map(jnp.zeros_like, wrong), Clock(*(jnp.int32(n) for n in (0, 0, 0, 1, 1)))
+  nothing, clock = (
+    jax.tree.map(jnp.zeros_like, wrong),
+    Clock(*(jnp.int32(n) for n in (0, 0, 0, 1, 1))),
+  )
   opt = state.opt["train"]
   params, opt = _ascent.ascend(state.params, opt, wrong, nothing, clock, 0.0)
   assert all(jnp.isfinite(x).all() for x in jax.tree.leaves((params, opt)))
@@ -117,15 +132,21 @@ def test_fit_trains_it_without_validation(objective):
   """To the last epoch, from visible biases of all training rows and not of the first batch."""
   rows = batch(40)
   split = data.Split(
-    {m: np.asarray(x) for m, x in rows.inputs.items()}, np.zeros(40, np.int32),
-    {m: np.ones(40, bool) for m in "ab"}, np.arange(40, dtype=np.int32), None)  # fmt: skip
+    {m: np.asarray(x) for m, x in rows.inputs.items()},
+    np.zeros(40, np.int32),
+    {m: np.ones(40, bool) for m in "ab"},
+    np.arange(40, dtype=np.int32),
+    None,
+  )
   splits = types.SimpleNamespace(
-    train=split, validation=None, task="classification", num_outputs=2, fingerprint="")  # fmt: skip
+    train=split, validation=None, task="classification", num_outputs=2, fingerprint=""
+  )
   method = generative.mdrnn(4, objective=objective, chains=6)
   found = train_lib.fit(method, splits, epochs=2, batch_size=20)
   assert found.logs[0].selected_epoch == 1 and found.logs[0].diverged_at is None
   first = method.phases[0].begin(
-    method.init(jax.random.key(0), rows), {"train": split}, jax.random.key(0))
+    method.init(jax.random.key(0), rows), {"train": split}, jax.random.key(0)
+  )
   mean = np.clip(split.inputs["a"].mean(0), 0.01, 0.99)
   np.testing.assert_allclose(first.params["a"]["bias"], np.log(mean / (1 - mean)), atol=1e-5)
   assert set(first.memory) == set(found.state().memory)

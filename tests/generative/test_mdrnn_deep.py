@@ -72,18 +72,26 @@ def test_factors_and_sizes():
 @pytest.mark.parametrize("share", [0.0, 0.4])
 def test_without_layers_between_it_is_the_shallow_objective(share):
   rows = batch().inputs
-  params = generative.init_mrbm(jax.random.key(0), {m: jnp.full(d, 0.4) for m, d in WIDTHS.items()}, 5)
+  params = generative.init_mrbm(
+    jax.random.key(0), {m: jnp.full(d, 0.4) for m, d in WIDTHS.items()}, 5
+  )
   params = jax.tree.map(lambda x: 40 * x, params)
-  revealed = {m: (jnp.arange(x.size).reshape(x.shape) % 3 == 0) * float(share > 0)
-              for m, x in rows.items()}  # fmt: skip
+  revealed = {
+    m: (jnp.arange(x.size).reshape(x.shape) % 3 == 0) * float(share > 0) for m, x in rows.items()
+  }
   options = {"share": dict.fromkeys(rows, share), "steps": 3, "nstop": 2}
   empty = generative.pathway({}, (), {})
-  found = [jax.grad(generative.multi_prediction)(params, rows, revealed, jnp.ones(ROWS), **options, **more)
-           for more in ({}, {"path": empty})]  # fmt: skip
+  found = [
+    jax.grad(generative.multi_prediction)(params, rows, revealed, jnp.ones(ROWS), **options, **more)
+    for more in ({}, {"path": empty})
+  ]
   jax.tree.map(np.testing.assert_array_equal, *found)
   mask = {"a": jnp.ones(ROWS, bool), "b": jnp.zeros(ROWS, bool)}
-  jax.tree.map(np.testing.assert_array_equal, generative.infer(params, rows, mask),
-               generative.infer(params, rows, mask, path=empty))  # fmt: skip
+  jax.tree.map(
+    np.testing.assert_array_equal,
+    generative.infer(params, rows, mask),
+    generative.infer(params, rows, mask, path=empty),
+  )
 
 
 def test_inference_runs_through_the_whole_pathway():
@@ -122,15 +130,27 @@ def unrolled(params, x, revealed, steps, nstop, share):
 @pytest.mark.parametrize("nstop", [0, 1, 3])
 def test_truncated_gradients_are_those_of_the_unrolled_loop(nstop):
   params, rows = random_params(build()), batch()
-  revealed = {m: (jnp.arange(x.size).reshape(x.shape) % 4 == 0) * 1.0 for m, x in rows.inputs.items()}
+  revealed = {
+    m: (jnp.arange(x.size).reshape(x.shape) % 4 == 0) * 1.0 for m, x in rows.inputs.items()
+  }
   want = jax.grad(unrolled)(params, rows.inputs, revealed["b"], 3, nstop, 0.3)
 
   def objective(params, nstop):
     path = generative.pathway(params, ("layer1", "layer2"), FACTORS)
     return _multi_prediction.multi_prediction(
-      _deep_net.top_of(params), rows.inputs, revealed, jnp.ones(ROWS), share={"a": 0.3, "b": 0.3},
-      steps=3, nstop=nstop, sparsity_weight=0.0, l2=0.0, factors=_mrbm.Factors(down=2.0), path=path,
-      targets=("b",))  # fmt: skip
+      _deep_net.top_of(params),
+      rows.inputs,
+      revealed,
+      jnp.ones(ROWS),
+      share={"a": 0.3, "b": 0.3},
+      steps=3,
+      nstop=nstop,
+      sparsity_weight=0.0,
+      l2=0.0,
+      factors=_mrbm.Factors(down=2.0),
+      path=path,
+      targets=("b",),
+    )
 
   found = jax.jit(jax.grad(objective))(params, jnp.int32(nstop))
   for (path, x), y in zip(jax.tree_util.tree_flatten_with_path(found)[0], jax.tree.leaves(want)):
@@ -140,8 +160,13 @@ def test_truncated_gradients_are_those_of_the_unrolled_loop(nstop):
   assert (difference == 0) == (nstop == 3)
 
 
-MOVED = {"layer1": {"layer1"}, "layer2": {"layer2"}, "top": {"top"}, "joint": {"layer2", "top"},
-         "finetune": {"layer1", "layer2", "top"}}  # fmt: skip
+MOVED = {
+  "layer1": {"layer1"},
+  "layer2": {"layer2"},
+  "top": {"top"},
+  "joint": {"layer2", "top"},
+  "finetune": {"layer1", "layer2", "top"},
+}
 
 
 @pytest.mark.parametrize("phase", MOVED)
@@ -155,8 +180,12 @@ def test_what_a_phase_moves(phase):
   assert all(np.isfinite(v) for v in log.values())
   for m in WIDTHS:
     for part in ("layer1", "layer2", "top"):
-      change = [float(jnp.abs(x - y).max()) for x, y in zip(
-        jax.tree.leaves(after.params[m][part]), jax.tree.leaves(state.params[m][part]))]  # fmt: skip
+      change = [
+        float(jnp.abs(x - y).max())
+        for x, y in zip(
+          jax.tree.leaves(after.params[m][part]), jax.tree.leaves(state.params[m][part])
+        )
+      ]
       assert (max(change) > 0) == (part in MOVED[phase]), (m, part)
       if part in MOVED[phase]:
         new, old = after.params[m][part]["kernel"], state.params[m][part]["kernel"]
@@ -168,8 +197,9 @@ def test_what_a_phase_moves(phase):
 def test_a_direction_predicts_its_target_alone():
   """The loss does not change with what is asked of the source, and a third modality does not move."""
   rows = batch()
-  three = rows._replace(inputs={**rows.inputs, "c": rows.inputs["a"]},
-                        mask={**rows.mask, "c": rows.mask["a"]})  # fmt: skip
+  three = rows._replace(
+    inputs={**rows.inputs, "c": rows.inputs["a"]}, mask={**rows.mask, "c": rows.mask["a"]}
+  )
   method = build(direction=("a", "b"), reveal=0.0)
   state = method.init(jax.random.key(0), three)
   state = state._replace(params=random_params(method, three))
@@ -177,13 +207,24 @@ def test_a_direction_predicts_its_target_alone():
   jax.tree.map(np.testing.assert_array_equal, after.params["c"], state.params["c"])
   nothing = jnp.zeros_like(rows.inputs["b"])
   loss = -unrolled(state.params, rows.inputs, nothing, 2, 2, 0.0)
-  squares = sum(jnp.square(state.params[m][n]["kernel"]).sum()
-                for m in "ab" for n in ("layer1", "layer2", "top"))  # fmt: skip
+  squares = sum(
+    jnp.square(state.params[m][n]["kernel"]).sum()
+    for m in "ab"
+    for n in ("layer1", "layer2", "top")
+  )
   top = _deep_net.top_of(state.params, ("a", "b"))
   path = generative.pathway(state.params, ("layer1", "layer2"), FACTORS)
   _, h = _multi_prediction.predict_one(
-    top, rows.inputs, "b", nothing, share=0.0, steps=2, nstop=2, factors=_mrbm.Factors(down=2.0),
-    path=path)  # fmt: skip
+    top,
+    rows.inputs,
+    "b",
+    nothing,
+    share=0.0,
+    steps=2,
+    nstop=2,
+    factors=_mrbm.Factors(down=2.0),
+    path=path,
+  )
   loss += 1e-5 / 2 * squares - 0.01 * _multi_prediction.sparsity(h, jnp.ones(ROWS), 0.2)
   np.testing.assert_allclose(log["loss"], loss, rtol=1e-5)
 
@@ -202,7 +243,9 @@ def test_a_layer_learns_to_reconstruct(chains):
   def run(layer, memory):
     def body(i, carried):
       layer, memory, _ = carried
-      found = _layers.layer_direction("a", layer, rows, weight, memory, jax.random.key(i), **options)
+      found = _layers.layer_direction(
+        "a", layer, rows, weight, memory, jax.random.key(i), **options
+      )
       both = jax.tree.map(jnp.add, found.gradient, found.immediate)
       return jax.tree.map(lambda w, g: w + 0.3 * g, layer, both), found.memory, found.loss
 
@@ -212,7 +255,8 @@ def test_a_layer_learns_to_reconstruct(chains):
   assert float(error) < 0.1  # an untrained layer: 1/4
   assert set(memory) == ({"running", "chains"} if chains else {"running"})
   none = _layers.layer_direction(
-    "a", layer, rows, jnp.zeros(20), memory, jax.random.key(0), **options)
+    "a", layer, rows, jnp.zeros(20), memory, jax.random.key(0), **options
+  )
   assert all(float(jnp.abs(x).max()) == 0 for x in jax.tree.leaves((none.gradient, none.immediate)))
   jax.tree.map(np.testing.assert_array_equal, none.memory, memory)
 
@@ -226,7 +270,8 @@ def test_fit_goes_through_all_phases_with_rows_that_lack_a_modality():
   b = np.where(mask["b"][:, None], rng.normal(size=(rows, 4)), np.nan).astype(np.float32)
   split = data.Split({"a": a, "b": b}, np.zeros(rows, np.int32), mask, np.arange(rows), None)
   splits = types.SimpleNamespace(
-    train=split, validation=None, task="classification", num_outputs=2, fingerprint="")  # fmt: skip
+    train=split, validation=None, task="classification", num_outputs=2, fingerprint=""
+  )
   method = build(widths=(3,), chains=4, direction=("b", "a"))
   result = train.fit(method, splits, epochs=4, batch_size=12)
   assert [e["phase"] for e in result.logs[0].history] == ["layer1", "top", "joint", "finetune"]
@@ -234,9 +279,13 @@ def test_fit_goes_through_all_phases_with_rows_that_lack_a_modality():
   assert result.logs[0].diverged_at is None
   assert all(np.isfinite(x).all() for x in jax.tree.leaves(state))
   begun = method.phases[1].begin(state, {"train": split}, jax.random.key(0))
-  units = generative.to_units({"b": jnp.asarray(b)}, {"b": jnp.asarray(mask["b"])}, state.stats["range"])
-  features = sigma(2 * units["b"] @ state.params["b"]["layer1"]["kernel"]
-                   + state.params["b"]["layer1"]["hidden"][None])  # fmt: skip
+  units = generative.to_units(
+    {"b": jnp.asarray(b)}, {"b": jnp.asarray(mask["b"])}, state.stats["range"]
+  )
+  features = sigma(
+    2 * units["b"] @ state.params["b"]["layer1"]["kernel"]
+    + state.params["b"]["layer1"]["hidden"][None]
+  )
   mean = np.clip(np.asarray(features)[mask["b"]].mean(0), 0.01, 0.99)
   np.testing.assert_allclose(begun.params["b"]["top"]["bias"], np.log(mean / (1 - mean)), atol=1e-5)
 
@@ -244,12 +293,20 @@ def test_fit_goes_through_all_phases_with_rows_that_lack_a_modality():
 def test_the_other_modality_is_predicted():
   """b = 1 - a, through a layer each: chance is 1/2, and fine-tuning goes on where the top stood."""
   bits = np.random.default_rng(0).integers(0, 2, (64, 3)).astype(np.float32)
-  split = data.Split({"a": bits, "b": 1 - bits}, np.zeros(64, np.int32),
-                     {m: np.ones(64, bool) for m in "ab"}, np.arange(64), None)  # fmt: skip
+  split = data.Split(
+    {"a": bits, "b": 1 - bits},
+    np.zeros(64, np.int32),
+    {m: np.ones(64, bool) for m in "ab"},
+    np.arange(64),
+    None,
+  )
   splits = types.SimpleNamespace(
-    train=split, validation=None, task="classification", num_outputs=2, fingerprint="")  # fmt: skip
+    train=split, validation=None, task="classification", num_outputs=2, fingerprint=""
+  )
   stage = generative.Stage(0.3, decay=0.005, sparsity_weight=0.0)
-  method = build(num_hidden=16, widths=(12,), reveal=0.0, stages=dict.fromkeys(generative.STAGES, stage))
+  method = build(
+    num_hidden=16, widths=(12,), reveal=0.0, stages=dict.fromkeys(generative.STAGES, stage)
+  )
   epochs = {"layer1": 50, "top": 60, "joint": 1, "finetune": 400}
   result = train.fit(method, splits, epochs=epochs, batch_size=8)
   mask = {"a": jnp.ones(64, bool), "b": jnp.zeros(64, bool)}
@@ -264,7 +321,9 @@ def test_refusals():
   with pytest.raises(ValueError, match="needs layers"):
     build(widths=())
   rows = batch()
-  with pytest.raises(ValueError, match=r"two modalities, \(source, target\), got \('a', 'c'\); available"):
+  with pytest.raises(
+    ValueError, match=r"two modalities, \(source, target\), got \('a', 'c'\); available"
+  ):
     build(direction=("a", "c")).init(jax.random.key(0), rows)
   with pytest.raises(Unavailable, match="two modalities"):
     build().init(jax.random.key(0), rows._replace(inputs={"a": rows.inputs["a"]}))

@@ -14,8 +14,9 @@ ROWS = 6
 def problem(widths=WIDTHS, scale=20.0):
   means = {m: jnp.full(d, 0.4) for m, d in widths.items()}
   params = generative.init_mrbm(jax.random.key(0), means, 5)
-  params = {m: {k: scale * v if k == "kernel" else v for k, v in p.items()}
-            for m, p in params.items()}  # fmt: skip
+  params = {
+    m: {k: scale * v if k == "kernel" else v for k, v in p.items()} for m, p in params.items()
+  }
   rng = np.random.default_rng(0)
   x = {m: jnp.asarray(rng.integers(0, 2, (ROWS, d)), jnp.float32) for m, d in widths.items()}
   return params, x
@@ -24,7 +25,8 @@ def problem(widths=WIDTHS, scale=20.0):
 def objective(params, x, revealed, weight, **options):
   settings = {"steps": 3, "nstop": 3, "sparsity_weight": 0.0, "l2": 0.0}
   return generative.multi_prediction(
-    params, x, revealed, weight, share=dict.fromkeys(x, 0.0), **{**settings, **options})  # fmt: skip
+    params, x, revealed, weight, share=dict.fromkeys(x, 0.0), **{**settings, **options}
+  )
 
 
 def test_everything_revealed_has_no_gradient():
@@ -71,8 +73,9 @@ def test_rows_without_weight_do_not_count():
   none = jax.tree.map(jnp.zeros_like, x)
   weight = (jnp.arange(ROWS) < 4).astype(jnp.float32)
   kept = objective(params, x, none, weight)
-  few = objective(params, {m: v[:4] for m, v in x.items()}, {m: v[:4] for m, v in none.items()},
-                  jnp.ones(4))  # fmt: skip
+  few = objective(
+    params, {m: v[:4] for m, v in x.items()}, {m: v[:4] for m, v in none.items()}, jnp.ones(4)
+  )
   np.testing.assert_allclose(kept, few, rtol=1e-5)
 
 
@@ -97,7 +100,9 @@ def test_likelihood_splits_into_conditional_and_marginal():
   table = np.asarray(_enumerate.log_joint_table(params)[0])  # [2^D_a, 2^D_b]
   code = np.asarray(x["b"]) @ 2 ** np.arange(WIDTHS["b"])
   marginal = np.log(np.exp(table).sum(0))[code.astype(int)]
-  np.testing.assert_allclose(found["log_joint"], found["log_conditional"]["a"] + marginal, rtol=1e-4)
+  np.testing.assert_allclose(
+    found["log_joint"], found["log_conditional"]["a"] + marginal, rtol=1e-4
+  )
 
 
 def test_swapped_modalities_have_the_same_loss():

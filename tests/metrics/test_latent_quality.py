@@ -80,7 +80,9 @@ def test_logistic_regression_has_no_gradient_left():
   slope = x.T @ residual / 40 + 2 * ridge * kernel
   np.testing.assert_allclose(slope / np.abs(x).max(0)[:, None], 0.0, atol=1e-5)
   np.testing.assert_allclose(residual.mean(0), 0.0, atol=1e-5)
-  assert all(np.array_equal(a, b) for a, b in zip((kernel, bias), logistic_regression(x, label, 3, ridge)))
+  assert all(
+    np.array_equal(a, b) for a, b in zip((kernel, bias), logistic_regression(x, label, 3, ridge))
+  )
 
 
 def test_classes_that_least_squares_confuses_are_told_apart():
@@ -116,20 +118,28 @@ def test_an_unfinished_fit_is_an_error(monkeypatch):
 def test_features_of_an_encoder():
   """What `train.predict_split` collects goes in as it is: {modality: float32 [N, D]}."""
   label = np.array([0, 1] * 10)
-  parts = {"image": np.stack([label, 0 * label], 1).astype(np.float32),
-           "audio": RNG.normal(size=(20, 3, 2)).astype(np.float32)}  # fmt: skip
+  parts = {
+    "image": np.stack([label, 0 * label], 1).astype(np.float32),
+    "audio": RNG.normal(size=(20, 3, 2)).astype(np.float32),
+  }
   assert latent_quality({"image": parts["image"]}, label.astype(np.int32)) == 0.0
   assert latent_quality(parts, label, heldout=(parts, 1 - label)) == 1.0
 
 
-@pytest.mark.parametrize("change, match", [
-  ({"ridge": -1.0}, "ridge"),
-  ({"label": Y[:5]}, "40 rows of features, 5 labels"),
-  ({"features": {}}, "no modality"),
-  ({"heldout": (Z[:, :2], Y)}, "3 columns, held-out features 2"),
-  ({"label": np.zeros((40, 2), int)}, "one class per row"),
-  ({"label": np.zeros(40, int), "heldout": (Z[:1], np.ones(1, int))}, "held-out rows have a class"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+  "change, match",
+  [
+    ({"ridge": -1.0}, "ridge"),
+    ({"label": Y[:5]}, "40 rows of features, 5 labels"),
+    ({"features": {}}, "no modality"),
+    ({"heldout": (Z[:, :2], Y)}, "3 columns, held-out features 2"),
+    ({"label": np.zeros((40, 2), int)}, "one class per row"),
+    (
+      {"label": np.zeros(40, int), "heldout": (Z[:1], np.ones(1, int))},
+      "held-out rows have a class",
+    ),
+  ],
+)
 def test_refusals(change, match):
   with pytest.raises(ValueError, match=match):
     latent_quality(**{"features": Z, "label": Y, **change})
@@ -181,11 +191,14 @@ def test_full_overlap_makes_all_equal():
   np.testing.assert_allclose(y, 3 * x[0].sum(-1))
 
 
-@pytest.mark.parametrize("call, match", [
-  (lambda: _provable.overlapping_risk((1,), 1.5), r"overlap must lie in \[0, 1\]"),
-  (lambda: _provable.overlapping_risk((0, 1), 0.5), r"1\.\.4"),
-  (lambda: _provable.overlapping(np.zeros((2, 3)), 0.5), r"\[M, N, D\]"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+  "call, match",
+  [
+    (lambda: _provable.overlapping_risk((1,), 1.5), r"overlap must lie in \[0, 1\]"),
+    (lambda: _provable.overlapping_risk((0, 1), 0.5), r"1\.\.4"),
+    (lambda: _provable.overlapping(np.zeros((2, 3)), 0.5), r"\[M, N, D\]"),
+  ],
+)
 def test_generator_refusals(call, match):
   with pytest.raises(ValueError, match=match):
     call()

@@ -35,10 +35,13 @@ def test_rows_without_both_do_not_count():
   assert np.isfinite(grads).all() and not np.any(grads[25:]) and np.any(grads[:25])
 
 
-@pytest.mark.parametrize("y,k,sentence", [
-  (X[:, :2], 1, r"two \[B, D\] of one shape, got \[40, 3\] and \[40, 2\]"),
-  (X, 4, r"k must lie in 1..3 \(the width\), got 4"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+  "y,k,sentence",
+  [
+    (X[:, :2], 1, r"two \[B, D\] of one shape, got \[40, 3\] and \[40, 2\]"),
+    (X, 4, r"k must lie in 1..3 \(the width\), got 4"),
+  ],
+)
 def test_wrong_arguments_are_refused(y, k, sentence):
   with pytest.raises(ValueError, match=sentence):
     cca_loss(jnp.asarray(X), jnp.asarray(y), k=k)

@@ -84,8 +84,14 @@ def test_objective_without_penalty_is_the_mean_of_cross_entropies():
 
 
 def test_order_changes_with_the_epoch_and_only_with_it():
-  run = lambda epoch, step: float(_cml.cml()(outputs(), batch(), heads=heads, clock=CLOCK._replace(
-    epoch=jnp.int32(epoch), step=jnp.int32(step)))["fused"])  # fmt: skip
+  run = lambda epoch, step: float(
+    _cml.cml()(
+      outputs(),
+      batch(),
+      heads=heads,
+      clock=CLOCK._replace(epoch=jnp.int32(epoch), step=jnp.int32(step)),
+    )["fused"]
+  )
   assert run(0, 0) == run(0, 9)
   assert len({round(run(e, 0), 5) for e in range(5)}) > 1
 

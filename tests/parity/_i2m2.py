@@ -107,8 +107,7 @@ def _optimiser(hp: dict) -> optax.GradientTransformation:
     direction = optax.sgd(hp["lr"])
   else:
     assert hp["optimizer"] == "RMSprop"
-    direction = optax.rmsprop(
-      hp["lr"], decay=0.99, eps=1e-8, eps_in_sqrt=False, initial_scale=0.0)  # fmt: skip
+    direction = optax.rmsprop(hp["lr"], decay=0.99, eps=1e-8, eps_in_sqrt=False, initial_scale=0.0)
   return optax.chain(clip, optax.add_decayed_weights(decay), direction)
 
 
@@ -118,8 +117,11 @@ def epochs(case: Case) -> dict:
   weights = _under(case, "w0.")
   width = lambda name: weights[f"{name}.bias"].shape[0]
   classes = width("inter.head.fc2")
-  own, shared, places = {}, {}, {"inter.head.fc": ("heads", "fused", "dense0"),
-                                 "inter.head.fc2": ("heads", "fused", "out")}  # fmt: skip
+  own, shared, places = (
+    {},
+    {},
+    {"inter.head.fc": ("heads", "fused", "dense0"), "inter.head.fc2": ("heads", "fused", "out")},
+  )
   for i, m in enumerate(names):
     alone, joint = f"uni{i}", f"inter.encoders.{i}"
     layers = (f"{alone}.0.fc", f"{alone}.0.fc2", f"{alone}.1.fc")

@@ -43,7 +43,8 @@ class Kernel(NamedTuple):
     """The absolute tolerance below which float32 cannot tell."""
     found = [size for start, size in self.rounded.items() if output.startswith(start)]
     largest = lambda start: max(
-      (float(np.abs(x).max(initial=0.0)) for n, x in inputs.items() if n.startswith(start)), default=0.0
+      (float(np.abs(x).max(initial=0.0)) for n, x in inputs.items() if n.startswith(start)),
+      default=0.0,
     )
     sizes = [largest(size) if isinstance(size, str) else size for size in found]
     return float(np.finfo(np.float32).eps) * max(sizes, default=0.0)
@@ -52,7 +53,11 @@ class Kernel(NamedTuple):
     return slug == self.slug and re.match(self.prefix, name) is not None
 
 
-DAMPED: dict[str, float | str] = {"coeff_": 1.0, "ogm_": "grad_", "ge_": "grad_"}  # 1 - tanh, times it
+DAMPED: dict[str, float | str] = {
+  "coeff_": 1.0,
+  "ogm_": "grad_",
+  "ge_": "grad_",
+}  # 1 - tanh, times it
 KERNELS = [
   # Noise times (std + 1e-8) is 1e-8 in one case: no absolute tolerance.
   Kernel("ogm_ge", r"concat|sum|equal", _balancing.ogm_ge, rounded=DAMPED),

@@ -16,8 +16,11 @@ def _rows(x):
 
 
 def _params(case: Case) -> dict:
-  w = {k.removeprefix("w."): jnp.asarray(v, jnp.float32) for k, v in case.inputs.items()
-       if k.startswith("w.")}  # fmt: skip
+  w = {
+    k.removeprefix("w."): jnp.asarray(v, jnp.float32)
+    for k, v in case.inputs.items()
+    if k.startswith("w.")
+  }
   params = {m: {"kernel": w[f"v{m}hid"], "bias": w[f"v{m}bias"]} for m in NAMES}
   return {**params, HIDDEN: {"bias": w["hidbias"]}}
 
@@ -63,9 +66,18 @@ def _prediction(case: Case) -> dict:
   }
   visible = _visible(case)
   objective = lambda params, nstop: _multi_prediction.multi_prediction(
-    params, visible, revealed, jnp.ones(visible["x"].shape[0]), share=share, steps=int(hp["nmf"]),
-    nstop=nstop, sparsity_weight=hp["sp_reg"], sparsity_target=hp["sp_target"], l2=hp["l2reg"],
-    factors=factors)  # fmt: skip
+    params,
+    visible,
+    revealed,
+    jnp.ones(visible["x"].shape[0]),
+    share=share,
+    steps=int(hp["nmf"]),
+    nstop=nstop,
+    sparsity_weight=hp["sp_reg"],
+    sparsity_target=hp["sp_target"],
+    l2=hp["l2reg"],
+    factors=factors,
+  )
   return jax.jit(jax.grad(objective))(_params(case), jnp.int32(hp["nstop"]))
 
 
@@ -78,7 +90,8 @@ def _regularised(case: Case, positive, negative):
   active = positive[HIDDEN]["bias"]
   running = _contrastive.running_mean(jnp.zeros_like(active), active, hp["sp_damp"])
   return _contrastive.with_regularisers(
-    difference, _params(case), running, hp["sp_reg"], hp["sp_target"], hp["l2reg"])  # fmt: skip
+    difference, _params(case), running, hp["sp_reg"], hp["sp_target"], hp["l2reg"]
+  )
 
 
 def percloss(case: Case) -> dict:
@@ -99,9 +112,15 @@ def _sampled(case: Case):
     start = _given(case, "pcd_init_{layer}")
     hidden = _contrastive.init_chains(params, count, start).hidden
   positive, negative, _ = _contrastive.contrastive(
-    params, visible, jnp.ones(visible["x"].shape[0]), int(case.hp["kcd"]),
-    _given(case, "sample_{layer}"), _given(case, "neg{i}_{layer}"), hidden,
-    _factors(case))  # fmt: skip
+    params,
+    visible,
+    jnp.ones(visible["x"].shape[0]),
+    int(case.hp["kcd"]),
+    _given(case, "sample_{layer}"),
+    _given(case, "neg{i}_{layer}"),
+    hidden,
+    _factors(case),
+  )
   return _regularised(case, positive, negative)
 
 
@@ -125,8 +144,9 @@ def infer(case: Case) -> dict:
       continue
     present, steps = rest.split("_")
     mask = {m: jnp.full(rows, m == present) for m in NAMES}
-    h, prob = _mrbm.infer(params, visible, mask, int(steps), factors=factors,
-                          tolerance=case.hp["stop_tol"])  # fmt: skip
+    h, prob = _mrbm.infer(
+      params, visible, mask, int(steps), factors=factors, tolerance=case.hp["stop_tol"]
+    )
     out[key] = (h if kind == "h" else prob[kind]).T
   joint = _mrbm.hidden_given(params, visible, factors)
   states = {m: _rows(case.inputs[f"{m}b"]) for m in NAMES}

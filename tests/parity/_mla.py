@@ -47,8 +47,10 @@ def gate_sample(case: Case) -> dict:
   if "mask" in case.inputs:
     mask = {m: jnp.asarray(case.inputs["mask"][:, i] > 0) for i, m in enumerate(sorted(logits))}
   weights = _mla.entropy_weights(logits, mask)
-  return {"w": jnp.stack([weights[m] for m in sorted(weights)], -1),
-          "fused_logits": _mla.fuse(logits, mask)}  # fmt: skip
+  return {
+    "w": jnp.stack([weights[m] for m in sorted(weights)], -1),
+    "fused_logits": _mla.fuse(logits, mask),
+  }
 
 
 def _projected(case: Case, projection: str) -> dict:
@@ -61,7 +63,8 @@ def _projected(case: Case, projection: str) -> dict:
       alpha = case.hp["alpha"]
     else:
       alpha = _mla.released_alpha(
-        jnp.asarray(case.inputs["batch_index"][i]), case.hp["len_dataloader"], case.hp["alpha0"])  # fmt: skip
+        jnp.asarray(case.inputs["batch_index"][i]), case.hp["len_dataloader"], case.hp["alpha0"]
+      )
       assert int(case.inputs["exp_count"][i]) == int(state.updates)
     state = _mla.step_projection(state, h.mean(0), alpha, projection)
     found.append(_mla.project(state, g.T, projection).T)
@@ -147,8 +150,10 @@ def epoch(case: Case) -> dict:
     mixed = case.hp["av_alpha"] * own[0] + (1 - case.hp["av_alpha"]) * own[1]
     losses.append(jnp.stack([mixed, *own]))
   memory = state.memory["mla"]
-  out = {"epoch_losses": jnp.stack(losses).mean(0),
-         "P_final": memory.matrix if memory else jnp.eye(width)}  # fmt: skip
+  out = {
+    "epoch_losses": jnp.stack(losses).mean(0),
+    "P_final": memory.matrix if memory else jnp.eye(width),
+  }
   for layer, (top, name) in place.items():
     leaf = state.params[top][name]
     out |= {f"w1.{layer}.weight": leaf["kernel"].T, f"w1.{layer}.bias": leaf["bias"]}

@@ -42,15 +42,20 @@ def agm(case: Case) -> dict:
   inputs = {s: _float(case.inputs[f"x_{m}"]) for s, m in names.items()}
   batch = Batch(inputs, label, masks.full(names, size), jnp.ones(size), jnp.arange(size))
   objective = agm_objective(
-    names, alpha=case.hp["alpha"], cap=_cap(case), padded="exact", zeros="gradient")  # fmt: skip
+    names, alpha=case.hp["alpha"], cap=_cap(case), padded="exact", zeros="gradient"
+  )
   steps = jnp.float32(case.hp["n_previous_steps"])
   before = objective.init(batch, None)._replace(
-    running={s: _float(history[s]) for s in names}, steps=dict.fromkeys(names, steps))  # fmt: skip
+    running={s: _float(history[s]) for s in names}, steps=dict.fromkeys(names, steps)
+  )
 
   def encode(params, inputs):
-    return {s: jnp.tanh(x @ params[f"enc_{names[s]}_weight"].T
-                        + params[f"enc_{names[s]}_bias"].reshape(1, -1))
-            for s, x in inputs.items()}  # fmt: skip
+    return {
+      s: jnp.tanh(
+        x @ params[f"enc_{names[s]}_weight"].T + params[f"enc_{names[s]}_bias"].reshape(1, -1)
+      )
+      for s, x in inputs.items()
+    }
 
   def heads(params, features):
     """A linear head that is not additive: its last term joins all features."""
@@ -63,9 +68,13 @@ def agm(case: Case) -> dict:
   def run(params):
     features = encode(params, inputs)
     losses, memory = objective.apply(
-      Outputs(heads(params, features), {}, features), batch, before, clock=CLOCK,
+      Outputs(heads(params, features), {}, features),
+      batch,
+      before,
+      clock=CLOCK,
       encode=lambda x, mask: encode(params, x),
-      heads=lambda h, mask: Outputs(heads(params, h)))  # fmt: skip
+      heads=lambda h, mask: Outputs(heads(params, h)),
+    )
     return losses["fused"], memory
 
   grads, after = jax.jit(jax.grad(run, has_aux=True))(params)
@@ -79,9 +88,14 @@ def agm(case: Case) -> dict:
   targets = _agm.agm_ratios(before.running)
   out = {f"g_net_{k}": g for k, g in grads.items()}
   for s in names:
-    out |= {f"out_{s}": phi[s], f"score_{s}": scores[s], f"ratio_{s}": ratios[s],
-            f"opt_ratio_{s}": targets[s], f"coeff_{s}": after.coefficients[s],
-            f"new_hist_{s}": after.running[s]}  # fmt: skip
+    out |= {
+      f"out_{s}": phi[s],
+      f"score_{s}": scores[s],
+      f"ratio_{s}": ratios[s],
+      f"opt_ratio_{s}": targets[s],
+      f"coeff_{s}": after.coefficients[s],
+      f"new_hist_{s}": after.running[s],
+    }
   return out
 
 
@@ -92,8 +106,11 @@ def agm_balance_benchmark(case: Case) -> dict:
   phi = _agm.shapley_logits(logits, "released")
   scores, _ = _agm.agm_scores(phi, jnp.asarray(case.inputs["label"], jnp.int32))
   ks = _agm.agm_coefficients(scores, history, case.hp["alpha"], _cap(case), "released")
-  return {f"{kind}_{m}": v for kind, values in (("out", phi), ("score", scores), ("coeff", ks))
-          for m, v in values.items()}  # fmt: skip
+  return {
+    f"{kind}_{m}": v
+    for kind, values in (("out", phi), ("score", scores), ("coeff", ks))
+    for m, v in values.items()
+  }
 
 
 # PMR
@@ -110,8 +127,9 @@ def pmr_step(case: Case) -> dict:
   @jax.jit
   def parts(features):
     logits = {m: _prototypes.prototype_logits(features[m], protos[m]) for m in names}
-    right = {m: jnp.take_along_axis(jax.nn.softmax(logits[m]), label[:, None], 1).mean()
-             for m in names}  # fmt: skip
+    right = {
+      m: jnp.take_along_axis(jax.nn.softmax(logits[m]), label[:, None], 1).mean() for m in names
+    }
     losses = {m: objectives.row_losses(logits[m], label).mean() for m in names}
     return logits, right, losses
 
@@ -122,15 +140,25 @@ def pmr_step(case: Case) -> dict:
     return objectives.row_losses(fused, label).mean() + sum(ks[m] * losses[m] for m in names)
 
   value, (by_feature, by_head) = jax.jit(jax.value_and_grad(total, argnums=(0, 1)))(
-    features, weight)  # fmt: skip
+    features, weight
+  )
   logits, right, losses = parts(features)
   ks = _prototypes.pmr_coefficients(right, case.hp["alpha"])
   first, second = names
-  out = {"loss": value, "grad_head_w": by_head, f"ratio_{first}": right[first] / right[second],
-         "beta_audio": ks[first], "lam_visual": ks[second]}  # fmt: skip
+  out = {
+    "loss": value,
+    "grad_head_w": by_head,
+    f"ratio_{first}": right[first] / right[second],
+    "beta_audio": ks[first],
+    "lam_visual": ks[second],
+  }
   for m in names:
-    out |= {f"sim_{m}": logits[m], f"score_{m}": right[m] * size, f"loss_proto_{m}": losses[m],
-            f"grad_feat_{m}": by_feature[m]}  # fmt: skip
+    out |= {
+      f"sim_{m}": logits[m],
+      f"score_{m}": right[m] * size,
+      f"loss_proto_{m}": losses[m],
+      f"grad_feat_{m}": by_feature[m],
+    }
   return out
 
 
@@ -141,10 +169,12 @@ def pmr_prototypes(case: Case) -> dict:
   for m, features in _by_prefix(case, "feat_").items():
     flat = _float(features).reshape(-1, features.shape[-1])
     sums, counts = _prototypes.class_sums(
-      flat, label, jnp.ones(label.shape[0]), int(case.hp["n_classes"]))  # fmt: skip
+      flat, label, jnp.ones(label.shape[0]), int(case.hp["n_classes"])
+    )
     old = _float(case.inputs[f"old_{m}"]) if case.hp["epoch"] > 0 else None
     out[f"proto_{m}"] = _prototypes.prototypes(
-      sums, counts, old, momentum=case.hp["momentum"], variant="released")  # fmt: skip
+      sums, counts, old, momentum=case.hp["momentum"], variant="released"
+    )
   return out
 
 
@@ -164,8 +194,11 @@ def greedy_speed(case: Case) -> dict:
     step, kind, leaf = pattern.fullmatch(key).groups()
     steps.setdefault(int(step), {"g": {}, "w": {}})[kind][leaf] = value
   leaves = list(steps[0]["w"])
-  names = sorted(re.fullmatch(r"modality_encoder_(.+)_[^_]+", k)[1] for k in leaves
-                 if k.startswith("modality_encoder_"))  # fmt: skip
+  names = sorted(
+    re.fullmatch(r"modality_encoder_(.+)_[^_]+", k)[1]
+    for k in leaves
+    if k.startswith("modality_encoder_")
+  )
 
   def nested(flat):
     """The recorded leaves in the places of `LateFusion` with `Mmtm`."""

@@ -22,8 +22,17 @@ def _builders_are_traced_once():
   build, made = Row.build, {}
 
   def cached(self, cfg, model, trial):
-    key = (self.name, repr(sorted(self.fixed.items())), self.source, repr(model), trial.hyper,
-           cfg.optimizer, cfg.schedule, cfg.weight_decay, trial.rate)  # fmt: skip
+    key = (
+      self.name,
+      repr(sorted(self.fixed.items())),
+      self.source,
+      repr(model),
+      trial.hyper,
+      cfg.optimizer,
+      cfg.schedule,
+      cfg.weight_decay,
+      trial.rate,
+    )
     if key not in made:
       made[key] = build(self, cfg, model, trial)
     return made[key]

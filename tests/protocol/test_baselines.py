@@ -65,7 +65,9 @@ def test_nothing_in_the_test_rows_reaches_a_fit():
     made[m][test] = np.random.default_rng(5).normal(size=(test.sum(), 4)) * 1e3
   made["label"][test] = 1 - made["label"][test]
   garbage = fitted(data.from_arrays(made))
-  bad = splits.test._replace(inputs={m: np.full_like(x, np.nan) for m, x in splits.test.inputs.items()})
+  bad = splits.test._replace(
+    inputs={m: np.full_like(x, np.nan) for m, x in splits.test.inputs.items()}
+  )
   nan = {x.name: x for x in _baselines.fit_lines(dataclasses.replace(splits, test=bad), raised)}
   for name, line in plain.items():
     for other in (garbage[name], nan[name]):
@@ -97,8 +99,9 @@ def test_a_modality_alone_is_fitted_and_scored_in_the_rows_that_have_it(tmp_path
     p: int(getattr(splits, p).mask["b"].sum()) for p in ("train", "validation", "test")
   }
   part = {p: made["mask_b"] & (made["split"] == p) for p in ("train", "validation", "test")}
-  only = data.from_arrays({k: v for k, v in made.items() if k in ("b", "label", "split", "mask_b")},
-                          drop_empty=True)  # fmt: skip
+  only = data.from_arrays(
+    {k: v for k, v in made.items() if k in ("b", "label", "split", "mask_b")}, drop_empty=True
+  )
   assert entries(tmp_path, only)["linear/b"]["test"] == found["test"]
   assert found["rows"]["test"] == part["test"].sum()
 
@@ -106,20 +109,31 @@ def test_a_modality_alone_is_fitted_and_scored_in_the_rows_that_have_it(tmp_path
 def test_rows_without_a_label_count_nowhere(tmp_path):
   splits = data.from_arrays(arrays())
   known = lambda s: np.arange(len(s.label)) % 4 > 0
-  hidden = dataclasses.replace(splits, **{
-    p: (s := getattr(splits, p))._replace(label=np.where(known(s), s.label, 0), labelled=known(s))
-    for p in ("train", "validation", "test")
-  })  # fmt: skip
+  hidden = dataclasses.replace(
+    splits,
+    **{
+      p: (s := getattr(splits, p))._replace(label=np.where(known(s), s.label, 0), labelled=known(s))
+      for p in ("train", "validation", "test")
+    },
+  )
 
   def cut(s):
     keep = known(s)
-    return s._replace(inputs={m: x[keep] for m, x in s.inputs.items()}, label=s.label[keep],
-                      mask={m: x[keep] for m, x in s.mask.items()}, index=s.index[keep])  # fmt: skip
+    return s._replace(
+      inputs={m: x[keep] for m, x in s.inputs.items()},
+      label=s.label[keep],
+      mask={m: x[keep] for m, x in s.mask.items()},
+      index=s.index[keep],
+    )
 
-  few = dataclasses.replace(splits, **{p: cut(getattr(splits, p)) for p in ("train", "validation", "test")})
+  few = dataclasses.replace(
+    splits, **{p: cut(getattr(splits, p)) for p in ("train", "validation", "test")}
+  )
   a, b = entries(tmp_path, hidden), entries(tmp_path, few)
   assert a == b and a["linear"]["rows"]["train"] == 36
-  none = dataclasses.replace(hidden, validation=hidden.validation._replace(labelled=np.zeros(16, bool)))
+  none = dataclasses.replace(
+    hidden, validation=hidden.validation._replace(labelled=np.zeros(16, bool))
+  )
   assert entries(tmp_path, none)["linear"]["why"] == "no validation row has a label"
 
 
@@ -151,9 +165,12 @@ def test_what_was_cut_or_did_not_converge_is_noted(tmp_path, monkeypatch):
 def test_every_table_has_them_and_resuming_keeps_them(finished, monkeypatch):
   found = json.loads((finished.run / "baselines.json").read_text())
   assert [(e["name"], e["fold"]) for e in found] == [
-    (n, None) for n in ("linear", "linear/a", "linear/b", "majority class")]  # fmt: skip
+    (n, None) for n in ("linear", "linear/a", "linear/b", "majority class")
+  ]
   assert {r[0] for r in numbers(finished.run)}.isdisjoint({e["name"] for e in found})
-  rows = {r["method"]: r for r in csv.DictReader((finished.run / "table.csv").read_text().splitlines())}
+  rows = {
+    r["method"]: r for r in csv.DictReader((finished.run / "table.csv").read_text().splitlines())
+  }
   rows["majority class"] = rows["majority class of training"]
   for e in found:
     assert float(rows[e["name"]]["test"]) == e["test"]
@@ -191,6 +208,8 @@ def test_they_are_fitted_before_and_scored_after_the_rows_and_kept(place, monkey
 
 
 def test_a_method_cannot_take_the_name_of_a_line(place):
-  (place / "mine.py").write_text("def linear(model, learning_rate=.03, *, tx=None):\n  return None\n")
+  (place / "mine.py").write_text(
+    "def linear(model, learning_rate=.03, *, tx=None):\n  return None\n"
+  )
   said = call(place, "compare", "--data", "my.npz", "--methods", "mine.py:linear", *QUICK)
   assert said.code == 2 and "a method cannot be called 'linear'" in said.err

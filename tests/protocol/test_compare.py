@@ -240,9 +240,26 @@ def test_a_row_that_cannot_be_evaluated_is_a_reason_too(place, monkeypatch):
 
 # Of every kind, with hooks, phases, memory and parts; tests/test_methods.py steps all of them.
 MANY = (
-  "unimodal", "late_average", "joint", "uniform", "ogm", "famo", "gblending", "mmpareto", "modo",
-  "upgrad", "bogc_laplace", "agm", "pmr", "opm", "greedy", "valuation_sample", "umt",
-  "linear_probe", "mdrnn_pcd")  # fmt: skip
+  "unimodal",
+  "late_average",
+  "joint",
+  "uniform",
+  "ogm",
+  "famo",
+  "gblending",
+  "mmpareto",
+  "modo",
+  "upgrad",
+  "bogc_laplace",
+  "agm",
+  "pmr",
+  "opm",
+  "greedy",
+  "valuation_sample",
+  "umt",
+  "linear_probe",
+  "mdrnn_pcd",
+)
 
 
 def test_every_kind_runs_on_one_modality_and_regression(place, monkeypatch, cheap_programs):
@@ -377,10 +394,14 @@ def test_the_first_line_says_how_much_there_is_to_do(finished):
 @pytest.mark.parametrize(
   ("words", "timed", "minutes"),
   # A step of the timed row takes 1 s, an epoch 10; 4 runs of 30 epochs a row, 1.2 for the rest.
-  [("unimodal,mine.py:twin,joint", "joint", 3 * 24), ("unimodal", "unimodal/a", 2 * 24),
-   ("mine.py:twin,unimodal,uniform", "uniform", 3 * 24), ("mine.py:twin", "twin", 24),
-   ("joint,mmpareto", "joint", 24 + 1.8 * 24)],
-)  # fmt: skip
+  [
+    ("unimodal,mine.py:twin,joint", "joint", 3 * 24),
+    ("unimodal", "unimodal/a", 2 * 24),
+    ("mine.py:twin,unimodal,uniform", "uniform", 3 * 24),
+    ("mine.py:twin", "twin", 24),
+    ("joint,mmpareto", "joint", 24 + 1.8 * 24),
+  ],
+)
 def test_the_estimate_times_joint_and_a_single_modality_costs_its_part(
   place, monkeypatch, words, timed, minutes
 ):
@@ -396,8 +417,10 @@ def test_the_estimate_times_joint_and_a_single_modality_costs_its_part(
   search = SimpleNamespace(splits=splits, method=lambda row, trial: row.name)
   said = _compare._estimate(cfg, rows, search, dict.fromkeys((r.name for r in rows), 4))
   assert seen == [timed]
-  assert said == f"{plural(len(rows), 'row')}, {4 * len(rows)} runs of 30 epochs: about " + duration(
-    60 * minutes
+  assert (
+    said
+    == f"{plural(len(rows), 'row')}, {4 * len(rows)} runs of 30 epochs: about "
+    + duration(60 * minutes)
   )
 
 

@@ -23,22 +23,33 @@ def test_words_and_values():
   values = {"2": 2, ".5": 0.5, "1e-3": 1e-3, "true": True, "ema": "ema", "null": None}
   assert {k: config.parse_value(k) for k in values} == values
   assert config.parse_settings(("mimo.lam=2,ogm.alpha=.1", "mimo.x=y")) == {
-    "mimo": {"lam": 2, "x": "y"}, "ogm": {"alpha": 0.1}}  # fmt: skip
-  assert config.parse_settings(("early.hidden=[64,32],multiplicative.clip=[-1, 1]", "joint.x=2")) == {
-    "early": {"hidden": (64, 32)}, "multiplicative": {"clip": (-1, 1)}, "joint": {"x": 2}}  # fmt: skip
+    "mimo": {"lam": 2, "x": "y"},
+    "ogm": {"alpha": 0.1},
+  }
+  assert config.parse_settings(
+    ("early.hidden=[64,32],multiplicative.clip=[-1, 1]", "joint.x=2")
+  ) == {"early": {"hidden": (64, 32)}, "multiplicative": {"clip": (-1, 1)}, "joint": {"x": 2}}
   assert config.parse_pairs(("a=b", "c=d.py:E"), "--encoder") == {"a": "b", "c": "d.py:E"}
 
 
 def test_a_name_with_blanks_can_be_given_an_encoder():
   pairs = lambda *words: config.parse_pairs(words, "--encoder")
   assert pairs("heart rate=gru") == {"heart rate": "gru"}
-  assert pairs("a=mlp b=gru") == pairs("a=mlp,b=gru") == pairs("a=mlp", "b=gru") == {
-    "a": "mlp", "b": "gru"}  # fmt: skip
+  assert (
+    pairs("a=mlp b=gru")
+    == pairs("a=mlp,b=gru")
+    == pairs("a=mlp", "b=gru")
+    == {"a": "mlp", "b": "gru"}
+  )
   assert pairs("a=mlp, heart rate=gru c=lstm") == {"a": "mlp", "heart rate": "gru", "c": "lstm"}
   assert pairs("x, y=mlp") == {"x, y": "mlp"}
   assert pairs("a=my nets/mine.py:Net") == {"a": "my nets/mine.py:Net"}
-  for words, sentence in ((("gru",), "takes name=value, got 'gru'"), (("=gru",), "got '=gru'"),
-                          (("a=",), "got 'a='"), (("a=mlp", "a=gru"), "'a' twice: mlp and gru")):  # fmt: skip
+  for words, sentence in (
+    (("gru",), "takes name=value, got 'gru'"),
+    (("=gru",), "got '=gru'"),
+    (("a=",), "got 'a='"),
+    (("a=mlp", "a=gru"), "'a' twice: mlp and gru"),
+  ):
     with pytest.raises(UsageError, match=sentence):
       pairs(*words)
 
@@ -68,7 +79,8 @@ def test_an_edited_file_is_another_module_and_another_configuration(tmp_path):
   assert config.load_attribute(spec) == 2
   assert config.source_digest(spec) != first
   assert config.own_sources(Compare(methods=("joint", spec), encoder=("a=mlp",))) == {
-    spec: config.source_digest(spec)}  # fmt: skip
+    spec: config.source_digest(spec)
+  }
 
 
 def test_a_file_that_fails_is_tried_again_once_mended(tmp_path):

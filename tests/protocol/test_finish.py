@@ -11,11 +11,34 @@ from mmfuse.protocol import _baselines, _finish
 
 from ._helpers import arrays, call, records
 
-STABLE = ("method", "seed", "fold", "selected_epoch", "learning_rate", "tuning", "validation",
-          "test", "seconds_per_step", "hook_seconds_per_step", "config_hash", "data_fingerprint",
-          "versions")  # fmt: skip
-FURTHER = ("metric", "diverged_at", "validation_loss", "scores", "contribution", "shapley", "probe",
-           "conflict_rate", "relative_step_time", "parameters", "gradient_evaluations")  # fmt: skip
+STABLE = (
+  "method",
+  "seed",
+  "fold",
+  "selected_epoch",
+  "learning_rate",
+  "tuning",
+  "validation",
+  "test",
+  "seconds_per_step",
+  "hook_seconds_per_step",
+  "config_hash",
+  "data_fingerprint",
+  "versions",
+)
+FURTHER = (
+  "metric",
+  "diverged_at",
+  "validation_loss",
+  "scores",
+  "contribution",
+  "shapley",
+  "probe",
+  "conflict_rate",
+  "relative_step_time",
+  "parameters",
+  "gradient_evaluations",
+)
 ROWS = ("joint", "uniform", "twin", "late_average", "unimodal/a", "unimodal/b")
 
 
@@ -31,7 +54,8 @@ def test_every_file_is_there_and_nothing_half_written(finished):
 def test_one_line_per_method_and_seed_with_the_stable_fields(finished):
   found = records(finished.run)
   assert [(r["method"], r["seed"], r["fold"]) for r in found] == [
-    (m, s, None) for m in ROWS for s in range(3)]  # fmt: skip
+    (m, s, None) for m in ROWS for s in range(3)
+  ]
   for r in found:
     assert set(r) == {*STABLE, *FURTHER}
     assert set(r["validation"]) == set(r["test"]) == {"fused", "a", "b"}
@@ -69,16 +93,20 @@ def _probabilities(finished, method, seed, split):
   rows = made["split"] == split
   path = finished.folder / f"{method}-{split}.npz"
   np.savez(path, a=made["a"][rows], b=made["b"][rows])
-  said = call(finished.folder, "predict", "run", "--data", path, "--method", method,
-                       "--seed", seed)  # fmt: skip
+  said = call(finished.folder, "predict", "run", "--data", path, "--method", method, "--seed", seed)
   assert said.code == 0, said
   lines = list(csv.reader(said.out.splitlines()))
   return np.asarray([[float(v) for v in line[2:]] for line in lines[1:]])
 
 
 def test_the_schema_of_a_sequence(tmp_path):
-  made = {"gait": np.ones((20, 5, 3)), "length_gait": np.arange(20) % 5 + 1, "t": np.arange(20) % 4,
-          "a": np.ones((20, 2)), "label": np.arange(20) % 2}  # fmt: skip
+  made = {
+    "gait": np.ones((20, 5, 3)),
+    "length_gait": np.arange(20) % 5 + 1,
+    "t": np.arange(20) % 4,
+    "a": np.ones((20, 2)),
+    "label": np.arange(20) % 2,
+  }
   splits = data.from_arrays(made, encoders={"t": "embedding"})
   _finish.save_schema(tmp_path, splits, None)
   assert json.loads((tmp_path / "schema.json").read_text())["inputs"] == {
@@ -179,4 +207,6 @@ def test_a_run_without_a_plotting_library_says_how_to_get_one(
 def test_the_saved_metric_is_the_one_of_the_task():
   assert metrics.primary("classification") == "accuracy"
   assert train.validation_scores(train.RunLog(0, None), "accuracy", ("a",)) == {
-    "fused": None, "a": None}  # fmt: skip
+    "fused": None,
+    "a": None,
+  }

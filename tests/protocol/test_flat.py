@@ -74,9 +74,11 @@ def test_scores_are_columns_times_weights_whatever_the_chunks(monkeypatch):
   weights = np.random.default_rng(1).normal(size=(6, 2))
   rows, mask = np.arange(7), {"a": ALL(7)}
   np.testing.assert_allclose(
-    _flat.scores(columns, {"a": x}, mask, rows, weights), made @ weights, rtol=1e-6)  # fmt: skip
+    _flat.scores(columns, {"a": x}, mask, rows, weights), made @ weights, rtol=1e-6
+  )
   monkeypatch.setattr(_flat, "_CELLS", 12)  # two rows at a time
   again = columns_of(x, np.arange(7))
   np.testing.assert_allclose(again[0].mean, columns.mean)
   np.testing.assert_allclose(
-    _flat.scores(columns, {"a": x}, mask, rows, weights), made @ weights, rtol=1e-6)  # fmt: skip
+    _flat.scores(columns, {"a": x}, mask, rows, weights), made @ weights, rtol=1e-6
+  )

@@ -18,8 +18,9 @@ def split_of(label, mask=None, weight=None, labelled=None, **inputs):
   rows = len(label)
   present = {m: np.ones(rows, bool) for m in inputs} | (mask or {})
   inputs = {m: np.asarray(x, np.float32) for m, x in inputs.items()}
-  return Split(inputs, np.asarray(label), present, np.arange(rows, dtype=np.int32), None,
-               weight, labelled)  # fmt: skip
+  return Split(
+    inputs, np.asarray(label), present, np.arange(rows, dtype=np.int32), None, weight, labelled
+  )
 
 
 def drawn(rows, columns, classes=3, seed=0):
@@ -50,7 +51,8 @@ def test_it_is_scikit_learn_on_the_standardised_columns(columns, classes):
   found = fit(split)
   oracle = LogisticRegression(C=0.1, tol=1e-8, max_iter=5000).fit(standard(x), label)
   np.testing.assert_allclose(
-    probabilities(found, split, classes), oracle.predict_proba(standard(x)), atol=1e-4)  # fmt: skip
+    probabilities(found, split, classes), oracle.predict_proba(standard(x)), atol=1e-4
+  )
   assert found.converged and found.weights.shape == (columns, classes)
 
 
@@ -64,7 +66,8 @@ def test_a_ridge_is_scikit_learn_s(columns):
   np.testing.assert_allclose(made, oracle, atol=1e-4)
   one = split_of(label[:, 0], a=x)
   np.testing.assert_allclose(
-    fit(one, 0.1, "regression").logits(one, np.arange(60), 1), oracle[:, :1], atol=1e-4)  # fmt: skip
+    fit(one, 0.1, "regression").logits(one, np.arange(60), 1), oracle[:, :1], atol=1e-4
+  )
 
 
 def test_more_columns_than_rows_are_as_many_as_rows_and_nothing_is_lost():
@@ -98,7 +101,8 @@ def test_weights_are_examples_and_only_their_ratios_count():
   z = (x - mean) / np.sqrt(np.average((x - mean) ** 2, axis=0, weights=weight))
   oracle = LogisticRegression(C=0.1, tol=1e-8).fit(z, label, sample_weight=weight / weight.mean())
   np.testing.assert_allclose(
-    probabilities(found, split_of(label, a=x), 3), oracle.predict_proba(z), atol=1e-4)  # fmt: skip
+    probabilities(found, split_of(label, a=x), 3), oracle.predict_proba(z), atol=1e-4
+  )
 
 
 def test_rows_without_a_label_and_of_weight_0_are_left_out():

@@ -159,10 +159,25 @@ def start(folder, seed):
   """`mmfuse compare --out X` on data of its own, as a process."""
   np.savez(folder / f"my{seed}.npz", **arrays(40, seed=seed))
   argv = ("--methods", "joint,uniform", "--tune", "1", "--seeds", "1", "--epochs", "1")
-  command = [sys.executable, "-m", "mmfuse", "compare", "--data", f"my{seed}.npz", *argv, "--out", "X"]
+  command = [
+    sys.executable,
+    "-m",
+    "mmfuse",
+    "compare",
+    "--data",
+    f"my{seed}.npz",
+    *argv,
+    "--out",
+    "X",
+  ]
   return subprocess.Popen(
-    command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    env={**os.environ, "PYTHONPATH": os.getcwd()})  # fmt: skip
+    command,
+    cwd=folder,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
+    env={**os.environ, "PYTHONPATH": os.getcwd()},
+  )
 
 
 def outcome(folder, offset):

@@ -49,8 +49,13 @@ def test_probabilities_are_those_of_the_saved_weights_with_the_runs_standardisat
   old = arrays()
   rows = old["split"] == "train"
   scale = lambda m: ((made[m] - old[m][rows].mean(0)) / old[m][rows].std(0)).astype(np.float32)
-  part = data.Split({m: scale(m) for m in "ab"}, np.zeros(7, np.int32),
-                    {m: np.ones(7, bool) for m in "ab"}, np.arange(7), None)  # fmt: skip
+  part = data.Split(
+    {m: scale(m) for m in "ab"},
+    np.zeros(7, np.int32),
+    {m: np.ones(7, bool) for m in "ab"},
+    np.arange(7),
+    None,
+  )
   record = next(r for r in records(finished.run) if r["method"] == "uniform" and r["seed"] == 2)
   splits = finished.fits[0]["splits"]
   (row,) = make_rows(Compare(methods=("uniform",)), "ab", "classification")[0]
@@ -63,7 +68,9 @@ def test_probabilities_are_those_of_the_saved_weights_with_the_runs_standardisat
 
 
 def test_the_default_is_the_row_the_table_marks_and_its_first_seed(finished):
-  marked = next(x for x in (finished.run / "table.md").read_text().split("\n") if "(best fused)" in x)
+  marked = next(
+    x for x in (finished.run / "table.md").read_text().split("\n") if "(best fused)" in x
+  )
   best = marked.split("|")[1].split()[0]
   _, said = _predict_new(finished)
   _, named = _predict_new(finished, "--method", best, "--seed", 0)
@@ -72,8 +79,13 @@ def test_the_default_is_the_row_the_table_marks_and_its_first_seed(finished):
 
 def test_a_diverged_run_is_never_the_default():
   def record(name, score):
-    return {"method": name, "seed": 0, "fold": None, "metric": "accuracy",
-            "validation": {"fused": score}}  # fmt: skip
+    return {
+      "method": name,
+      "seed": 0,
+      "fold": None,
+      "metric": "accuracy",
+      "validation": {"fused": score},
+    }
 
   found, why = _predict._pick([record("x", None), record("y", 0.1)], None, None)
   assert found["method"] == "y" and why == "the best fused row by validation, accuracy 0.1"
@@ -83,25 +95,33 @@ def test_where_a_mask_says_absent_the_value_is_not_read(finished):
   mask = np.arange(7) != 3
   broken = np.where(mask[:, None], 0.5, np.nan) * np.ones(4)
   _, with_nan = _predict_new(finished, "--method", "joint", b=broken, mask_b=mask)
-  _, with_zero = _predict_new(
-    finished, "--method", "joint", b=np.nan_to_num(broken), mask_b=mask)  # fmt: skip
+  _, with_zero = _predict_new(finished, "--method", "joint", b=np.nan_to_num(broken), mask_b=mask)
   _, present = _predict_new(finished, "--method", "joint", b=np.full((7, 4), 0.5))
   assert with_nan.code == 0 and with_nan.out == with_zero.out
-  differ = [i for i, (x, y) in enumerate(zip(with_nan.out.splitlines()[1:],
-                                             present.out.splitlines()[1:])) if x != y]  # fmt: skip
+  differ = [
+    i
+    for i, (x, y) in enumerate(zip(with_nan.out.splitlines()[1:], present.out.splitlines()[1:]))
+    if x != y
+  ]
   assert differ == [3]
 
 
 def test_label_split_and_other_arrays_are_ignored(finished):
   _, plain = _predict_new(finished, "--method", "joint")
-  known = {"label": np.zeros(7), "split": np.zeros(3), "group": np.ones(2), "weight": np.ones(7),
-           "mask_label": np.ones(7, bool)}  # fmt: skip
+  known = {
+    "label": np.zeros(7),
+    "split": np.zeros(3),
+    "group": np.ones(2),
+    "weight": np.ones(7),
+    "mask_label": np.ones(7, bool),
+  }
   _, more = _predict_new(finished, "--method", "joint", **known)
   assert more.out == plain.out and more.err == plain.err == "note: joint, seed 0: as asked\n"
   other = {"extra": np.ones(3), "mask_extra": np.ones(2), "length_extra": np.ones(1)}
   _, more = _predict_new(finished, "--method", "joint", **other)
   assert more.out == plain.out and more.err.splitlines()[1:] == [
-    "note: not read, since the run does not know them: extra, length_extra, mask_extra"]  # fmt: skip
+    "note: not read, since the run does not know them: extra, length_extra, mask_extra"
+  ]
 
 
 def test_a_modality_that_is_left_out_is_absent_from_every_row(finished):
@@ -115,9 +135,16 @@ def test_a_modality_that_is_left_out_is_absent_from_every_row(finished):
 def test_a_row_that_reads_only_what_is_left_out_is_refused_or_passed_over(finished):
   _, said = _predict_new(finished, "--method", "unimodal/b", b=None)
   assert said.code == 2 and said.err.count("\n") == 1
-  assert "unimodal/b reads 'b' alone, which is not among the arrays; --method takes joint" in said.err
-  record = lambda name, score: {"method": name, "seed": 3, "fold": None, "metric": "accuracy",
-                                "validation": {"fused": score}}  # fmt: skip
+  assert (
+    "unimodal/b reads 'b' alone, which is not among the arrays; --method takes joint" in said.err
+  )
+  record = lambda name, score: {
+    "method": name,
+    "seed": 3,
+    "fold": None,
+    "metric": "accuracy",
+    "validation": {"fused": score},
+  }
   both = [record("unimodal/b", 0.9), record("joint", 0.8)]
   found, why = _predict._pick(both, None, None, {"unimodal/b": "b"})
   assert found["method"] == "joint" and why.endswith("0.8, of those that can read the arrays given")
@@ -147,19 +174,25 @@ def test_a_file_is_written_once(finished, tmp_path):
   assert again.code == 2 and "nothing is overwritten" in again.err
 
 
-@pytest.mark.parametrize("changes, argv, words", [
-  ({"a": np.ones((7, 5))}, (), ("'a'", "[5]", "[4]")),
-  ({"a": np.ones((7, 4, 2))}, (), ("'a'", "[4, 2]", "[4]")),
-  ({"a": None, "b": None, "c": np.ones(7)}, (), ("no modality of the run", "holds c", "on a, b")),
-  ({"b": None, "mask_b": np.arange(7) > 3}, (), ("mask_b says that 'b' is there",)),
-  ({"b": None, "mask_a": np.arange(7) > 0}, (), ("1 of 7 rows have no modality", "row 0")),
-  ({"b": np.ones((6, 4))}, (), ("'b' has 6 rows", "7")),
-  ({"a": np.full((7, 4), np.nan)}, (), ("'a'", "row 0")),
-  ({"mask_a": np.arange(7) > 1, "mask_b": np.arange(7) > 0}, (),
-   ("1 of 7 rows have no modality present", "row 0")),
-  ({}, ("--method", "jont"), ("no method 'jont'", "joint")),
-  ({}, ("--seed", "9"), ("--seed 9 was not run", "0, 1, 2")),
-])  # fmt: skip
+@pytest.mark.parametrize(
+  "changes, argv, words",
+  [
+    ({"a": np.ones((7, 5))}, (), ("'a'", "[5]", "[4]")),
+    ({"a": np.ones((7, 4, 2))}, (), ("'a'", "[4, 2]", "[4]")),
+    ({"a": None, "b": None, "c": np.ones(7)}, (), ("no modality of the run", "holds c", "on a, b")),
+    ({"b": None, "mask_b": np.arange(7) > 3}, (), ("mask_b says that 'b' is there",)),
+    ({"b": None, "mask_a": np.arange(7) > 0}, (), ("1 of 7 rows have no modality", "row 0")),
+    ({"b": np.ones((6, 4))}, (), ("'b' has 6 rows", "7")),
+    ({"a": np.full((7, 4), np.nan)}, (), ("'a'", "row 0")),
+    (
+      {"mask_a": np.arange(7) > 1, "mask_b": np.arange(7) > 0},
+      (),
+      ("1 of 7 rows have no modality present", "row 0"),
+    ),
+    ({}, ("--method", "jont"), ("no method 'jont'", "joint")),
+    ({}, ("--seed", "9"), ("--seed 9 was not run", "0, 1, 2")),
+  ],
+)
 def test_rows_that_do_not_fit_are_refused(finished, changes, argv, words):
   _, said = _predict_new(finished, *argv, **changes)
   assert said.code == 2 and said.err.count("\n") == 1 and not said.out
@@ -227,7 +260,9 @@ def test_shorter_sequences_are_padded_and_longer_ones_refused():
   fitted = _new_rows._fitted("s", core.Sequence(values, np.int32([2, 1])), np.ones(2, bool), want)
   assert fitted.values.shape == (2, 3, 2) and list(fitted.length) == [2, 1]
   np.testing.assert_array_equal(fitted.values[:, :2], values)
-  whole = _new_rows._fitted("s", values, np.array([True, False]), want)  # without lengths: all steps
+  whole = _new_rows._fitted(
+    "s", values, np.array([True, False]), want
+  )  # without lengths: all steps
   assert list(whole.length) == [2, 0]
   with pytest.raises(UsageError, match="'s' has rows of 4 steps, the run was trained on at most 3"):
     _new_rows._fitted("s", np.zeros((2, 4, 2), np.float32), np.ones(2, bool), want)
@@ -274,10 +309,12 @@ def test_multi_label_probabilities_and_regression_values_as_csv():
   values = _predict._probabilities(np.array([[0.0, 200.0], [-1e4, np.log(3.0)]]), "multilabel")
   np.testing.assert_allclose(values, [[0.5, 1.0], [0.0, 0.75]])
   assert _predict._csv(values, schema) == (
-    "row,prediction,p_cat,p_dog\n0,dog,0.5,1\n1,dog,0,0.75\n")  # fmt: skip
+    "row,prediction,p_cat,p_dog\n0,dog,0.5,1\n1,dog,0,0.75\n"
+  )
   values = _predict._probabilities(np.array([[1.5], [-2.0]]), "regression")
   assert _predict._csv(values, {"task": "regression", "class_names": []}) == (
-    "row,prediction_0\n0,1.5\n1,-2\n")  # fmt: skip
+    "row,prediction_0\n0,1.5\n1,-2\n"
+  )
 
 
 def test_cite_takes_a_run(finished):

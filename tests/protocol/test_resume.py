@@ -174,7 +174,10 @@ def test_fewer_methods_show_what_is_there_and_train_nothing_else(
   finished, place, monkeypatch, quick
 ):
   shutil.copytree(finished.run, place / "run")
-  for name in ("uniform", "twin"):  # not complete: of one, a run is missing and no choice is written
+  for name in (
+    "uniform",
+    "twin",
+  ):  # not complete: of one, a run is missing and no choice is written
     (place / "run" / "runs" / name / "choice.json").unlink()
   next((place / "run" / "runs" / "uniform").glob("seed2-*.json")).unlink()
   info = (place / "run" / "run.json").read_text()
@@ -194,16 +197,20 @@ def test_fewer_methods_show_what_is_there_and_train_nothing_else(
   assert said.code == 0 and {row for row, _, _ in seen} == {"uniform"} and len(seen) == 2
   assert "mine.py:twin of the run is not shown: its file has changed" in said.out
   assert numbers(place / "run") == numbers(
-    finished.run, ["joint", "uniform", "late_average", "unimodal/a", "unimodal/b"])  # fmt: skip
+    finished.run, ["joint", "uniform", "late_average", "unimodal/a", "unimodal/b"]
+  )
 
 
-@pytest.mark.parametrize("change, words", [
-  ({"row": "uniform"}, "its row is 'uniform', expected 'joint'"),
-  ({"data": "e" * 64}, "its data is 'eee"),
-  ({"config": "0" * 16}, "its config is '0000"),
-  ({"seed": 1}, "was renamed: it is the run of another seed or trial"),
-  ({"rate": 0.0100000001}, "was renamed"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+  "change, words",
+  [
+    ({"row": "uniform"}, "its row is 'uniform', expected 'joint'"),
+    ({"data": "e" * 64}, "its data is 'eee"),
+    ({"config": "0" * 16}, "its config is '0000"),
+    ({"seed": 1}, "was renamed: it is the run of another seed or trial"),
+    ({"rate": 0.0100000001}, "was renamed"),
+  ],
+)
 def test_a_run_file_of_another_configuration_is_refused_before_anything_is_trained(
   finished, place, monkeypatch, change, words, quick
 ):

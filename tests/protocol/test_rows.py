@@ -79,7 +79,9 @@ def test_a_value_that_a_rule_refuses_is_told_from_a_row_that_fails_anyway():
 
   cfg = Compare(set=("own.size=-1",))
   entry = methods.Entry(build, "own", "own", "own", "", "")
-  good, fails = (rows.Row("own", entry, {"size": -1, "broken": b}, source="x") for b in (False, True))
+  good, fails = (
+    rows.Row("own", entry, {"size": -1, "broken": b}, source="x") for b in (False, True)
+  )
   with pytest.raises(UsageError, match="--set own: size must not be negative"):
     rows.try_settings(cfg, [good], pair)
   rows.try_settings(cfg, [fails], pair)  # its training says why
@@ -112,7 +114,10 @@ def test_default_and_smoke():
   assert rows.method_words(Compare(smoke=True)) == list(methods.SMOKE)
   every, heads = (rows.method_words(Compare(methods=(word,))) for word in ("all", "heads"))
   assert every + list(fusion.NAMES) == list(methods.METHODS)
-  assert heads == ["joint", *(name for name in fusion.NAMES if name != "concat")]  # `joint` is concat
+  assert heads == [
+    "joint",
+    *(name for name in fusion.NAMES if name != "concat"),
+  ]  # `joint` is concat
 
 
 def test_the_model_takes_an_encoder_by_rank_by_name_or_of_the_user(finished, tmp_path):
@@ -134,8 +139,11 @@ def test_a_fusion_that_attends_to_steps_gets_them_unless_the_module_is_the_users
   x = np.zeros((6, 9, 2), np.float32)
   inputs = {"a": x, "b": Sequence(x, np.full(6, 9))}
   splits = dataclasses.replace(
-    splits, train=splits.train._replace(inputs=inputs), encoders={"b": "conv1d"})  # fmt: skip
-  pools = lambda splits, name: {m: e.pool for m, e in rows.make_model(splits, name).encoders.items()}
+    splits, train=splits.train._replace(inputs=inputs), encoders={"b": "conv1d"}
+  )
+  pools = lambda splits, name: {
+    m: e.pool for m, e in rows.make_model(splits, name).encoders.items()
+  }
   assert pools(splits, "perceiver") == {"a": "none", "b": "none"}
   assert pools(splits, "concat") == {"a": "segments", "b": "segments"}
   own = dataclasses.replace(splits, encoders={"b": encoders.Conv1D()})
@@ -174,15 +182,23 @@ def test_a_users_module_is_taken_or_refused_at_the_door(finished, tmp_path):
   file.write_text(NETS)
   splits = finished.fits[0]["splits"]
   check = lambda name: rows.checked_model(
-    dataclasses.replace(splits, encoders=rows.encoder_choices(Compare(encoder=(f"a={file}:{name}",)))),
-    "concat", splits.task)  # fmt: skip
+    dataclasses.replace(
+      splits, encoders=rows.encoder_choices(Compare(encoder=(f"a={file}:{name}",)))
+    ),
+    "concat",
+    splits.task,
+  )
   said, remarks = rows.said_of_encoders(splits, check("New"))
   assert said["a"] == "[4] -> New, 15 parameters" and not remarks
-  with pytest.raises(UsageError, match=r"encoder of 'a' \(Dict\) returned a dict, expected one array"):
+  with pytest.raises(
+    UsageError, match=r"encoder of 'a' \(Dict\) returned a dict, expected one array"
+  ):
     check("Dict")
   with pytest.raises(UsageError, match=r"nets\.py:Many: the class needs arguments"):
     check("Many")
-  with pytest.raises(UsageError, match=r"nets\.py:jnp: the encoder of 'a' \(.*\) is a module, expected"):
+  with pytest.raises(
+    UsageError, match=r"nets\.py:jnp: the encoder of 'a' \(.*\) is a module, expected"
+  ):
     check("jnp")
 
 
@@ -207,9 +223,12 @@ def test_a_method_that_is_undefined_for_the_model_is_told_apart():
 
 def test_a_fusion_of_class_distributions_is_refused_for_other_labels():
   splits = data.from_arrays(
-    {"a": np.zeros((12, 2)), "label": np.linspace(0, 1, 12), "split": np.repeat([0, 1, 2], 4)})  # fmt: skip
+    {"a": np.zeros((12, 2)), "label": np.linspace(0, 1, 12), "split": np.repeat([0, 1, 2], 4)}
+  )
   assert rows.checked_model(splits, "tensor", splits.task).num_classes == 1
-  with pytest.raises(UsageError, match="product_of_experts needs classification labels, these are regr"):
+  with pytest.raises(
+    UsageError, match="product_of_experts needs classification labels, these are regr"
+  ):
     rows.checked_model(splits, "product_of_experts", splits.task)
   _, unavailable = _rows("regression", methods=("heads",))
   assert set(unavailable) == {"product_of_experts", "mixture_of_experts", "confidence", "cosine"}
@@ -268,4 +287,5 @@ def test_a_fold_that_lacks_a_modality_is_named():
   made, unavailable = _rows(methods=("unimodal",))
   assert [r.name for r in rows.present(made, splits, unavailable)] == ["unimodal/a"]
   assert unavailable["unimodal/b"] in [
-    f"b is in no {part} row of fold 0" for part in ("training", "validation")]  # fmt: skip
+    f"b is in no {part} row of fold 0" for part in ("training", "validation")
+  ]

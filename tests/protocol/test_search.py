@@ -46,7 +46,9 @@ def test_every_row_spends_the_same_and_one_more_trial_for_each_step_outwards(fin
   for r in records(finished.run):
     rates = r["tuning"]["rates"]
     assert set(RATES) <= set(rates) and len(rates) <= 5
-    assert r["gradient_evaluations"] == (len(rates) * 2 + 1) * 2 * 48  # every training row, every epoch
+    assert (
+      r["gradient_evaluations"] == (len(rates) * 2 + 1) * 2 * 48
+    )  # every training row, every epoch
     seen = [(t["learning_rate"], t["seed"]) for t in r["tuning"]["trials"]]
     assert seen[:6] == [(rate, seed) for rate in RATES for seed in (0, 1)]
     assert sorted({rate for rate, _ in seen}) == rates and len(seen) == 2 * len(rates)

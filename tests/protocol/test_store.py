@@ -97,7 +97,9 @@ def test_a_file_of_another_configuration_is_named(tmp_path):
   path = tmp_path / "x.json"
   write_json(path, {"row": "a", "hyper": {"h": [1, 2]}, "log": 1})
   assert read_own(path, {"row": "a", "hyper": {"h": (1, 2)}})["log"] == 1
-  with pytest.raises(UsageError, match=r"x\.json' is not of this run: its row is 'a', expected 'b'"):
+  with pytest.raises(
+    UsageError, match=r"x\.json' is not of this run: its row is 'a', expected 'b'"
+  ):
     read_own(path, {"row": "b"})
   with pytest.raises(UsageError, match="its seed is None, expected 0"):
     read_own(path, {"seed": 0})

@@ -43,8 +43,10 @@ def test_bars_draw_one_bar_per_head_with_its_interval(tmp_path, monkeypatch):
   drawn = []
   monkeypatch.setattr(Axes, "barh", _spy(Axes.barh, drawn))
   records = rows(joint=[0.5, 0.7])
-  records += [record("unimodal/audio", s, 0.4, test={"fused": 0.4, "audio": 0.4, "image": None})
-              for s in range(2)]
+  records += [
+    record("unimodal/audio", s, 0.4, test={"fused": 0.4, "audio": 0.4, "image": None})
+    for s in range(2)
+  ]
   summary = report.summarise(records)
   report.bars(summary, tmp_path / "b.png")
   assert [w for w, _ in drawn] == pytest.approx([60, 60, 60, 40])
@@ -94,7 +96,10 @@ def test_names_that_no_font_has_stay_two_names(tmp_path, monkeypatch):
   assert _figure.drawable("a音声") == "a\\u97f3\\u58f0"
   labels, legend = [], Figure.legend
   monkeypatch.setattr(
-    Figure, "legend", lambda self, a, names, **o: (labels.extend(names), legend(self, a, names, **o))[1])
+    Figure,
+    "legend",
+    lambda self, a, names, **o: (labels.extend(names), legend(self, a, names, **o))[1],
+  )
   heads = {"fused": 0.5, "音声": 0.4, "画像": 0.3}
   found = report.summarise([record("unimodal/音声", s, test=heads) for s in (0, 1)])
   assert size(report.bars(found, tmp_path / "b.png"))[0] > 800

@@ -10,8 +10,8 @@ from mmfuse import report
 from ._records import NOISY, record, rows
 
 PIXEL = base64.b64decode(
-  "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJg"
-  "gg==")
+  "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
 VOID = {"meta", "img", "br", "link", "input"}
 
 
@@ -60,7 +60,14 @@ def test_everything_is_in_one_file(tmp_path, image):
   assert all(s.startswith("data:image/png;base64,") for s in page.sources) and page.sources
   assert base64.b64decode(page.sources[0].split(",")[1]) == PIXEL
   assert "http" not in text and "@import" not in text and "url(" not in text
-  for part in (info["command"], "A note.", "d1", "0.10.2", "majority class of training", "n/a: why"):
+  for part in (
+    info["command"],
+    "A note.",
+    "d1",
+    "0.10.2",
+    "majority class of training",
+    "n/a: why",
+  ):
     assert part in text, part
   assert "Beyond noise, better than joint" in text and "over 5 seeds of one split" in text
   assert "prefers-color-scheme: dark" in text
@@ -83,8 +90,10 @@ def test_cells_carry_what_they_sort_by(tmp_path):
 def test_names_are_escaped(tmp_path, image):
   bad = '<script>alert("x")</script>'
   summary = report.summarise(
-    [record(bad, versions={bad: bad})], unavailable={bad + "2": bad},
-    info={"name": bad, "command": bad, "notes": [bad], "varies": bad})
+    [record(bad, versions={bad: bad})],
+    unavailable={bad + "2": bad},
+    info={"name": bad, "command": bad, "notes": [bad], "varies": bad},
+  )
   text = report.html(summary, {bad: image}, tmp_path / "i.html").read_text()
   assert bad not in text
   assert Page(text).tags.count("script") == 1

@@ -13,16 +13,24 @@ from ._records import NOISY, record, rows
 def line(name, test=0.5, *, fold=None, rows=30, why=None, validation=None):
   """An entry of `baselines.json`."""
   return {
-    "name": name, "fold": fold, "metric": "accuracy", "test": test,
-    "validation": test if validation is None else validation, "C": None if why else 0.01,
-    "rows": {"test": rows}, "scores": {"test": {} if why else {"macro_f1": test - 0.1}}, "why": why,
-  }  # fmt: skip
+    "name": name,
+    "fold": fold,
+    "metric": "accuracy",
+    "test": test,
+    "validation": test if validation is None else validation,
+    "C": None if why else 0.01,
+    "rows": {"test": rows},
+    "scores": {"test": {} if why else {"macro_f1": test - 0.1}},
+    "why": why,
+  }
 
 
 LINES = [
-  line("linear", 0.55), line("linear/audio", 0.45), line("majority class", 0.25),
+  line("linear", 0.55),
+  line("linear/audio", 0.45),
+  line("majority class", 0.25),
   line("linear/image", None, why="image is in no test row"),
-]  # fmt: skip
+]
 
 
 def summary_of(lines=LINES, records=None, **options):
@@ -69,8 +77,11 @@ def test_over_folds_it_is_paired_by_fold():
   scores = {0: (0.5, 0.7), 1: (0.6, 0.6), 2: (0.8, 0.8)}
   records = [record("x", s, v, fold=f) for f, both in scores.items() for s, v in enumerate(both)]
   lines = [line("linear", v, fold=f) for f, v in ((0, 0.5), (1, 0.6), (2, 0.7))]
-  lines += [line("linear/a", 0.4, fold=0), line("linear/a", 0.5, fold=1),
-            line("linear/a", None, fold=2, why="a is in no test row")]  # fmt: skip
+  lines += [
+    line("linear/a", 0.4, fold=0),
+    line("linear/a", 0.5, fold=1),
+    line("linear/a", None, fold=2, why="a is in no test row"),
+  ]
   summary = summary_of(lines, records)
   found = summary.rows[0].differences["linear"]
   mean, half, n = report.estimate([0.1, 0.0, 0.1])
@@ -148,7 +159,11 @@ def test_fusion_that_loses_to_the_best_single_modality_is_said():
   records = [*rows(joint=[0.5, 0.52], unimodal__audio=[0.7, 0.7], unimodal__image=[0.6, 0.6])]
   end = "No fused row beats unimodal/audio (70.0), the best single modality by validation."
   assert report.sentence(summary_of([], records)).endswith(end)
-  lines = [line("linear", 0.3), line("linear/audio", 0.6), line("linear/image", 0.8, validation=0.1)]
+  lines = [
+    line("linear", 0.3),
+    line("linear/audio", 0.6),
+    line("linear/image", 0.8, validation=0.1),
+  ]
   said = report.sentence(summary_of(lines, records))
   assert "No fused row beats unimodal/audio (70.0) or linear/audio (60.0), the best single" in said
   assert said.endswith("not gain from fusion: linear/audio (60.0) beats or equals it.")
@@ -158,8 +173,9 @@ def test_fusion_that_loses_to_the_best_single_modality_is_said():
 
 def test_one_modality_is_not_compared_with_itself():
   head = {"fused": 0.5, "audio": 0.5}
-  records = [record(m, s, test=head, validation=head)
-             for m in ("joint", "unimodal/audio") for s in (0, 1)]  # fmt: skip
+  records = [
+    record(m, s, test=head, validation=head) for m in ("joint", "unimodal/audio") for s in (0, 1)
+  ]
   said = report.sentence(summary_of([line("linear", 0.4), line("linear/audio", 0.4)], records))
   assert "single modality" not in said and "fusion" not in said
 

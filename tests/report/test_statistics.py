@@ -33,7 +33,9 @@ def test_against_scipy(n):
   assert found.p == pytest.approx(oracle.pvalue)
   interval = oracle.confidence_interval(0.95)
   assert (found.mean - found.half, found.mean + found.half) == (
-    pytest.approx(interval.low), pytest.approx(interval.high))
+    pytest.approx(interval.low),
+    pytest.approx(interval.high),
+  )
 
 
 def test_paired_by_hand():

@@ -37,8 +37,14 @@ def test_holm_goes_over_the_rows_of_each_column():
 
 
 def test_folds_are_the_unit_and_seeds_are_averaged_within():
-  scores = {("joint", 0): (0.4, 0.6), ("joint", 1): (0.7, 0.7), ("joint", 2): (0.5, 0.6),
-            ("x", 0): (0.6, 0.8), ("x", 1): (0.7, 0.9), ("x", 2): (0.5, 0.9)}
+  scores = {
+    ("joint", 0): (0.4, 0.6),
+    ("joint", 1): (0.7, 0.7),
+    ("joint", 2): (0.5, 0.6),
+    ("x", 0): (0.6, 0.8),
+    ("x", 1): (0.7, 0.9),
+    ("x", 2): (0.5, 0.9),
+  }
   records = [
     record(m, s, v, fold=f) for (m, f), values in scores.items() for s, v in enumerate(values)
   ]

@@ -29,12 +29,26 @@ def test_markdown_row_by_hand():
   head, rule, joint, _, better, *_ = lines_of(report.markdown(small()))
   names = cells(head)
   assert names == [
-    "method", "fused", "validation", "audio", "image", "vs joint", "vs uniform", "learning rate",
-    "step time", "parameters", "gradient evaluations", "contribution"]
+    "method",
+    "fused",
+    "validation",
+    "audio",
+    "image",
+    "vs joint",
+    "vs uniform",
+    "learning rate",
+    "step time",
+    "parameters",
+    "gradient evaluations",
+    "contribution",
+  ]
   assert rule.count("|") == head.count("|")
   assert cells(joint)[5] == "baseline"
   row = dict(zip(names, cells(better)))
-  assert (row["fused"], row["validation"]) == ("60.6 ± 2.4", "60.6")  # s = .0195, t_{.975, 4} = 2.776, n = 5
+  assert (row["fused"], row["validation"]) == (
+    "60.6 ± 2.4",
+    "60.6",
+  )  # s = .0195, t_{.975, 4} = 2.776, n = 5
   assert row["vs joint"] == "+10.2 ± 1.0*"
   assert row["learning rate"] == "0.03"
   assert (row["step time"], row["parameters"]) == ("1.25x", "1.2k")
@@ -72,8 +86,11 @@ def test_nothing_is_na_and_marks_are_explained():
 
 
 def test_the_constant_predictor_is_that_of_the_training_rows():
-  names = {"classification": "majority class of training", "regression": "mean of training labels",
-           "multilabel": "majority per training label"}  # fmt: skip
+  names = {
+    "classification": "majority class of training",
+    "regression": "mean of training labels",
+    "multilabel": "majority per training label",
+  }
   for task, name in names.items():
     summary = report.summarise(rows(x=[0.5]), majority=0.2, info={"task": task})
     assert cells(lines_of(report.markdown(summary))[-1])[0] == name
@@ -131,7 +148,11 @@ def test_csv_has_full_precision_and_one_line_per_row():
   constant = table["majority class of training"]
   assert (constant["test"], constant["n"], constant["best_fused"]) == ("0.25", "", "")
   assert {m: r["best_fused"] for m, r in table.items() if r["best_fused"]} == {
-    "joint": "False", "uniform": "False", "better": "True", "worse": "False"}
+    "joint": "False",
+    "uniform": "False",
+    "better": "True",
+    "worse": "False",
+  }
   assert {r["best_unimodal"] for r in table.values()} == {"False", ""}
   assert table["mla"]["unavailable"] == "needs 3" and table["mla"]["test"] == ""
 
@@ -157,7 +178,9 @@ def shown_at(summary, width):
 
 @pytest.mark.parametrize("width", [80, 100, 160])
 @pytest.mark.parametrize(
-  ("count", "name"), [(1, "x"), (2, "accelerometer"), (6, "sensor"), (12, "m"), (2, "加速度計の測定値その")])
+  ("count", "name"),
+  [(1, "x"), (2, "accelerometer"), (6, "sensor"), (12, "m"), (2, "加速度計の測定値その")],
+)
 def test_a_terminal_shows_every_modality_whatever_its_width(count, name, width):
   summary = report.summarise(wide(count, name), unavailable={"mla": "needs [bold]"})
   text = shown_at(summary, width)
@@ -175,20 +198,27 @@ def test_a_terminal_shows_every_modality_whatever_its_width(count, name, width):
 def test_a_table_that_fits_is_one_table():
   text = shown_at(report.summarise(wide(2, "ab")), 160)
   assert [line.split()[:4] for line in text.split("\n") if line.startswith("method")] == [
-    ["method", "fused", "validation", "ab0"]]  # fmt: skip
+    ["method", "fused", "validation", "ab0"]
+  ]
   assert "Not shown: parameters, gradient evaluations, contribution (see table.md)." in text
 
 
 def test_a_folded_table_repeats_the_rows_that_have_something_there():
   heads = {"fused": 0.5, **{f"m{i:02d}": None for i in range(12)}}
-  records = [record(f"unimodal/m{i:02d}", s, test={**heads, f"m{i:02d}": 0.5}, validation=heads)
-             for i in range(12) for s in (0, 1)]  # fmt: skip
+  records = [
+    record(f"unimodal/m{i:02d}", s, test={**heads, f"m{i:02d}": 0.5}, validation=heads)
+    for i in range(12)
+    for s in (0, 1)
+  ]
   tables = shown_at(report.summarise(records, majority=0.2, baselines=()), 100).split("\n\n")[:-1]
-  names = [[line.split()[0] for line in t.split("\n") if line.startswith(("uni", "maj"))]
-           for t in tables]  # fmt: skip
+  names = [
+    [line.split()[0] for line in t.split("\n") if line.startswith(("uni", "maj"))] for t in tables
+  ]
   assert names == [
     [*(f"unimodal/m{i:02d}" for i in range(12)), "majority"],
-    [f"unimodal/m{i:02d}" for i in range(6)], [f"unimodal/m{i:02d}" for i in range(6, 12)]]
+    [f"unimodal/m{i:02d}" for i in range(6)],
+    [f"unimodal/m{i:02d}" for i in range(6, 12)],
+  ]
 
 
 def test_a_dumb_terminal_is_measured_like_any_other(monkeypatch):

@@ -20,7 +20,8 @@ def test_sentence_names_who_differs_and_which_way():
   assert said.startswith("Beyond noise, better than joint: better (+10.2); worse than joint: worse")
   assert "better than uniform: better" in said
   assert said.endswith(
-    "(points, test accuracy, paired t over 5 seeds, Holm-adjusted p < .05 over 4 rows).")
+    "(points, test accuracy, paired t over 5 seeds, Holm-adjusted p < .05 over 4 rows)."
+  )
   assert said.count(".\n") == 0
 
 
@@ -77,7 +78,8 @@ def test_caption_of_folds():
 def test_one_rate_is_said_in_caption_and_sentence():
   summary = report.summarise(rows(**NOISY), info={"one_rate": True})
   assert report.caption(summary).startswith(
-    "Note: one learning rate for all rows: not a comparison of methods.")
+    "Note: one learning rate for all rows: not a comparison of methods."
+  )
   assert "at one learning rate for all rows" in report.sentence(summary)
 
 
@@ -92,8 +94,12 @@ def test_a_modality_column_is_explained_by_the_rows_that_are_there():
     return " ".join(notes(report.summarise([record(m, s) for m in methods for s in (0, 1)])))
 
   text = said("unimodal/audio", "late_average", "joint", "uniform")
-  assert "A method with a loss for that head (uniform, late_average) trains head and encoder" in text
-  assert "of any other (joint) the head is a probe, fitted to the modality's features without" in text
+  assert (
+    "A method with a loss for that head (uniform, late_average) trains head and encoder" in text
+  )
+  assert (
+    "of any other (joint) the head is a probe, fitted to the modality's features without" in text
+  )
   assert "late_average: one learning rate and one epoch for all its modalities" in text
   text = said("mimo")
   assert "loss for that head trains" in text and "any other the head is a probe" in text

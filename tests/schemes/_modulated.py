@@ -20,8 +20,9 @@ def clock(epoch=0, epochs=4):
 
 def model(num=2, norm="none", dropout=0.0, fusion=None):
   encoders = {m: MLP(4, (), norm) for m in NAMES[:num]}
-  return LateFusion(encoders, CLASSES, **({} if fusion is None else {"fusion": fusion}),
-                    dropout=dropout)  # fmt: skip
+  return LateFusion(
+    encoders, CLASSES, **({} if fusion is None else {"fusion": fusion}), dropout=dropout
+  )
 
 
 def batch(num=2, rows=8, absent=(), full=False, seed=0):
@@ -34,8 +35,10 @@ def batch(num=2, rows=8, absent=(), full=False, seed=0):
     if not full and num > 1:
       mask[m] &= np.arange(rows) % (num + 1) != i
   label = (np.arange(rows) % CLASSES).astype(np.int32)
-  return jax.tree.map(jnp.asarray, Batch(inputs, label, mask, np.ones(rows, np.float32),
-                                         np.arange(rows, dtype=np.int32)))  # fmt: skip
+  return jax.tree.map(
+    jnp.asarray,
+    Batch(inputs, label, mask, np.ones(rows, np.float32), np.arange(rows, dtype=np.int32)),
+  )
 
 
 def splits(num=2, rows=48, validation=12):
@@ -74,15 +77,19 @@ def fused_losses(log):
 
 
 def finite(tree):
-  return all(np.isfinite(np.asarray(x)).all() for x in jax.tree.leaves(tree)
-             if jnp.issubdtype(x.dtype, jnp.floating))  # fmt: skip
+  return all(
+    np.isfinite(np.asarray(x)).all()
+    for x in jax.tree.leaves(tree)
+    if jnp.issubdtype(x.dtype, jnp.floating)
+  )
 
 
 def one_step(method, given, state=None, now=None):
   """(state before, state after, log) of one step."""
   before = method.init(jax.random.key(0), given) if state is None else state
   after, log = jax.jit(method.phases[0].step)(
-    before, given, jax.random.key(1), clock() if now is None else now)  # fmt: skip
+    before, given, jax.random.key(1), clock() if now is None else now
+  )
   return before, after, log
 
 

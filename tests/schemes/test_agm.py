@@ -24,8 +24,10 @@ def with_history(method, given, running):
   """The initial state, as after four steps with these mean scores."""
   state = method.init(jax.random.key(0), given)
   old = state.memory["objective"]
-  memory = old._replace(running={m: jnp.float32(v) for m, v in running.items()},
-                        steps={m: jnp.float32(4) for m in running})  # fmt: skip
+  memory = old._replace(
+    running={m: jnp.float32(v) for m, v in running.items()},
+    steps={m: jnp.float32(4) for m in running},
+  )
   return state._replace(memory={**state.memory, "objective": memory})
 
 
@@ -62,8 +64,11 @@ def test_additive_head_and_silent_zeros_scale_the_encoders():
   ks = after.memory["objective"].coefficients
   assert ks["a"] < 1 < ks["b"]
   for m in "ab":
-    jax.tree.map(lambda x, y, m=m: np.testing.assert_allclose(x, ks[m] * y, rtol=1e-4, atol=1e-6),
-                 encoders(mine)[m], encoders(theirs)[m])  # fmt: skip
+    jax.tree.map(
+      lambda x, y, m=m: np.testing.assert_allclose(x, ks[m] * y, rtol=1e-4, atol=1e-6),
+      encoders(mine)[m],
+      encoders(theirs)[m],
+    )
 
 
 def test_value_is_the_joint_loss_where_rows_lack_modalities():

@@ -84,8 +84,9 @@ def test_online_alternates():
   for epoch in range(3):
     new, log = step(state, _small.batch(), KEY, _small.clock(epoch, batches=2))
     assert bool(log["finite"])
-    moves.append((changed(new.params, state.params),
-                  changed(new.memory["joint"], state.memory["joint"])))  # fmt: skip
+    moves.append(
+      (changed(new.params, state.params), changed(new.memory["joint"], state.memory["joint"]))
+    )
     want = new.opt["train"]["aggregator"].weights
     if epoch % 2 == 0:
       split, (train0, val0) = _small.splits(), new.memory["losses"]

@@ -15,9 +15,18 @@ from . import _modulated
 def tree_of(a, b, squeeze, excite_a, excite_b):
   """One scalar weight per group, in the places of `LateFusion` with `Mmtm`."""
   leaf = lambda v: {"w": jnp.full(1, v)}
-  return {"a": leaf(a), "b": leaf(b), "heads": {"fused": {
-    "squeeze": leaf(squeeze), "excite_a": leaf(excite_a), "excite_b": leaf(excite_b),
-    "out": leaf(9.0)}}}  # fmt: skip
+  return {
+    "a": leaf(a),
+    "b": leaf(b),
+    "heads": {
+      "fused": {
+        "squeeze": leaf(squeeze),
+        "excite_a": leaf(excite_a),
+        "excite_b": leaf(excite_b),
+        "out": leaf(9.0),
+      }
+    },
+  }
 
 
 def test_speeds_by_hand():
@@ -42,8 +51,9 @@ def idle(state, batch, key, clock):
   """A step that only adds 1 and 10^speed to the accumulators; `batch` is the speed."""
   old = state.opt["train"]["tx"][0]
   gain = {"a": jnp.float32(10.0**batch), "b": jnp.float32(1)}
-  new = _greedy.SpeedState({m: v + 1 for m, v in old.main.items()},
-                           {m: v + gain[m] for m, v in old.bypass.items()})  # fmt: skip
+  new = _greedy.SpeedState(
+    {m: v + 1 for m, v in old.main.items()}, {m: v + gain[m] for m, v in old.bypass.items()}
+  )
   return state._replace(opt={"train": {"tx": (new, ())}}), {}
 
 
@@ -95,8 +105,9 @@ def test_a_modality_absent_from_the_whole_batch():
   before, after, log = _modulated.one_step(method, given)
   assert log["finite"] and _modulated.finite(after.params)
   assert float(log["learning_speed_difference"]) == 0  # encoder b has not moved yet
-  np.testing.assert_array_equal(before.params["b"]["dense0"]["kernel"],
-                                after.params["b"]["dense0"]["kernel"])  # fmt: skip
+  np.testing.assert_array_equal(
+    before.params["b"]["dense0"]["kernel"], after.params["b"]["dense0"]["kernel"]
+  )
   again = jax.tree.map(lambda x: (x.shape, x.dtype, x.weak_type), after)
   assert again == jax.tree.map(lambda x: (x.shape, x.dtype, x.weak_type), before)
 

@@ -57,7 +57,7 @@ def test_phases_and_shares(num):
   assert sum(p.share for p in found) == pytest.approx(1.0)
   assert [p.name for p in schemes.intra(_small.model(num)).phases] == [*names, "train"]
   for build in (schemes.i2m2, schemes.intra):
-    phase, = build(_small.model(num), pretrained=False).phases
+    (phase,) = build(_small.model(num), pretrained=False).phases
     assert (phase.name, phase.share) == ("train", 1.0)
   assert [p.name for p in methods.METHODS["inter"](_small.model(num)).phases] == ["train"]
 
@@ -110,8 +110,12 @@ def test_the_product_alone_moves_the_uni_modal_heads():
     return -jnp.take_along_axis(found, batch.label[:, None], 1).mean()
 
   grads = jax.grad(loss)(state.params)
-  jax.tree.map(lambda p, g, new: np.testing.assert_allclose(p - g, new, atol=1e-6),
-               state.params, grads, after.params)  # fmt: skip
+  jax.tree.map(
+    lambda p, g, new: np.testing.assert_allclose(p - g, new, atol=1e-6),
+    state.params,
+    grads,
+    after.params,
+  )
 
 
 def test_a_missing_modality_drops_its_expert_and_the_joint_one():
@@ -147,7 +151,8 @@ def test_mixture_is_a_way_to_predict_only():
   found = product.predict(state, batch.inputs, batch.mask)
   mixed = mixture.predict(state, batch.inputs, batch.mask)
   np.testing.assert_allclose(
-    mixed.logits, fusion.mix_experts(found.unimodal_logits, batch.mask), atol=1e-6)  # fmt: skip
+    mixed.logits, fusion.mix_experts(found.unimodal_logits, batch.mask), atol=1e-6
+  )
   with pytest.raises(ValueError, match="unknown test 'sum'"):
     schemes.intra(_small.model(2), test="sum")
 
@@ -185,7 +190,8 @@ def test_any_fused_head(head):
   method = schemes.i2m2(model, 0.1)
   state = _small.start(method)
   after, log = jax.jit(method.phases[-1].step)(
-    state, _small.batch(2), jax.random.key(0), _small.clock())  # fmt: skip
+    state, _small.batch(2), jax.random.key(0), _small.clock()
+  )
   assert bool(log["finite"]) and moved(state.params, after.params) > 0
 
 
@@ -200,7 +206,9 @@ def test_refusals():
 
 @pytest.mark.parametrize("trainable", [True, False])
 def test_av_mnist_recipe_has_the_networks_and_the_frozen_factors_of_the_page(trainable):
-  recipe = schemes.i2m2_av_mnist(head="lrtf", lmf_trainable=trainable, image_layers=1, audio_layers=2)
+  recipe = schemes.i2m2_av_mnist(
+    head="lrtf", lmf_trainable=trainable, image_layers=1, audio_layers=2
+  )
   rng = np.random.default_rng(0)
   image, audio = (jnp.asarray(rng.normal(size=(4, n, n, 1)), jnp.float32) for n in (4, 8))
   mask = {m: jnp.ones(4, bool) for m in ("audio", "image")}
@@ -261,7 +269,9 @@ def test_an_expert_has_its_own_optimiser_and_the_last_phase_its_share():
 
 
 def test_unknown_head_of_the_recipe():
-  with pytest.raises(ValueError, match="unknown head 'tensor' of the joint expert; expected one of: lf, "):
+  with pytest.raises(
+    ValueError, match="unknown head 'tensor' of the joint expert; expected one of: lf, "
+  ):
     schemes.i2m2_av_mnist(head="tensor")
 
 

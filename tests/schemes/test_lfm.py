@@ -46,9 +46,14 @@ def test_update_steps_against_the_gradient_halves_the_rate_and_clips():
   np.testing.assert_allclose(after["weights"], [0.7 + 0.5 * slope, 0.3 - 0.5 * slope], rtol=1e-5)
   assert int(after["epoch"]) == 1 and float(after["rate"]) == 0.5
 
-  at = lambda epoch, rate=0.5: update(_common.remember(state, objective={
-    **state.memory["objective"], "epoch": jnp.int32(epoch), "rate": jnp.float32(rate)}),
-    _small.hooks(), jax.random.key(0)).memory["objective"]  # fmt: skip
+  at = lambda epoch, rate=0.5: update(
+    _common.remember(
+      state,
+      objective={**state.memory["objective"], "epoch": jnp.int32(epoch), "rate": jnp.float32(rate)},
+    ),
+    _small.hooks(),
+    jax.random.key(0),
+  ).memory["objective"]
   assert [float(at(e)["rate"]) for e in (0, 19, 20, 21, 40)] == [0.5, 0.5, 0.25, 0.5, 0.25]
   ends = {round(float(at(0, rate)["weights"][1]), 4) for rate in (1e6, -1e6)}
   assert ends == {0.05, 0.95}

@@ -25,19 +25,28 @@ def test_phases_in_turn_and_the_last_state_of_the_first_is_handed_on(name):
   """With NaN where absent; the rate of `fit` reaches both phases; examples are those of two epochs."""
   method = BUILDERS[name](_small.model(3))
   assert [(p.name, p.share) for p in method.phases] == [
-    ("train", pytest.approx(0.7)), ("head", pytest.approx(0.3))]  # fmt: skip
+    ("train", pytest.approx(0.7)),
+    ("head", pytest.approx(0.3)),
+  ]
   splits = _small.splits(3)
-  holes = {m: np.where(splits.train.mask[m][:, None], x, np.nan)
-           for m, x in splits.train.inputs.items()}  # fmt: skip
+  holes = {
+    m: np.where(splits.train.mask[m][:, None], x, np.nan) for m, x in splits.train.inputs.items()
+  }
   splits = splits.__class__(**{**vars(splits), "train": splits.train._replace(inputs=holes)})
   result = train.fit(
-    method, splits, epochs=3, batch_size=_small.BATCH, learning_rate=0.2, loop="scan")
+    method, splits, epochs=3, batch_size=_small.BATCH, learning_rate=0.2, loop="scan"
+  )
   log, state = result.logs[0], result.state()
   assert [(e["phase"], e["validation"] is None) for e in log.history] == [
-    ("train", True), ("train", True), ("head", False)]  # fmt: skip
+    ("train", True),
+    ("train", True),
+    ("head", False),
+  ]
   assert log.diverged_at is None and log.best is not None and log.examples == 3 * _small.ROWS
   assert _small.finite((state.params, state.stats, state.memory))
-  rates = [v for p, v in jax.tree_util.tree_flatten_with_path(state.opt)[0] if "learning_rate" in str(p)]
+  rates = [
+    v for p, v in jax.tree_util.tree_flatten_with_path(state.opt)[0] if "learning_rate" in str(p)
+  ]
   np.testing.assert_allclose(rates, [0.2, 0.2])
   assert float(jnp.abs(state.opt["train"].velocity["a"]["kernel"]).max()) > 0  # moved at the end
 
@@ -54,8 +63,12 @@ def test_the_head_moves_alone_even_with_weight_decay():
   after, log = jax.jit(head.step)(begun, _small.batch(), jax.random.key(2), _small.clock())
   for part in ("a", "b", "hidden"):
     same(after.params[part], begun.params[part])
-  assert float(abs(after.params["heads"]["fused"]["kernel"]
-                   - begun.params["heads"]["fused"]["kernel"]).max()) > 0  # fmt: skip
+  assert (
+    float(
+      abs(after.params["heads"]["fused"]["kernel"] - begun.params["heads"]["fused"]["kernel"]).max()
+    )
+    > 0
+  )
   assert np.isfinite(log["loss/fused"])
 
 
@@ -102,10 +115,16 @@ def test_a_head_on_a_method_of_several_phases():
   np.testing.assert_allclose([p.share for p in method.phases], [0.15] * 4 + [0.4])
   state = _small.start(method)
   begun = method.phases[0].begin(state, _small.hooks(), jax.random.key(0))
-  after, _ = jax.jit(method.phases[0].step)(begun, _small.batch(), jax.random.key(1), _small.clock())
+  after, _ = jax.jit(method.phases[0].step)(
+    begun, _small.batch(), jax.random.key(1), _small.clock()
+  )
   same(after.params["heads"], state.params["heads"])
-  assert float(jnp.abs(after.params["a"]["layer1"]["kernel"]
-                       - begun.params["a"]["layer1"]["kernel"]).max()) > 0  # fmt: skip
+  assert (
+    float(
+      jnp.abs(after.params["a"]["layer1"]["kernel"] - begun.params["a"]["layer1"]["kernel"]).max()
+    )
+    > 0
+  )
   assert set(after.stats) == {"range", "heads"}
   batch = _small.batch()
   found = method.predict(after, batch.inputs, batch.mask)
@@ -115,12 +134,15 @@ def test_a_head_on_a_method_of_several_phases():
 @pytest.mark.parametrize("task", ["multilabel", "regression"])
 def test_other_labels(task):
   rows = np.arange(40)
-  label = np.stack([rows % 2, rows % 3 == 0], 1).astype(np.int32) if task == "multilabel" else rows / 40
+  label = (
+    np.stack([rows % 2, rows % 3 == 0], 1).astype(np.int32) if task == "multilabel" else rows / 40
+  )
   x = np.random.default_rng(0).normal(size=(40, 2, 3))  # any rank
   splits = data.from_arrays({"a": x, "b": x[:, 0], "label": label})
   model = LateFusion({m: MLP(3, ()) for m in "ab"}, splits.num_outputs)
-  result = train.fit(BUILDERS["mdrnn_pcd"](model), splits.without_test(), epochs=2, batch_size=8,
-                     diagnose=False)  # fmt: skip
+  result = train.fit(
+    BUILDERS["mdrnn_pcd"](model), splits.without_test(), epochs=2, batch_size=8, diagnose=False
+  )
   assert result.logs[0].best is not None
 
 

@@ -118,8 +118,7 @@ def test_weights_are_on_the_simplex_and_absent_content_is_never_read(fusion):
 
 def test_batch_fusion_depends_on_the_batch():
   logits = {m: jnp.asarray(RNG.normal(size=(4, 3)), jnp.float32) for m in "ab"}
-  weigh = jax.jit(
-    lambda mask: rule.entropy_weights(logits, {"a": mask, "b": mask}, "batch")["a"])  # fmt: skip
+  weigh = jax.jit(lambda mask: rule.entropy_weights(logits, {"a": mask, "b": mask}, "batch")["a"])
   found = weigh(jnp.ones(4, bool))
   assert np.ptp(found) == 0 and abs(float(found[0]) - 0.5) > 1e-3
   # Of a single row the softmax over rows is 1: no entropy, equal weights.
@@ -168,12 +167,12 @@ def test_a_step_is_the_turns_by_hand():
 
 
 def test_first_projected_turn_is_plain_and_large_alpha_always_is():
-  plain, far, near = (
-    run(**o)[1][-1] for o in ({"projection": "off"}, {"alpha": 1e9}, {}))  # fmt: skip
+  plain, far, near = (run(**o)[1][-1] for o in ({"projection": "off"}, {"alpha": 1e9}, {}))
   for a, b in zip(leaves(plain.params), leaves(far.params), strict=True):
     np.testing.assert_allclose(a, b, atol=1e-5)
-  assert not np.allclose(plain.params["heads"]["fused"]["kernel"],
-                         near.params["heads"]["fused"]["kernel"], atol=1e-4)  # fmt: skip
+  assert not np.allclose(
+    plain.params["heads"]["fused"]["kernel"], near.params["heads"]["fused"]["kernel"], atol=1e-4
+  )
   assert int(near.memory["mla"].updates) == 4
 
 
@@ -200,8 +199,7 @@ def test_nothing_moves_where_nobody_is_present():
 
 def test_coasting_moves_encoders_after_their_turn():
   tx = optax.chain(optax.add_decayed_weights(0.1), optax.sgd(0.1, momentum=0.9))
-  plain, coasting = (
-    run(tx=tx, projection="off", coast=c, steps=1)[1][-1] for c in (False, True))  # fmt: skip
+  plain, coasting = (run(tx=tx, projection="off", coast=c, steps=1)[1][-1] for c in (False, True))
   assert not same(plain.params["a"], coasting.params["a"])
   assert same(plain.params["b"], coasting.params["b"])  # the last turn: nobody after it
   assert same(plain.params["heads"], coasting.params["heads"])
@@ -251,12 +249,15 @@ def test_dropout_of_the_model_reaches_the_head():
 # Refusals.
 
 
-@pytest.mark.parametrize("options, match", [
-  ({"projection": "owm"}, "projection must be one of"),
-  ({"fusion": "max"}, "fusion must be one of"),
-  ({"alpha": 0.0}, "alpha must be above 0"),
-  ({"order": "a"}, "each modality once, got a; the model has a, b"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+  "options, match",
+  [
+    ({"projection": "owm"}, "projection must be one of"),
+    ({"fusion": "max"}, "fusion must be one of"),
+    ({"alpha": 0.0}, "alpha must be above 0"),
+    ({"order": "a"}, "each modality once, got a; the model has a, b"),
+  ],
+)
 def test_unknown_options_are_refused(options, match):
   with pytest.raises(ValueError, match=match):
     scheme.mla(_small.model(), **options)

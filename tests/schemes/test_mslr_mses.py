@@ -71,8 +71,13 @@ def test_a_modality_stops_after_its_patience():
     state, better, stops = _mses.mses_state(state, {"a": loss}, patience=2)
     seen.append((bool(better["a"]), bool(stops["a"]), float(state.coefficients["a"])))
   # Smoothed: 1, .8, 1.28, 1.568, .98: the minimum is the second, and it waits twice.
-  assert seen == [(True, False, 1.0), (True, False, 1.0), (False, False, 1.0),
-                  (False, True, 0.0), (False, False, 0.0)]  # fmt: skip
+  assert seen == [
+    (True, False, 1.0),
+    (True, False, 1.0),
+    (False, False, 1.0),
+    (False, True, 0.0),
+    (False, False, 0.0),
+  ]
   np.testing.assert_allclose(state.smoothed["a"], 0.6 * 1.568 + 0.4 * 0.1, rtol=1e-5)
   np.testing.assert_allclose(state.lowest["a"], 0.8, rtol=1e-6)
 
@@ -84,13 +89,16 @@ def test_a_loss_that_is_not_known_changes_nothing():
 
 
 def test_mslr_fits_and_follows_its_heads():
-  state, log = _modulated.fitted(mslr_scheme.mslr(_modulated.model(2), 0.1, initial={"a": 1.5}), epochs=3)
+  state, log = _modulated.fitted(
+    mslr_scheme.mslr(_modulated.model(2), 0.1, initial={"a": 1.5}), epochs=3
+  )
   rule = state.opt["train"]["tx"][-1]
   window = np.asarray(rule.recent["a"])
   accuracy = [entry["validation"]["a"]["accuracy"] for entry in log.history]
   np.testing.assert_allclose(window[-3:], accuracy, atol=1e-6)
   np.testing.assert_allclose(
-    rule.coefficients["a"], 1.5 * window[-1] / window[-3:].mean(), rtol=1e-5)  # fmt: skip
+    rule.coefficients["a"], 1.5 * window[-1] / window[-3:].mean(), rtol=1e-5
+  )
   assert _modulated.finite(state.params)
 
 
@@ -104,19 +112,23 @@ def test_mses_puts_the_best_state_back_and_stops():
   start, state, _ = _modulated.one_step(method, batch)
   first = hook(state, hooks, None)
   np.testing.assert_array_equal(
-    first.memory["mses"]["a"]["encoder"]["dense0"]["kernel"], state.params["a"]["dense0"]["kernel"])
+    first.memory["mses"]["a"]["encoder"]["dense0"]["kernel"], state.params["a"]["dense0"]["kernel"]
+  )
   far = {m: {"dense0": {k: v + 50.0 for k, v in first.params[m]["dense0"].items()}} for m in "ab"}
   worse = first._replace(params={**first.params, **far})
   after = hook(worse, hooks, None)
   for m in "ab":
     np.testing.assert_array_equal(
-      after.params[m]["dense0"]["kernel"], state.params[m]["dense0"]["kernel"])  # fmt: skip
+      after.params[m]["dense0"]["kernel"], state.params[m]["dense0"]["kernel"]
+    )
     assert float(after.opt["train"]["tx"][-1].coefficients[m]) == 0
   _, moved, _ = _modulated.one_step(method, batch, after)
-  np.testing.assert_array_equal(moved.params["a"]["dense0"]["kernel"],
-                                after.params["a"]["dense0"]["kernel"])  # fmt: skip
-  assert not np.array_equal(start.params["a"]["dense0"]["kernel"],
-                            state.params["a"]["dense0"]["kernel"])  # fmt: skip
+  np.testing.assert_array_equal(
+    moved.params["a"]["dense0"]["kernel"], after.params["a"]["dense0"]["kernel"]
+  )
+  assert not np.array_equal(
+    start.params["a"]["dense0"]["kernel"], state.params["a"]["dense0"]["kernel"]
+  )
 
 
 @pytest.mark.parametrize("build", [mslr_scheme.mslr, mses_scheme.mses])

@@ -28,19 +28,26 @@ def test_prototypes_are_class_means_of_chosen_rows():
     for c in range(_modulated.CLASSES):
       rows = (given.train.label == c) & given.train.mask[m]
       np.testing.assert_allclose(
-        memory["prototypes"][m][c], outputs.features[m][rows].mean(0), atol=1e-5)  # fmt: skip
+        memory["prototypes"][m][c], outputs.features[m][rows].mean(0), atol=1e-5
+      )
   moved = memory["prototypes"]["a"] + 1.0
   old = {**memory, "prototypes": {**memory["prototypes"], "a": moved}}
   state = state._replace(memory={**state.memory, "objective": old})
   after = method.phases[0].epoch_end(state, _modulated.hooks(given), jax.random.key(2))
-  np.testing.assert_allclose(after.memory["objective"]["prototypes"]["a"],
-                             memory["prototypes"]["a"] + 0.2, atol=1e-5)  # fmt: skip
+  np.testing.assert_allclose(
+    after.memory["objective"]["prototypes"]["a"], memory["prototypes"]["a"] + 0.2, atol=1e-5
+  )
 
 
 def test_the_first_tenth_of_the_batches_is_used(monkeypatch):
   counted = []
-  monkeypatch.setattr(_pmr, "_sums", lambda predict, state, batch: counted.append(
-    float(batch.weight.sum())) or {"a": (jnp.zeros((3, 4)), jnp.zeros(3))})  # fmt: skip
+  monkeypatch.setattr(
+    _pmr,
+    "_sums",
+    lambda predict, state, batch: (
+      counted.append(float(batch.weight.sum())) or {"a": (jnp.zeros((3, 4)), jnp.zeros(3))}
+    ),
+  )
   method = _pmr.pmr(_modulated.model(1), batch_size=2)
   state = method.init(jax.random.key(0), _modulated.batch(1))
   method.phases[0].begin(state, _modulated.hooks(_modulated.splits(1)), jax.random.key(1))
@@ -58,10 +65,12 @@ def test_one_side_gets_the_prototype_loss():
   _, plain, joint_log = _modulated.one_step(joint, given)
   np.testing.assert_allclose(log["loss/fused"], joint_log["loss/fused"], rtol=1e-6)
   lagging, ahead = ("a", "b") if extra[0] > 0 else ("b", "a")
-  np.testing.assert_allclose(after.params[ahead]["dense0"]["kernel"],
-                             plain.params[ahead]["dense0"]["kernel"], atol=1e-6)  # fmt: skip
-  assert not np.allclose(after.params[lagging]["dense0"]["kernel"],
-                         plain.params[lagging]["dense0"]["kernel"], atol=1e-4)  # fmt: skip
+  np.testing.assert_allclose(
+    after.params[ahead]["dense0"]["kernel"], plain.params[ahead]["dense0"]["kernel"], atol=1e-6
+  )
+  assert not np.allclose(
+    after.params[lagging]["dense0"]["kernel"], plain.params[lagging]["dense0"]["kernel"], atol=1e-4
+  )
 
 
 @pytest.mark.parametrize(
@@ -78,7 +87,9 @@ def test_classes_without_prototypes_are_left_out(change):
   memory = {**state.memory, "objective": change(state.memory["objective"])}
   _, after, log = _modulated.one_step(method, given, state._replace(memory=memory))
   assert log["finite"] and _modulated.finite(after.params)
-  assert float(log["loss/prototype/a"]) == float(log["loss/prototype/b"]) == 0  # no one else is there
+  assert (
+    float(log["loss/prototype/a"]) == float(log["loss/prototype/b"]) == 0
+  )  # no one else is there
 
 
 def test_outside_the_window_there_is_the_joint_loss():
@@ -107,4 +118,5 @@ def test_labels_must_be_classes():
   given = _modulated.batch(2)
   with pytest.raises(ValueError, match="one class per row"):
     _pmr.pmr(_modulated.model(2)).init(
-      jax.random.key(0), given._replace(label=jnp.ones(given.label.shape)))  # fmt: skip
+      jax.random.key(0), given._replace(label=jnp.ones(given.label.shape))
+    )

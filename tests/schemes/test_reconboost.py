@@ -32,10 +32,16 @@ def test_only_the_active_modality_moves_whatever_the_momentum():
     for b in range(2):
       new, _ = step(state, rows, jax.random.key(epoch), _small.clock(epoch, b))
       seen.append(moved(state.params, new.params))
-      own = moved({"a": state.params["heads"]["fused"]["kernel"][:3],
-                   "b": state.params["heads"]["fused"]["kernel"][3:]},
-                  {"a": new.params["heads"]["fused"]["kernel"][:3],
-                   "b": new.params["heads"]["fused"]["kernel"][3:]})  # fmt: skip
+      own = moved(
+        {
+          "a": state.params["heads"]["fused"]["kernel"][:3],
+          "b": state.params["heads"]["fused"]["kernel"][3:],
+        },
+        {
+          "a": new.params["heads"]["fused"]["kernel"][:3],
+          "b": new.params["heads"]["fused"]["kernel"][3:],
+        },
+      )
       state = new
       assert own == {m: seen[-1][m] for m in "ab"}
   for epoch, (a, b, rate) in enumerate([(1, 0, 0), (1, 1, 1), (0, 1, 0), (1, 1, 1)]):
@@ -63,8 +69,9 @@ def test_attached_agreement_changes_the_second_round_alone():
     )[0].params["a"]
 
   same = lambda epoch: all(
-    np.array_equal(x, y) for x, y in zip(*(jax.tree.leaves(after(v, epoch))
-                                           for v in _reconboost.VARIANTS)))  # fmt: skip
+    np.array_equal(x, y)
+    for x, y in zip(*(jax.tree.leaves(after(v, epoch)) for v in _reconboost.VARIANTS))
+  )
   assert same(0) and not same(4)
 
 

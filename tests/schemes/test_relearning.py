@@ -69,8 +69,12 @@ def test_encoders_go_back_by_the_purity_gap(options, epoch, epochs, due, monkeyp
   w = np.tanh(0.6) if due else 0.0
   first = before.memory["relearning"]["initial"]
   for m, share in (("a", w), ("b", 0.0)):
-    jax.tree.map(lambda i, b, a, s=share: np.testing.assert_allclose(
-      a, s * i + (1 - s) * b, atol=1e-6), first[m], before.params[m], after.params[m])  # fmt: skip
+    jax.tree.map(
+      lambda i, b, a, s=share: np.testing.assert_allclose(a, s * i + (1 - s) * b, atol=1e-6),
+      first[m],
+      before.params[m],
+      after.params[m],
+    )
   assert float(after.memory["relearning"]["weights"]["a"]) == pytest.approx(w)
 
 
@@ -95,7 +99,8 @@ def test_a_modality_alone_and_labels():
   wrong = given.train._replace(label=given.train.label.astype(np.float32))
   with pytest.raises(ValueError, match="one integer per row"):
     method.phases[0].begin(
-      state, {"train": wrong, "validation": given.validation}, jax.random.key(0))  # fmt: skip
+      state, {"train": wrong, "validation": given.validation}, jax.random.key(0)
+    )
 
 
 @pytest.mark.parametrize(
@@ -121,6 +126,7 @@ def test_a_part_without_a_modality_or_a_label_has_no_purity(hide):
   else:
     split = split._replace(labelled=~split.mask["b"])
   found = _relearning.modality_purities(
-    method, _small.start(method), split, np.random.default_rng(0))  # fmt: skip
+    method, _small.start(method), split, np.random.default_rng(0)
+  )
   assert np.isnan(found["b"]) and 0 < found["a"] <= 1
   assert _relearning.reinit_weight(found["a"], found["b"]) == 0

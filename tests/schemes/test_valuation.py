@@ -22,8 +22,10 @@ def test_values_by_hand_and_efficient():
 def test_three_modalities_are_efficient_and_symmetric():
   rng = np.random.default_rng(0)
   names = ("a", "b", "c")
-  values = {s: rng.integers(0, 2, 9) for s in
-            [("a",), ("b",), ("c",), ("a", "b"), ("a", "c"), ("b", "c"), names]}  # fmt: skip
+  values = {
+    s: rng.integers(0, 2, 9)
+    for s in [("a",), ("b",), ("c",), ("a", "b"), ("a", "c"), ("b", "c"), names]
+  }
   phi = _valuation.sample_shapley(values, names)
   np.testing.assert_allclose(sum(phi.values()), values[names])
   values[("b",)], values[("b", "c")] = values[("a",)], values[("a", "c")]
@@ -58,8 +60,12 @@ def make(build, **options):
 
 def table(state, **copies):
   old = state.memory["valuation"]
-  new = {m: jnp.zeros(60, jnp.int8).at[jnp.array(list(rows))].set(jnp.array(list(rows.values()), jnp.int8))
-         for m, rows in copies.items()}  # fmt: skip
+  new = {
+    m: jnp.zeros(60, jnp.int8)
+    .at[jnp.array(list(rows))]
+    .set(jnp.array(list(rows.values()), jnp.int8))
+    for m, rows in copies.items()
+  }
   return _common.remember(state, valuation={**old, "copies": {**old["copies"], **new}})
 
 

@@ -22,20 +22,23 @@ def splits():
   b = rng.normal(size=(36, 2)).astype(np.float32)
   b[~here] = np.nan
   a = label[:, None] + rng.normal(size=(36, 3))
-  return data.from_arrays({"a": a.astype(np.float32), "b": b, "mask_b": here, "label": label,
-                           "split": part})  # fmt: skip
+  return data.from_arrays(
+    {"a": a.astype(np.float32), "b": b, "mask_b": here, "label": label, "split": part}
+  )
 
 
 @pytest.mark.parametrize("name", ["joint", "uniform", "mimo"])
 @pytest.mark.parametrize("loop", ["scan", "python"])
 def test_jax_debug_nans_stays_quiet(splits, name, loop):
   with jax.debug_nans(True):
-    result = train.fit(methods.METHODS[name](MODEL, 0.05), splits, epochs=1, batch_size=8,
-                       loop=loop)  # fmt: skip
-  scores, = result.validation
+    result = train.fit(
+      methods.METHODS[name](MODEL, 0.05), splits, epochs=1, batch_size=8, loop=loop
+    )
+  (scores,) = result.validation
   assert scores["b"] is None and np.isfinite([scores["a"], scores["fused"]]).all()
-  found = train.evaluate(methods.METHODS[name](MODEL), result.state(), splits.validation,
-                         metric=train.metric_of(splits))  # fmt: skip
+  found = train.evaluate(
+    methods.METHODS[name](MODEL), result.state(), splits.validation, metric=train.metric_of(splits)
+  )
   assert np.isnan(found["b"]["accuracy"]) and found["fused"]["accuracy"] == scores["fused"]
 
 
@@ -50,8 +53,9 @@ def test_a_head_that_is_not_finite_is_nan_and_not_absent(splits):
     return state._replace(params={**state.params, "heads": {**heads, "a": a}})
 
   still = method.phases[0]._replace(step=lambda state, *rest: (state, {}))
-  result = train.fit(method._replace(init=broken, phases=(still,)), splits, epochs=1, batch_size=20,
-                     diagnose=False)  # fmt: skip
+  result = train.fit(
+    method._replace(init=broken, phases=(still,)), splits, epochs=1, batch_size=20, diagnose=False
+  )
   scores = validation_scores(result.logs[0], "accuracy", ("a", "b"))
   assert np.isnan(scores["a"]) and scores["b"] is None and np.isfinite(scores["fused"])
 
@@ -61,7 +65,9 @@ def test_an_unlabelled_validation_row_counts_in_no_score(splits):
   state = method.init(jax.random.key(0), train.to_batch(splits.train))
   known = np.arange(8) % 4 != 2
   metric = train.metric_of(splits)
-  some = splits.validation._replace(labelled=known, label=np.where(known, splits.validation.label, 0))
+  some = splits.validation._replace(
+    labelled=known, label=np.where(known, splits.validation.label, 0)
+  )
   few = jax.tree.map(lambda x: x[known], splits.validation)
   found, wanted = (train.evaluate(method, state, s, metric=metric) for s in (some, few))
   for score, value in wanted["fused"].items():

@@ -28,10 +28,13 @@ def test_a_sum_on_features_is_the_sum(num):
 def test_features_labels_name_their_two_objectives_and_absent_encoders_rest():
   record = {}
   method = train.supervised(
-    late_fusion(2), tx=plain(), aggregator=summing(record), aggregate_on="features")
+    late_fusion(2), tx=plain(), aggregator=summing(record), aggregate_on="features"
+  )
   before, after, _ = one_step(method, batch(2, absent=("b",)))
   assert {m: (l.part, l.rows) for m, l in record["labels"].items()} == {
-    "a": ("encoder", (0, 1)), "b": ("encoder", (0, 2))}
+    "a": ("encoder", (0, 1)),
+    "b": ("encoder", (0, 2)),
+  }
   assert {"features", "heads", "key", "label", "mask"} <= set(record["names"])
   same = jax.tree.map(lambda x, y: bool((x == y).all()), before.params, after.params)
   assert all(jax.tree.leaves(same["b"])) and not all(jax.tree.leaves(same["a"]))
@@ -43,15 +46,20 @@ def test_bogc_on_features_with_a_certain_posterior_is_the_sum():
   wanted = gradient(train.supervised(model, tx=plain()), given)
   rule = aggregate_by_bogc_laplace(3, prior_variance=1e-9, samples=2, rescale="sum")
   found = gradient(
-    train.supervised(model, tx=plain(), aggregator=rule, aggregate_on="features"), given)
+    train.supervised(model, tx=plain(), aggregator=rule, aggregate_on="features"), given
+  )
   close(found, wanted, 1e-4)
 
 
-@pytest.mark.parametrize("options, words", [
-  ({}, "aggregator of gradients"),
-  ({"aggregator": balancing.mimo(3)}, "aggregator of gradients"),
-  ({"aggregator": balancing.mgda(3), "parts": 2}, "parts=1"),
-  ({"aggregator": balancing.mgda(3), "plan": "stacked"}, "plan of its own")])
+@pytest.mark.parametrize(
+  "options, words",
+  [
+    ({}, "aggregator of gradients"),
+    ({"aggregator": balancing.mimo(3)}, "aggregator of gradients"),
+    ({"aggregator": balancing.mgda(3), "parts": 2}, "parts=1"),
+    ({"aggregator": balancing.mgda(3), "plan": "stacked"}, "plan of its own"),
+  ],
+)
 def test_features_are_for_aggregators(options, words):
   with pytest.raises(ValueError, match=words):
     train.supervised(late_fusion(2), aggregate_on="features", **options)

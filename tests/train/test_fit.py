@@ -120,7 +120,9 @@ def test_no_two_draws_of_a_phase_share_a_key(splits):
 
 def test_epochs_that_tie_are_told_apart_by_the_loss():
   log = train.RunLog(0, None)
-  for epoch, (score, loss) in enumerate([(0.5, 1.0), (0.8, 0.9), (0.8, 0.7), (0.8, 0.7), (0.7, 0.1)]):
+  for epoch, (score, loss) in enumerate(
+    [(0.5, 1.0), (0.8, 0.9), (0.8, 0.7), (0.8, 0.7), (0.7, 0.1)]
+  ):
     log.append("train", epoch, {}, None, (score, loss), (0, 0), 1, None)
   assert (log.selected_epoch, log.best, log.best_loss) == (2, 0.8, 0.7)
   assert log.waited == 3  # a smaller loss is no improvement that patience waits for
@@ -260,7 +262,8 @@ def test_phases_begin_from_the_best_parameters_and_call_their_hooks():
 
 @pytest.mark.parametrize(
   "shares, epochs, expected",
-  [((0.05, 0.05, 0.9), 5, (1, 1, 3)), ((1 / 3,) * 3, 7, (2, 3, 2)), ((0.5, 0.5), 1, (1, 1))])  # fmt: skip
+  [((0.05, 0.05, 0.9), 5, (1, 1, 3)), ((1 / 3,) * 3, 7, (2, 3, 2)), ((0.5, 0.5), 1, (1, 1))],
+)
 def test_a_phase_has_at_least_one_epoch_and_all_have_the_budget(shares, epochs, expected):
   phases = tuple(Phase(str(i), known_step, share=s) for i, s in enumerate(shares))
   problem = Known((0.5,) * 7, phases=phases)
@@ -271,18 +274,30 @@ def test_a_phase_has_at_least_one_epoch_and_all_have_the_budget(shares, epochs, 
 
 def test_a_phase_that_is_not_selected_hands_its_last_state_on():
   """Its prediction is never called, its best epoch (the second) is not put back, patience is not its."""
+
   def refuse(state, inputs, mask):
     raise AssertionError("validated")
 
-  problem = Known((0.2, 0.8, 0.5), phases=(
-    Phase("teacher", known_step, predict=refuse, select=LAST), Phase("student", known_step)))  # fmt: skip
-  result = train.fit(problem.method(), problem.splits(), epochs={"teacher": 3, "student": 1},
-                     batch_size=4, patience=1)  # fmt: skip
+  problem = Known(
+    (0.2, 0.8, 0.5),
+    phases=(
+      Phase("teacher", known_step, predict=refuse, select=LAST),
+      Phase("student", known_step),
+    ),
+  )
+  result = train.fit(
+    problem.method(),
+    problem.splits(),
+    epochs={"teacher": 3, "student": 1},
+    batch_size=4,
+    patience=1,
+  )
   log = result.logs[0]
   assert [e["validation"] is None for e in log.history] == [True, True, True, False]
   assert float(result.state(0).params["w"]) == 8.0  # two steps an epoch, all four of them
-  whole = train.fit(Known((0.2, 0.8, 0.5)).method(), problem.splits(), epochs=3, batch_size=4,
-                    select=LAST)  # fmt: skip
+  whole = train.fit(
+    Known((0.2, 0.8, 0.5)).method(), problem.splits(), epochs=3, batch_size=4, select=LAST
+  )
   assert float(whole.state(0).params["w"]) == 6.0 and whole.logs[0].selected_epoch == 2
   assert whole.logs[0].best is None and whole.validation[0]["fused"] is None
 

@@ -44,6 +44,7 @@ def _digest(method):
 
 def _hooked(value, name="begin"):
   """`joint` with a hook that closes over a value."""
+
   def hook(state, splits, key):
     del splits, key
     return state._replace(params=jax.tree.map(lambda p: p * value, state.params))
@@ -55,9 +56,11 @@ def _hooked(value, name="begin"):
 def _number(scaled):
   """`joint` with a hook whose number stands in its body."""
   if scaled:
+
     def hook(state, splits, key):
       return jax.tree.map(lambda p: p * 0.5, state)
   else:
+
     def hook(state, splits, key):
       return jax.tree.map(lambda p: p * 0.25, state)
 
@@ -69,23 +72,28 @@ PAIRS = {
   "rule": (_joint, lambda: methods.METHODS["uniform"].build(_net(), 0.03)),
   "hyper-parameter": tuple(
     functools.partial(methods.METHODS["mimo"].build, late_fusion(2, "none"), 0.03, lam=v)
-    for v in (1.0, 2.0)),
+    for v in (1.0, 2.0)
+  ),
   "activation": (_joint, lambda: _joint(_net(act="tanh"))),
   "momentum": (_joint, lambda: _joint(tx=train.sgd(0.03, momentum=0.5))),
-  "weight decay": (lambda: _joint(tx=train.sgd(0.03, weight_decay=0.1)),
-                   lambda: _joint(tx=train.sgd(0.03, weight_decay=0.2))),
+  "weight decay": (
+    lambda: _joint(tx=train.sgd(0.03, weight_decay=0.1)),
+    lambda: _joint(tx=train.sgd(0.03, weight_decay=0.2)),
+  ),
   "value of a hook": (lambda: _hooked(0.9), lambda: _hooked(0.8)),
   "place of a hook": (lambda: _hooked(0.9), lambda: _hooked(0.9, "epoch_end")),
   "number in a hook": (lambda: _number(True), lambda: _number(False)),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("what", PAIRS)
 def test_methods_of_equal_shapes_are_told_apart(what):
   one, other = (make() for make in PAIRS[what])
   given = batch(2)
-  shapes = [jax.tree.map(lambda x: (x.shape, x.dtype), jax.eval_shape(m.init, jax.random.key(0), given))
-            for m in (one, other)]  # fmt: skip
+  shapes = [
+    jax.tree.map(lambda x: (x.shape, x.dtype), jax.eval_shape(m.init, jax.random.key(0), given))
+    for m in (one, other)
+  ]
   if what != "rule":
     assert shapes[0] == shapes[1]
   assert _digest(one) != _digest(other)
@@ -129,7 +137,9 @@ def test_a_jaxpr_is_read_without_names_and_with_its_constants():
   assert f(big) == f(big.copy()) != f(big + 1)
   assert f(2.0) == f(2.0) != f(3.0)
   renamed = jax.make_jaxpr(lambda y: y + 1)(1.0)
-  assert _identity.jaxpr_digest(renamed) == _identity.jaxpr_digest(jax.make_jaxpr(lambda z: z + 1)(1.0))
+  assert _identity.jaxpr_digest(renamed) == _identity.jaxpr_digest(
+    jax.make_jaxpr(lambda z: z + 1)(1.0)
+  )
 
 
 AGAIN = ("hyper-parameter", "value of a hook")
@@ -150,8 +160,15 @@ def test_another_process_finds_the_same():
 def test_joint_in_the_folder_of_uniform_is_refused(tmp_path):
   """Same shapes, seeds, rate and data: it once returned the parameters of the other."""
   model, splits = _net(), tiny()
-  options = {"epochs": 1, "batch_size": 8, "seeds": 2, "diagnose": False, "checkpoint_seconds": 0.0,
-             "checkpoint_dir": str(tmp_path / "run"), "learning_rate": 0.03}  # fmt: skip
+  options = {
+    "epochs": 1,
+    "batch_size": 8,
+    "seeds": 2,
+    "diagnose": False,
+    "checkpoint_seconds": 0.0,
+    "checkpoint_dir": str(tmp_path / "run"),
+    "learning_rate": 0.03,
+  }
   train.fit(_joint(model), splits, **options)
   uniform = methods.METHODS["uniform"].build(model, 0.03)
   with pytest.raises(ValueError, match="method or its constants differ; use another folder"):

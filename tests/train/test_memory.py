@@ -32,7 +32,11 @@ def _run(keep, **environment):
   environment = {k: v for k, v in os.environ.items() if not k.startswith("MALLOC_")} | environment
   found = subprocess.run(
     [sys.executable, "-c", FAULTS.replace("KEEP", str(keep))],
-    capture_output=True, text=True, check=True, env=environment)  # fmt: skip
+    capture_output=True,
+    text=True,
+    check=True,
+    env=environment,
+  )
   done, faults = found.stdout.split()
   return done == "True", int(faults)
 
@@ -48,7 +52,9 @@ def test_pages_stay_where_glibc_can_keep_them():
 
 
 @pytest.mark.parametrize(
-  "name, value", [("MALLOC_ARENA_MAX", "4"), ("GLIBC_TUNABLES", "glibc.malloc.trim_threshold=131072")])
+  "name, value",
+  [("MALLOC_ARENA_MAX", "4"), ("GLIBC_TUNABLES", "glibc.malloc.trim_threshold=131072")],
+)
 def test_what_the_environment_sets_is_left_alone(monkeypatch, name, value):
   monkeypatch.setenv(name, value)
   assert not _memory.keep_freed_memory()

@@ -91,8 +91,9 @@ def test_a_rate_is_written_only_where_it_means_the_rate():
   assert not train.has_learning_rate(scheduled)
   with pytest.raises(ValueError, match="follows a schedule"):
     train.set_learning_rate(scheduled, 0.1)
-  groups = optax.partition(
-    {"a": train.sgd(0.1), "b": train.sgd(0.2)}, {"a": "a", "b": "b"}).init(params)  # fmt: skip
+  groups = optax.partition({"a": train.sgd(0.1), "b": train.sgd(0.2)}, {"a": "a", "b": "b"}).init(
+    params
+  )
   assert not train.has_learning_rate(groups, 0.1)
   with pytest.raises(ValueError, match=r"several learning rates \(0.1, 0.2\)"):
     train.set_learning_rate(groups, 0.1)

@@ -21,7 +21,9 @@ def _identity():
     return Outputs(jnp.stack([jnp.zeros_like(total), total], 1), {}, seen)
 
   step = lambda state, batch, key, clock: (state, {})
-  return Method(lambda key, batch: State({}, {}, {"train": {}}, {}), predict, (Phase("train", step),))
+  return Method(
+    lambda key, batch: State({}, {}, {"train": {}}, {}), predict, (Phase("train", step),)
+  )
 
 
 def _splits(rows=60):
@@ -32,8 +34,15 @@ def _splits(rows=60):
   present = np.arange(rows) % 3 > 0
   split = np.repeat(["train", "validation", "test"], rows // 3)
   b[~present] = 0
-  return data.from_arrays({"a": a.astype(np.float32), "b": b.astype(np.float32), "mask_b": present,
-                           "label": label, "split": split})
+  return data.from_arrays(
+    {
+      "a": a.astype(np.float32),
+      "b": b.astype(np.float32),
+      "mask_b": present,
+      "label": label,
+      "split": split,
+    }
+  )
 
 
 def test_a_probe_finds_what_is_linear_and_not_what_is_not_there():
@@ -50,8 +59,11 @@ def test_modality_values_are_those_of_the_subsets():
   splits, method = _splits(), _identity()
   state = method.init(jax.random.key(0), None)
   metric = metrics.for_task("classification", 2)
-  scored = dict(train.evaluate_subsets(
-    method, state, splits.test, metric=metric, subsets=[(), ("a",), ("b",), ("a", "b")]))
+  scored = dict(
+    train.evaluate_subsets(
+      method, state, splits.test, metric=metric, subsets=[(), ("a",), ("b",), ("a", "b")]
+    )
+  )
   v = {s: heads["fused"]["accuracy"] for s, heads in scored.items()}
   got = train.modality_values(method, state, splits.test, metric=metric)
   assert got["a"] == pytest.approx((v["a",] - v[()] + v["a", "b"] - v["b",]) / 2)
