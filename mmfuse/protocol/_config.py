@@ -68,8 +68,8 @@ class Compare:
   """SGD with momentum .9, or Adam (rates / 30)."""
   schedule: Literal["constant", "cosine", "step"] = "constant"
   """The learning rate's schedule, the same for all methods."""
-  weight_decay: float = 0.0
-  """The same for all methods."""
+  weight_decay: float = 0.01
+  """The same for all methods; 0 = none."""
   patience: int | None = None
   """Stop a run after so many epochs without improvement."""
   select: str | None = None
