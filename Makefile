@@ -1,17 +1,20 @@
-# Two commands: `make compare` and `make test`. Both set up .venv first. PYTHON=python3.12 picks another Python.
+# Three commands: `make compare`, `make test` and, the slow tests too, `make check`. All set up .venv first. PYTHON=python3.12 picks another Python.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.complete
 export MMFUSE_DATA_DIR ?= $(abspath $(wildcard ../shared/data))
 
-.PHONY: compare test lint clean
+.PHONY: compare test check lint clean
 
 compare: $(STAMP)
 	$(BIN)/mmfuse compare $(ARGS)
 
 test: $(STAMP) lint
 	$(BIN)/python -m pytest -n 2 $(ARGS)
+
+check: $(STAMP) lint
+	$(BIN)/python -m pytest -n 2 -m "" $(ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .

@@ -65,7 +65,7 @@ def compare(name: str, cfg: Config, out: pathlib.Path) -> report.Summary:
     protocol.Compare(
       data=source,
       data_dir=folder,
-      methods=METHODS,
+      methods=("unimodal", "joint", "uniform") if cfg.smoke else METHODS,
       out=str(out / name),
       resume=(out / name / "run.json").is_file(),
       smoke=cfg.smoke,

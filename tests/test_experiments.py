@@ -18,7 +18,12 @@ def test_every_module_is_covered():
   assert found == {*TABLES, "fusion_heads", "i2m2", "mdrnn", "provable_mml", "rule_properties"}
 
 
-@pytest.mark.parametrize("name", TABLES)
+SLOW = ("balance_benchmark", "bogc", "mla")  # beyond a minute
+
+
+@pytest.mark.parametrize(
+  "name", [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in TABLES]
+)
 def test_smoke(name, capsys, tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   before = {p: p.read_bytes() for p in (ROOT / "experiments" / "results").glob("*.md")}
@@ -128,7 +133,9 @@ def test_mdrnn_smoke(capsys):
   assert "| mdrnn_pcd |" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("more", [[], ["--recipe", "--rows", "inter_lf"]])
+@pytest.mark.parametrize(
+  "more", [pytest.param([], marks=pytest.mark.slow), ["--recipe", "--rows", "inter_lf"]]
+)
 def test_i2m2_smoke(more, capsys):
   from experiments import i2m2
 

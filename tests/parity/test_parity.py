@@ -41,7 +41,7 @@ def test_case(slug, name):
   assert len(kernels) == 1, f"{len(kernels)} kernels claim {slug}/{name}"
   kernel, case = kernels[0], _cases.load(FOLDER, slug, name)
   assert case.outputs, f"{case.id} has no outputs to compare with"
-  got = kernel.function(case)
+  got = kernel.run(case)
   for key, want in case.outputs.items():
     assert key in got, f"{case.id}: the kernel does not compute {key}"
     value = np.asarray(got[key], np.float64)
