@@ -4,7 +4,7 @@ import flax.linen as nn
 import numpy as np
 
 from experiments import _common
-from mmfuse import data, encoders, fusion, methods, metrics, schemes, train
+from mmfuse import data, encoders, fusion, methods, schemes, tasks, train
 
 CLASSES, WIDTH = 4, 10
 ROWS = (2000, 500, 5000)
@@ -88,7 +88,7 @@ def accuracy(method, epochs: int, splits: data.Splits, seed: int) -> float:
   found = train.fit(
     method, splits.without_test(), epochs=epochs, batch_size=100, seeds=[seed], diagnose=False
   )
-  metric = metrics.classification(CLASSES)
+  metric = tasks.metric_of(splits)
   return (
     100 * train.evaluate(method, found.state(), splits.test, metric=metric)["fused"]["accuracy"]
   )

@@ -33,7 +33,7 @@ import numpy as np
 import tyro
 
 from experiments import _common
-from mmfuse import data, fusion, methods, metrics, protocol, report, train
+from mmfuse import data, fusion, methods, protocol, report, tasks, train
 
 RATES = (1e-3, 3e-3, 1e-2)  # of Adam, one order of magnitude
 LABELS = ("multiplicative", "additive")
@@ -93,7 +93,7 @@ def train_head(cfg: Config, method, head: str, splits: data.Splits) -> list[dict
   score = lambda found: -np.inf if found is None else found  # of a run that diverged
   rate = max(tried, key=lambda r: score(tried[r].validation[0]["fused"]))
   results = [tried[rate], *(fit(seeds=[s], learning_rate=rate) for s in range(1, cfg.seeds))]
-  metric = metrics.for_task(splits.task, splits.num_outputs)
+  metric = tasks.metric_of(splits)
   records = []
   for result in results:
     heads = train.evaluate(method, result.state(), splits.test, metric=metric)

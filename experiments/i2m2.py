@@ -35,7 +35,7 @@ import numpy as np
 import tyro
 
 from experiments import _common, _i2m2_regimes
-from mmfuse import data, methods, metrics, protocol, report, schemes, train
+from mmfuse import data, methods, protocol, report, schemes, tasks, train
 from mmfuse.data import _av_mnist
 
 PAPER = {"i2m2": 72.38}  # AV-MNIST, accuracy: the only cell that was seen
@@ -180,7 +180,7 @@ def exact_recipe(
     "inter_lrtf_frozen": frozen.inter(),
     "i2m2_lrtf_frozen": frozen.i2m2(),
   }
-  metric, found = metrics.classification(splits.num_classes), {}
+  metric, found = tasks.metric_of(splits), {}
   for name in rows:
     method = built[name]
     epochs = {p.name: 1 if cfg.smoke else lf.epochs for p in method.phases}

@@ -91,7 +91,9 @@ class Phase(NamedTuple):
   # (state, key) -> (index [n], keep {m: [n]} or None) of the next epoch
   rows: Callable[..., tuple[Any, Any]] | None = None
   predict: Callable[..., Outputs] | None = None  # what it is validated with; None = the method's
-  # Metric; the best params are put back on leaving. None = fit's; LAST = no validation, the last ones.
+  # `metrics.Metric` that it is validated by; None = the task's. Its first score selects, unless `select` says
+  metric: Any = None
+  # Score; the best params are put back on leaving. None = fit's; LAST = no validation, the last ones.
   select: str | None = None
   share: float = 1.0  # of the epoch budget
 

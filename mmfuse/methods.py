@@ -15,10 +15,11 @@ import optax
 
 from mmfuse import balancing, fusion, objectives, schemes, train
 from mmfuse.core import Method, Outputs
+from mmfuse.names import CLASSIFICATION, MULTILABEL, TASKS
 
-ALL_TASKS = ("classification", "multilabel", "regression")
-LABELLED = ("classification", "multilabel")
-CLASSES = ("classification",)
+ALL_TASKS = TASKS
+LABELLED = (CLASSIFICATION, MULTILABEL)
+CLASSES = (CLASSIFICATION,)
 
 
 class Entry(NamedTuple):
@@ -68,9 +69,9 @@ def average_predictions(outputs: Outputs, mask: dict) -> Outputs:
   return outputs._replace(logits=fusion.mix_experts(outputs.unimodal_logits, mask))
 
 
-def late_average(model, learning_rate=0.03, *, tx=None, task="classification") -> Method:
+def late_average(model, learning_rate=0.03, *, tx=None, task=CLASSIFICATION) -> Method:
   """Independent uni-modal models, averaged at the end."""
-  mean = average_predictions if task == "classification" else schemes.mean_logits
+  mean = average_predictions if task == CLASSIFICATION else schemes.mean_logits
   return train.supervised(model, objectives.unimodal, _tx(tx, learning_rate), predict=mean)
 
 

@@ -10,7 +10,7 @@ import pytest
 import mmfuse
 
 ROOT = pathlib.Path(mmfuse.__file__).parent
-LEAVES = ("core", "masks", "tree")
+LEAVES = ("core", "masks", "names", "tree")
 ORDER = (
   "data",
   "encoders",
@@ -19,6 +19,7 @@ ORDER = (
   "balancing",
   "generative",
   "metrics",
+  "tasks",
   "train",
   "schemes",
   "report",

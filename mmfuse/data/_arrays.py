@@ -78,7 +78,7 @@ def table_from_arrays(
   Args:
     arrays: {name: array}.
     label: name of the label array; where it is another, `mask_<that name>` is its mask.
-    task: "classification", "multilabel", "regression"; None reads it off the label's dtype.
+    task: one of `names.TASKS`; None reads it off the label's dtype.
     encoders: {modality: spec or module}, the user's choices.
     modalities: the modalities to use; None: all. A column that looks like an identifier is refused
       unless it is named here or has an encoder.

@@ -7,6 +7,7 @@ import numpy as np
 
 from mmfuse.data._error import DataError
 from mmfuse.data._plain import as_array
+from mmfuse.names import CLASSIFICATION
 
 if TYPE_CHECKING:
   from mmfuse.data._table import Table
@@ -65,7 +66,7 @@ def weights(
   """
   if class_weights not in (None, *CLASS_WEIGHTS):
     raise DataError(f"class_weights must be None or 'balanced', got {class_weights!r}")
-  if class_weights and table.task != "classification":
+  if class_weights and table.task != CLASSIFICATION:
     raise DataError(f"class weights are for classes, the labels make a {table.task}")
   if weighted_scores and table.weight is None:
     raise DataError("weighted_scores (--weighted-scores) needs an array 'weight', there is none")

@@ -126,7 +126,7 @@ def load(
 
   Args:
     source: a name of `DATASETS`, or a path that ends in `.npz`.
-    task: "classification", "multilabel", "regression"; None reads it off the label.
+    task: one of `names.TASKS`; None reads it off the label.
     encoders: {modality: spec or module}, the user's choices.
     modalities: the modalities to use; None: all. The fingerprint is that of what is used.
     ignore: modalities, or other arrays of an `.npz`, to leave out instead.

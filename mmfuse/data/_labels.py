@@ -7,7 +7,7 @@ import numpy as np
 from mmfuse.data._error import DataError, closest
 from mmfuse.data._inputs import MASK
 from mmfuse.data._plain import as_array
-from mmfuse.data._table import TASKS
+from mmfuse.names import CLASSIFICATION, MULTILABEL, REGRESSION, TASKS
 
 _FEW = 50  # different whole floats that look like classes
 _NAMELESS = ("", "nan", "<na>")  # what a missing string becomes
@@ -15,8 +15,8 @@ _NAMELESS = ("", "nan", "<na>")  # what a missing string becomes
 
 def _guess(x: np.ndarray) -> str:
   if x.dtype.kind == "f":
-    return "regression"
-  return "multilabel" if x.ndim == 2 and x.shape[1] > 1 else "classification"
+    return REGRESSION
+  return MULTILABEL if x.ndim == 2 and x.shape[1] > 1 else CLASSIFICATION
 
 
 def _binary(x: np.ndarray) -> bool:
@@ -83,7 +83,7 @@ def _check_known(name: str, x: np.ndarray, rows: np.ndarray) -> None:
   """Raises DataError for what often stands where a label is unknown, in labels of no said task."""
   if x.dtype.kind == "U":
     wrong, what = np.isin(np.char.lower(x), _NAMELESS), "class name"
-  elif x.dtype.kind == "i" and _guess(x) == "classification":
+  elif x.dtype.kind == "i" and _guess(x) == CLASSIFICATION:
     wrong, what = x < 0, "negative class"
   else:
     return
@@ -100,7 +100,7 @@ def _check_known(name: str, x: np.ndarray, rows: np.ndarray) -> None:
 def guess_notes(name: str, label: np.ndarray, task: str) -> list[str]:
   """A note where the kind of `label` (known rows, as given) was guessed and could be another."""
   x, one = label, "has exactly one 1"
-  if task == "classification":
+  if task == CLASSIFICATION:
     values = len(np.unique(x)) if x.dtype.kind in "iu" else 0
     if values > max(20, len(x) // 3):
       return [
@@ -109,11 +109,11 @@ def guess_notes(name: str, label: np.ndarray, task: str) -> list[str]:
       ]
     return []
   if _one_hot(x):
-    read = "multi-label" if task == "multilabel" else f"regression of {x.shape[1]} targets"
+    read = "multi-label" if task == MULTILABEL else f"regression of {x.shape[1]} targets"
     return [f"every row of {name} {one}: read as {read}; --task classification reads classes"]
-  if task == "regression" and x.ndim == 2 and x.shape[1] > 1 and _binary(x):
+  if task == REGRESSION and x.ndim == 2 and x.shape[1] > 1 and _binary(x):
     return [f"{name} holds 0 and 1 only: read as regression; --task multilabel reads labels"]
-  if task == "regression" and (x == np.floor(x)).all() and (x.ndim == 1 or x.shape[1] == 1):
+  if task == REGRESSION and (x == np.floor(x)).all() and (x.ndim == 1 or x.shape[1] == 1):
     values = len(np.unique(x))
     if values <= max(2, min(_FEW, len(x) // 2)):
       return [
@@ -139,7 +139,7 @@ def read_label(
   Args:
     name: of the array, for messages.
     value: the array, `[B]` or `[B, L]`.
-    task: "classification", "multilabel", "regression", or None to read it off the dtype.
+    task: one of `names.TASKS`, or None to read it off the dtype.
     keep: bool `[B]`, rows that are used; others are never read.
     known: bool `[B]`, rows whose label is known; what stands in others is never read.
 
@@ -175,7 +175,7 @@ def read_label(
   if task is None:
     _check_known(name, x, rows)
   kind = task or _guess(x)
-  read = {"classification": _classes, "multilabel": _multilabel, "regression": _regression}[kind]
+  read = {CLASSIFICATION: _classes, MULTILABEL: _multilabel, REGRESSION: _regression}[kind]
   found, names = read(x)
   label = np.zeros((int(used.sum()), *found.shape[1:]), found.dtype)
   label[read_here[used]] = found

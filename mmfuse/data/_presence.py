@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from mmfuse.names import CLASSIFICATION, MULTILABEL
+
 NAMED = 5  # at most, in one note
 
 
@@ -29,11 +31,11 @@ def notes(
   found = [_note("modality", "modalities", "row", present)]
   if labelled is not None:
     rows = {p: r[labelled[r]] for p, r in rows.items()}
-  if task == "classification":
+  if task == CLASSIFICATION:
     number = len(class_names)
     counts = {p: np.bincount(label[r], minlength=number) for p, r in rows.items()}
     found.append(_note("class", "classes", "row", _by_name(class_names, counts)))
-  elif task == "multilabel":
+  elif task == MULTILABEL:
     counts = {p: (label[r] > 0).sum(0) for p, r in rows.items()}
     found.append(_note("label", "labels", "positive row", _by_name(class_names, counts)))
   return [note for note in found if note]

@@ -10,9 +10,9 @@ from mmfuse.data import _counting, _presence, _sequences, _split_column, _splitt
 from mmfuse.data._error import DataError
 from mmfuse.data._scaler import Scaler
 from mmfuse.data._target import Target
+from mmfuse.names import CLASSIFICATION, MULTILABEL, REGRESSION
 
 FRACTIONS = (0.6, 0.2, 0.2)  # train, validation, test
-TASKS = ("classification", "multilabel", "regression")
 
 
 class Split(NamedTuple):
@@ -36,7 +36,7 @@ class Splits:
   train: Split
   validation: Split
   test: Split | None  # None for whoever may not see it (`without_test`)
-  task: str  # "classification" | "multilabel" | "regression"
+  task: str  # one of names.TASKS
   num_outputs: int  # classes, labels or regression targets
   class_names: tuple[str, ...]  # [num_outputs], empty for regression
   encoders: dict[str, Any]  # {modality: spec or module}, the user's choices only
@@ -132,7 +132,7 @@ class Table:
     weight, weighed = _counting.weights(self, rows, class_weights, weighted_scores)
     made = {n: self._take(index, scaler)._replace(weight=weight[n]) for n, index in rows.items()}
     target = None
-    if self.task == "regression":
+    if self.task == REGRESSION:
       known = (
         rows["train"] if self.labelled is None else rows["train"][self.labelled[rows["train"]]]
       )
@@ -154,9 +154,9 @@ class Table:
   def _strata(self) -> np.ndarray:
     """Classes `[N]` or labels `[N, L]`; rows without a label are a stratum of their own."""
     known = np.ones(len(self.label), bool) if self.labelled is None else self.labelled
-    if self.task == "multilabel":
+    if self.task == MULTILABEL:
       return np.column_stack([np.where(known[:, None], self.label, 0), ~known])
-    return np.where(known, self.label if self.task == "classification" else 0, -1)
+    return np.where(known, self.label if self.task == CLASSIFICATION else 0, -1)
 
   def _draw(self, rows: np.ndarray, fractions: Sequence[float], seed: int) -> np.ndarray:
     """Which of `rows` go to which part; no other row is read."""
@@ -167,7 +167,7 @@ class Table:
   def _how(self) -> str:
     if self.group is not None:
       return "by group"
-    by = {"classification": "stratified by class", "multilabel": "stratified by label"}
+    by = {CLASSIFICATION: "stratified by class", MULTILABEL: "stratified by label"}
     return by.get(self.task, "drawn at random")
 
   def _parts(

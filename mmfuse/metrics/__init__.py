@@ -9,19 +9,22 @@ from mmfuse.metrics._contribution import shapley
 from mmfuse.metrics._diagnostics import conflict
 from mmfuse.metrics._diagnostics import cosine
 from mmfuse.metrics._latent_quality import latent_quality
-from mmfuse.metrics._running import TASKS
-from mmfuse.metrics._running import Metric
+from mmfuse.metrics._metric import Metric
+from mmfuse.metrics._metric import per_head
+from mmfuse.metrics._metric import row_mean
+from mmfuse.metrics._running import RowMetric
 from mmfuse.metrics._running import classification
-from mmfuse.metrics._running import for_task
-from mmfuse.metrics._running import loss_name
-from mmfuse.metrics._running import majority
-from mmfuse.metrics._running import multilabel
-from mmfuse.metrics._running import primary
+from mmfuse.metrics._running import multi_label
 from mmfuse.metrics._running import regression
+from mmfuse.metrics._scores import SCORES
+from mmfuse.metrics._scores import Score
+from mmfuse.metrics._scores import score
 
 __all__ = [
-  "TASKS",
+  "SCORES",
   "Metric",
+  "RowMetric",
+  "Score",
   "auroc",
   "average_precision",
   "classification",
@@ -29,13 +32,12 @@ __all__ = [
   "contribution",
   "cosine",
   "ece",
-  "for_task",
   "imbalance",
   "latent_quality",
-  "loss_name",
-  "majority",
-  "multilabel",
-  "primary",
+  "multi_label",
+  "per_head",
   "regression",
+  "row_mean",
+  "score",
   "shapley",
 ]

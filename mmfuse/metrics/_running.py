@@ -6,7 +6,6 @@ also NaN where a row that counts has a logit that is not finite: a model that di
 `compute` makes these NaN on the host; no sum ever holds one (`jax.debug_nans` stays quiet).
 """
 
-import difflib
 from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -15,16 +14,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mmfuse.metrics._scores import Score, scores
+
 BINS = 15  # of the calibration error, as in `ece`
+CLASSIFICATION_SCORES = scores("accuracy", "balanced_accuracy", "macro_f1", "nll", "ece")
+MULTI_LABEL_SCORES = scores("accuracy", "micro_f1", "macro_f1", "subset_accuracy", "nll")
+REGRESSION_SCORES = scores("r2", "mae", "rmse", "pearson")
 
 
-class Metric(NamedTuple):
-  """A running metric as three pure functions."""
+class RowMetric(NamedTuple):
+  """A running metric of logits and labels as three pure functions; `per_head` makes a `Metric` of it."""
 
   init: Callable[[], Any]  # () -> accumulator, all zeros
   update: Callable[..., Any]  # (accumulator, logits [B, C], label, weight [B]) -> accumulator
   # accumulator -> {name: float32 scalar}, called on the host with arrays of numpy
   compute: Callable[[Any], dict[str, Any]]
+  scores: tuple[Score, ...]  # that `compute` gives
 
 
 class ClassificationSums(NamedTuple):
@@ -32,14 +37,13 @@ class ClassificationSums(NamedTuple):
 
   confusion: jax.Array  # [C, C] weight of rows of class i said to be j; exact to 2^24
   nll: jax.Array  # weighted sum of -log softmax[label], in nats
-  gap: (
-    jax.Array
-  )  # [BINS] weighted sum of (right - confidence) of the rows in each bin of confidence
+  # [BINS] weighted sum of (right - confidence) of the rows in each bin of confidence
+  gap: jax.Array
   broken: jax.Array  # how many rows had logits that are not finite
 
 
 class MultilabelSums(NamedTuple):
-  """What `multilabel` adds up."""
+  """What `multi_label` adds up."""
 
   counts: jax.Array  # [L, 2, 2] weight of rows by (label, prediction)
   exact: jax.Array  # weight of rows with every label right
@@ -62,7 +66,7 @@ def _ratio(a: Any, b: Any, otherwise: float, xp: ModuleType = jnp) -> Any:
   return xp.where(b > 0, a / xp.where(b > 0, b, 1.0), otherwise)
 
 
-def _on_host(
+def on_host(
   compute: Callable[[ModuleType, Any], dict[str, Any]],
 ) -> Callable[[Any], dict[str, Any]]:
   """`compute(xp, sums)` with numpy, NaN where a row was broken; with jax.numpy under a trace."""
@@ -86,7 +90,7 @@ def _columns(logits: jax.Array, expected: int, what: str) -> jax.Array:
   return logits.astype(jnp.float32)
 
 
-def _used(weight: jax.Array, logits: jax.Array, label: jax.Array) -> tuple[jax.Array, ...]:
+def used_rows(weight: jax.Array, logits: jax.Array, label: jax.Array) -> tuple[jax.Array, ...]:
   """(weight, logits, label, broken): 0 in rows of weight 0 and in logits that are not finite.
 
   broken: how many rows that count have such logits.
@@ -110,7 +114,7 @@ def _positive(name: str, value: int) -> None:
     raise ValueError(f"{name} must be a positive whole number, got {value!r}")
 
 
-def classification(num_classes: int) -> Metric:
+def classification(num_classes: int) -> RowMetric:
   r"""Accuracy, balanced accuracy, macro-F1, negative log likelihood and calibration error.
 
   With N the confusion matrix [C, C] (row: label, column: prediction, ties to the lower class):
@@ -133,7 +137,7 @@ def classification(num_classes: int) -> Metric:
 
   def update(acc, logits, label, weight):
     logits = _columns(logits, num_classes, "one column per class")
-    weight, logits, label, broken = _used(weight, logits, label)
+    weight, logits, label, broken = used_rows(weight, logits, label)
     said = jnp.argmax(logits, -1)
     log_p = jax.nn.log_softmax(logits)
     own = jnp.take_along_axis(log_p, label[:, None], axis=-1)[:, 0]
@@ -160,10 +164,10 @@ def classification(num_classes: int) -> Metric:
       "ece": share(xp.abs(acc.gap).sum(), total),
     }
 
-  return Metric(init, update, _on_host(compute))
+  return RowMetric(init, update, on_host(compute), CLASSIFICATION_SCORES)
 
 
-def multilabel(num_labels: int) -> Metric:
+def multi_label(num_labels: int) -> RowMetric:
   """Accuracy (mean over labels), micro-F1, macro-F1, subset accuracy and likelihood.
 
   A label is predicted where its logit is positive. F1 = 2 TP / (2 TP + FP + FN), over all cells
@@ -182,7 +186,7 @@ def multilabel(num_labels: int) -> Metric:
 
   def update(acc, logits, label, weight):
     logits = _columns(logits, num_labels, "one column per label")
-    weight, logits, label, broken = _used(weight, logits, label.astype(jnp.float32))
+    weight, logits, label, broken = used_rows(weight, logits, label.astype(jnp.float32))
     truth, said = label > 0.5, logits > 0
     rows = jnp.stack([~truth, truth], -1).astype(jnp.float32) * weight[:, None, None]
     columns = jnp.stack([~said, said], -1).astype(jnp.float32)
@@ -206,7 +210,7 @@ def multilabel(num_labels: int) -> Metric:
       "nll": _ratio(acc.nll, weight, xp.nan, xp),
     }
 
-  return Metric(init, update, _on_host(compute))
+  return RowMetric(init, update, on_host(compute), MULTI_LABEL_SCORES)
 
 
 def _merge(a: RegressionSums, b: RegressionSums) -> RegressionSums:
@@ -225,7 +229,7 @@ def _merge(a: RegressionSums, b: RegressionSums) -> RegressionSums:
   )
 
 
-def regression(num_outputs: int = 1, unit: Sequence[float] | None = None) -> Metric:
+def regression(num_outputs: int = 1, unit: Sequence[float] | None = None) -> RowMetric:
   """R^2, mean absolute error, root mean squared error and Pearson correlation, means over outputs.
 
   r2 = 1 - sum (y - p)^2 / sum (y - mean y)^2; where the label is constant (to float32 resolution)
@@ -251,7 +255,7 @@ def regression(num_outputs: int = 1, unit: Sequence[float] | None = None) -> Met
     label = label.reshape(label.shape[0], -1).astype(jnp.float32)
     if label.shape != predicted.shape:
       raise ValueError(f"label has {label.shape[-1]} outputs per row, the prediction {num_outputs}")
-    weight, predicted, label, broken = _used(weight, predicted, label)
+    weight, predicted, label, broken = used_rows(weight, predicted, label)
     total, w = jnp.sum(weight), weight[None, :, None]
     both = jnp.stack([label, predicted])
     mean = _ratio(jnp.sum(w * both, 1), total, 0.0)
@@ -282,69 +286,4 @@ def regression(num_outputs: int = 1, unit: Sequence[float] | None = None) -> Met
       "pearson": known(xp.where(constant.any(0), 0.0, pearson)),
     }
 
-  return Metric(init, update, _on_host(compute))
-
-
-_BUILDERS = {"classification": classification, "multilabel": multilabel, "regression": regression}
-_PRIMARY = {"classification": "accuracy", "multilabel": "macro_f1", "regression": "r2"}
-_LOSS = {"classification": "nll", "multilabel": "nll", "regression": "rmse"}
-TASKS = tuple(_BUILDERS)
-
-
-def _known(task: str) -> str:
-  if task not in _BUILDERS:
-    close = difflib.get_close_matches(str(task), TASKS, 1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
-    raise ValueError(f"unknown task {task!r}, expected one of {', '.join(TASKS)}{hint}")
-  return task
-
-
-def for_task(task: str, num_outputs: int, unit: Sequence[float] | None = None) -> Metric:
-  """The running metric of a task, one of `TASKS`, for logits with `num_outputs` columns.
-
-  unit: of a regression whose labels are standardised, see `regression`. Raises ValueError for an
-  unknown task, naming the closest.
-  """
-  if _known(task) == "regression":
-    return regression(num_outputs, unit)
-  return _BUILDERS[task](num_outputs)
-
-
-def primary(task: str) -> str:
-  """The score that models of a task are selected and compared by: accuracy, macro_f1 or r2.
-
-  Larger is better for all three. Raises ValueError for an unknown task, naming the closest.
-  """
-  return _PRIMARY[_known(task)]
-
-
-def loss_name(task: str) -> str:
-  """The score, smaller is better, that settles ties of the primary one: nll or rmse."""
-  return _LOSS[_known(task)]
-
-
-def majority(label_train, task: str, num_outputs: int) -> np.ndarray:
-  """Logits [C] (float32) of the constant predictor, from training labels: a row every table needs.
-
-  classification: log((n_c + 1) / (n + C)), so that argmax is the majority class (ties to the lower)
-  and the likelihood stays finite for a class that training lacks;
-  multilabel: log((n_l + 1) / (n - n_l + 1)), positive where most rows have the label;
-  regression: the mean of the labels.
-  Raises ValueError without training rows, for an unknown task, and for labels outside 0..C-1.
-  """
-  _known(task)
-  label = np.asarray(label_train)
-  if len(label) == 0:
-    raise ValueError("the majority predictor needs at least one training row, got none")
-  if task == "classification":
-    if label.min() < 0 or label.max() >= num_outputs:
-      raise ValueError(f"labels must lie in 0..{num_outputs - 1}, got {label.min()}..{label.max()}")
-    count = np.bincount(label.astype(int), minlength=num_outputs)
-    return np.log((count + 1.0) / (len(label) + num_outputs)).astype(np.float32)
-  label = label.reshape(len(label), -1).astype(np.float64)
-  if label.shape[1] != num_outputs:
-    raise ValueError(f"labels have {label.shape[1]} columns, expected {num_outputs}")
-  if task == "multilabel":
-    count = label.sum(0)
-    return np.log((count + 1.0) / (len(label) - count + 1.0)).astype(np.float32)
-  return label.mean(0).astype(np.float32)
+  return RowMetric(init, update, on_host(compute), REGRESSION_SCORES)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 import jax
 
 from mmfuse.core import Outputs, Unavailable
+from mmfuse.names import CLASSIFICATION
 from mmfuse.objectives._classification import task_of
 
 
@@ -30,5 +31,5 @@ def pairs(names: Iterable[str]) -> list[tuple[str, str]]:
 def check_classes(label, what: str) -> None:
   """Refuses labels that are not one class per row: `what` reads off a confidence."""
   task = task_of(label)
-  if task != "classification":
+  if task != CLASSIFICATION:
     raise ValueError(f"{what} needs one class per row (int labels [B]), got a {task} task")

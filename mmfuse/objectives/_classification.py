@@ -13,16 +13,17 @@ import numpy as np
 import optax
 
 from mmfuse.core import Batch, Outputs, label_weight
+from mmfuse.names import CLASSIFICATION, MULTILABEL, REGRESSION
 from mmfuse.tree import FUSED
 
 
 def task_of(label) -> str:
-  """ "classification", "multilabel" or "regression", read off the label's dtype and rank."""
+  """The one of `names.TASKS` that a loss takes it for, read off the label's dtype and rank."""
   if label is None or not hasattr(label, "dtype"):
     raise ValueError(f"a supervised objective needs an array of labels, got {type(label).__name__}")
   if jnp.issubdtype(label.dtype, jnp.floating):
-    return "regression"
-  return "classification" if label.ndim == 1 else "multilabel"
+    return REGRESSION
+  return CLASSIFICATION if label.ndim == 1 else MULTILABEL
 
 
 def row_losses(logits: jax.Array, label: jax.Array, *, label_smoothing: float = 0.0) -> jax.Array:
@@ -33,10 +34,10 @@ def row_losses(logits: jax.Array, label: jax.Array, *, label_smoothing: float = 
   """
   logits = logits.astype(jnp.float32)
   task = task_of(label)
-  if task == "regression":
+  if task == REGRESSION:
     target = label.reshape(label.shape[0], -1).astype(jnp.float32)
     return jnp.mean(jnp.square(logits - target), axis=-1)
-  if task == "multilabel":
+  if task == MULTILABEL:
     target = label.astype(jnp.float32) * (1 - label_smoothing) + 0.5 * label_smoothing
     return jnp.mean(optax.sigmoid_binary_cross_entropy(logits, target), axis=-1)
   if label_smoothing == 0.0:
@@ -92,7 +93,7 @@ def supervised_losses(
     del extra
     weight = label_weight(batch)
     if by_class is not None:
-      if task_of(batch.label) != "classification":
+      if task_of(batch.label) != CLASSIFICATION:
         raise ValueError("class_weights need one integer class per row")
       weight = weight * jnp.asarray(by_class)[batch.label]
 

@@ -7,14 +7,15 @@ import math
 import pathlib
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
-from mmfuse import metrics, report, train
-from mmfuse.core import Unavailable
+from mmfuse import report, tasks, train
+from mmfuse.core import Outputs, Unavailable
 from mmfuse.protocol import _linear
 from mmfuse.protocol._store import read_json, write_json
+from mmfuse.tree import FUSED
 
 LINEAR = report.LINEAR
 CONSTANT = report.CONSTANT
@@ -36,17 +37,20 @@ def judged(
   splits: Any, split: Any, rows: np.ndarray, logits: np.ndarray
 ) -> dict[str, float | None]:
   """{metric: value} of the logits [n, C] of some rows of a split; None where it is not finite."""
-  metric, total = train.metric_of(splits), len(split.index)
+  metric, batch = tasks.metric_of(splits), train.to_batch(split)
+  total = len(split.index)
   every, weight = np.zeros((total, logits.shape[1]), np.float32), np.zeros(total, np.float32)
-  every[rows], weight[rows] = logits, train.to_batch(split).weight[rows]
-  found = metric.compute(metric.update(metric.init(), every, split.label, weight))
+  every[rows], weight[rows] = logits, batch.weight[rows]
+  outputs = Outputs(every)
+  sums = metric.update(metric.init(outputs), outputs, batch._replace(weight=cast(Any, weight)))
+  found = metric.compute(sums)[FUSED]
   return {k: float(v) if math.isfinite(v) else None for k, v in found.items()}
 
 
 def constant(splits: Any, part: str) -> dict[str, float | None]:
   """{metric: value} of the constant predictor, from the labels of the training rows."""
   labels = splits.train.label[_linear.usable(splits.train, None)]
-  logits = metrics.majority(labels, splits.task, splits.num_outputs)
+  logits = tasks.constant(labels, splits.task, splits.num_outputs)
   split = getattr(splits, part)
   rows = _linear.usable(split, None)
   return judged(splits, split, rows, np.tile(logits, (len(rows), 1)))
@@ -62,7 +66,7 @@ def _fit_line(splits: Any, name: str, modality: str | None) -> Line:
   for part, found in rows.items():
     if not len(found):
       raise Unavailable(_no_row(modality, "training" if part == "train" else part))
-  name_of_score = metrics.primary(splits.task)
+  name_of_score = tasks.get(splits.task).primary
 
   def scores(fit: _linear.Fit) -> dict[str, float | None]:
     there = rows["validation"]
@@ -98,7 +102,7 @@ def fit_lines(splits: Any, failed: Callable[[Line, Exception], str]) -> list[Lin
 
 def _entry(line: Line, splits: Any, fold: int | None) -> dict[str, Any]:
   """A line of `baselines.json`; opens the test rows."""
-  name, why, fit = metrics.primary(splits.task), line.why, line.fit
+  name, why, fit = tasks.get(splits.task).primary, line.why, line.fit
   rows = _linear.usable(splits.test, line.modality)
   scores: dict[str, float | None] = {}
   if fit is not None and len(rows):
@@ -124,7 +128,7 @@ def _entry(line: Line, splits: Any, fold: int | None) -> dict[str, Any]:
 
 
 def _constant_entry(splits: Any, fold: int | None) -> dict[str, Any]:
-  name = metrics.primary(splits.task)
+  name = tasks.get(splits.task).primary
   scores = {part: constant(splits, part) for part in ("validation", "test")}
   return {
     "name": CONSTANT,
@@ -165,7 +169,7 @@ def write_entries(
 
 def said(lines: list[Line], task: str, began: float) -> str:
   """What the validation rows of the first split say, for the terminal."""
-  name = metrics.primary(task)
+  name = tasks.get(task).primary
   score = lambda line: (
     "n/a" if line.validation.get(name) is None else f"{line.validation[name]:.3f}"
   )

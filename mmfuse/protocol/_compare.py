@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Mapping
 from typing import Any
 
-from mmfuse import data, metrics, report, schemes, train
+from mmfuse import data, report, schemes, tasks, train
 from mmfuse.protocol import _baselines, _finish, _resume
 from mmfuse.protocol._config import Compare, UsageError, own_sources, split_words
 from mmfuse.protocol._progress import Progress, duration
@@ -225,8 +225,7 @@ def _info(cfg: Compare, table: data.Table, command: str) -> dict[str, Any]:
 
 
 def _check_select(select: str, table: data.Table) -> None:
-  known = metrics.for_task(table.task, table.num_outputs)
-  names = sorted(known.compute(known.init()))
+  names = sorted(s.name for s in tasks.metric(table.task, table.num_outputs).scores)
   if select not in names:
     raise UsageError(
       f"--select has no metric {select!r} for {table.task}; available: {', '.join(names)}"

@@ -16,6 +16,8 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from mmfuse.names import TaskName
+
 
 class UsageError(ValueError):
   """Bad input of a user: one sentence, exit code 2, no traceback."""
@@ -45,7 +47,7 @@ class Compare:
   """Validation and test scores weigh rows by the array `weight` too."""
   fusion: str = "concat"
   """How the features are joined: concat, sum, gated, film, low_rank, tensor, mult, bottleneck..."""
-  task: Literal["classification", "multilabel", "regression"] | None = None
+  task: TaskName | None = None
   """What the labels are, where their type does not say."""
   seeds: int = 5
   """Runs per method; a seed fixes initialisation and batch order, the same for every method."""
@@ -68,8 +70,8 @@ class Compare:
   """SGD with momentum .9, or Adam (rates / 30)."""
   schedule: Literal["constant", "cosine", "step"] = "constant"
   """The learning rate's schedule, the same for all methods."""
-  weight_decay: float = 0.01
-  """The same for all methods; 0 = none."""
+  weight_decay: float = 0.0
+  """The same for all methods; what a rule that scales losses does then differs from a rate."""
   patience: int | None = None
   """Stop a run after so many epochs without improvement."""
   select: str | None = None

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from mmfuse import masks, metrics, report, train
+from mmfuse import masks, metrics, report, tasks, train
 from mmfuse.core import Sequence
 from mmfuse.protocol._rows import Row, config_hash
 from mmfuse.protocol._search import Search, Trial
@@ -41,7 +41,7 @@ def records_of(
   trial = search.chosen(choice)
   method = search.method(row, trial)
   template = search.template(method)
-  metric = train.metric_of(search.splits)
+  metric = tasks.metric_of(search.splits)
   modalities = search.splits.modalities
   trained = [m for m in modalities if search.splits.train.mask[m].any()]
   nobody = train.absent(test)
@@ -50,7 +50,7 @@ def records_of(
   for seed in search.seeds:
     saved = search.saved(row, seed, trial)
     log = train.RunLog.from_json(saved["log"])
-    name = metrics.primary(search.splits.task)
+    name = tasks.get(search.splits.task).primary
     full, by_subset, probes = {}, {}, {}  # a run that diverged before any usable epoch has no score
     if log.selected_epoch >= 0:
       state = search.load_weights(row, seed, trial, template)
@@ -153,7 +153,7 @@ def histories(
   search: Search, rows_and_trials: list[tuple[Row, Trial]]
 ) -> dict[str, list[list[dict]]]:
   """{method: per seed the curve of the final run}, for the plots."""
-  name = metrics.primary(search.splits.task)
+  name = tasks.get(search.splits.task).primary
   out = {}
   for row, trial in rows_and_trials:
     curves = []

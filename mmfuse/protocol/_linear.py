@@ -8,6 +8,7 @@ import scipy.optimize
 from scipy.special import expit, log_softmax
 
 from mmfuse.core import Unavailable
+from mmfuse.names import CLASSIFICATION, MULTILABEL, REGRESSION
 from mmfuse.protocol import _flat
 
 GRID = (1e-4, 1e-3, 0.01, 0.1, 1.0, 10.0, 100.0)  # of C, the inverse penalty of scikit-learn
@@ -124,9 +125,9 @@ def _minimise(z, y, weight, loss, curvature, grid) -> Iterator[tuple[float, np.n
 
 def _path(z, label, weight, task, grid) -> Iterator[tuple[float, np.ndarray, bool]]:
   """(C, [w; b] [r + 1, K], converged) for each C of the ascending grid; classes are 0..K-1."""
-  if task == "multilabel":
+  if task == MULTILABEL:
     yield from _minimise(z, label, weight, _sigmoid, 0.25, grid)
-  elif task == "regression":
+  elif task == REGRESSION:
     y = label.reshape(len(label), -1).astype(np.float64)
     mean, std = _flat.moments(y, weight)
     std = np.where(std > 0, std, 1.0)
@@ -149,7 +150,7 @@ def fits(
   weight *= len(rows) / weight.sum()  # C means the same whatever the scale of the weights
   columns, x = _flat.fit(split.inputs, split.mask, modalities, rows, weight)
   label, classes = np.asarray(split.label)[rows], None
-  if task == "classification":
+  if task == CLASSIFICATION:
     classes, label = np.unique(label, return_inverse=True)
   z, back = rotated(x)
   for C, w, converged in _path(z, label, weight, task, grid):

@@ -8,6 +8,7 @@ import numpy as np
 from mmfuse import core, data
 from mmfuse.data._inputs import MASK, RESERVED
 from mmfuse.data._sequences import LENGTH
+from mmfuse.names import CLASSIFICATION, MULTILABEL, REGRESSION
 from mmfuse.protocol._config import UsageError
 
 IGNORED = {*RESERVED, MASK + "label"}  # what `compare` reads and a prediction does not need
@@ -78,9 +79,9 @@ def stand_in(schema: dict, encoders: dict) -> data.Splits:
 
 def _labels(schema: dict, rows: int) -> np.ndarray:
   return {
-    "classification": np.zeros(rows, np.int32),
-    "regression": np.zeros((rows, schema["num_outputs"]), np.float32),
-    "multilabel": np.zeros((rows, schema["num_outputs"]), np.int32),
+    CLASSIFICATION: np.zeros(rows, np.int32),
+    REGRESSION: np.zeros((rows, schema["num_outputs"]), np.float32),
+    MULTILABEL: np.zeros((rows, schema["num_outputs"]), np.int32),
   }[schema["task"]]
 
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from mmfuse import data, report, train
+from mmfuse import data, report, tasks, train
+from mmfuse.names import CLASSIFICATION, MULTILABEL, REGRESSION
 from mmfuse.protocol._config import Compare, UsageError, closest, own_sources
 from mmfuse.protocol._new_rows import NewRows, read_rows, stand_in
 from mmfuse.protocol._rows import Row, config_hash, encoder_choices, make_rows
@@ -78,15 +79,6 @@ def _pick(
   if seed not in seeds:
     raise UsageError(f"--seed {seed} was not run; available: {', '.join(map(str, seeds))}")
   return mine[seeds.index(seed)], why
-
-
-def _probabilities(logits: np.ndarray, task: str) -> np.ndarray:
-  if task == "regression":
-    return logits
-  if task == "multilabel":
-    return 0.5 * (1.0 + np.tanh(0.5 * logits))
-  shifted = np.exp(logits - logits.max(-1, keepdims=True))
-  return shifted / shifted.sum(-1, keepdims=True)
 
 
 def _needs(rows: Mapping[str, Row], absent: list[str]) -> dict[str, str]:
@@ -159,7 +151,9 @@ def predict(run: str, path: str, *, method: str | None = None, seed: int | None 
   state = search.load_weights(row, record["seed"], trial, search.template(built))
   _say(new, record, row, why)
   logits = np.asarray(train.predict_split(built, state, new.split).logits)
-  return _csv(_probabilities(_in_unit(logits, schema.get("target")), schema["task"]), schema)
+  return _csv(
+    tasks.get(schema["task"]).probabilities(_in_unit(logits, schema.get("target"))), schema
+  )
 
 
 def _in_unit(values: np.ndarray, target: dict | None) -> np.ndarray:
@@ -173,15 +167,15 @@ def _csv(values: np.ndarray, schema: dict) -> str:
   names = schema["class_names"] or [str(i) for i in range(values.shape[1])]
   buffer = io.StringIO()
   writer = csv.writer(buffer, lineterminator="\n")
-  if schema["task"] == "regression":
+  if schema["task"] == REGRESSION:
     writer.writerow(["row", *[f"prediction_{n}" for n in names]])
   else:
     writer.writerow(["row", "prediction", *[f"p_{n}" for n in names]])
   for i, row in enumerate(values):
     shown = [f"{v:.6g}" for v in row]
-    if schema["task"] == "classification":
+    if schema["task"] == CLASSIFICATION:
       writer.writerow([i, names[int(row.argmax())], *shown])
-    elif schema["task"] == "multilabel":
+    elif schema["task"] == MULTILABEL:
       writer.writerow([i, " ".join(n for n, v in zip(names, row) if v > 0.5), *shown])
     else:
       writer.writerow([i, *shown])

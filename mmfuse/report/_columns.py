@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+from mmfuse import tasks
 from mmfuse.report import _format
 from mmfuse.report._lines import CONSTANT, LINEAR
 from mmfuse.report._statistics import Difference, Estimate
@@ -105,6 +106,7 @@ def columns(summary: Summary, *, further: bool = False) -> list[Column]:
       "rate",
     )
   )
+  out.append(Column("trials", lambda row: _format.count(row.trials), lambda row: row.trials))
   if any(row.relative_step_time is not None for row in summary.rows):
     out.append(
       Column(
@@ -132,8 +134,8 @@ def majority_row(summary: Summary) -> Row | None:
   """The row of the constant predictor, None where its score is not known."""
   if summary.majority is None:
     return None
-  name = {"regression": "mean of training labels", "multilabel": "majority per training label"}
-  said = name.get(str(summary.info.get("task")), f"{CONSTANT} of training")
+  task = tasks.TASKS.get(str(summary.info.get("task")))
+  said = f"{CONSTANT} of training" if task is None else task.constant_words
   return bare(said, Estimate(summary.majority, None, 1))
 
 

@@ -2,18 +2,10 @@
 
 from collections.abc import Sequence
 
+from mmfuse import metrics
 from mmfuse.report._statistics import Difference, Estimate
 
 NONE = "n/a"
-_NAMES = {
-  "balanced_accuracy": "balanced accuracy",
-  "macro_f1": "macro-F1",
-  "micro_f1": "micro-F1",
-  "subset_accuracy": "subset accuracy",
-  "r2": "R²",
-  "nll": "negative log likelihood",
-}
-_SHARES = {"accuracy", "auroc", "average_precision", "ece", *_NAMES} - {"r2", "nll"}
 
 
 def plural(n: int, noun: str) -> str:
@@ -23,12 +15,12 @@ def plural(n: int, noun: str) -> str:
 
 def name(metric: str) -> str:
   """The metric's name in words."""
-  return _NAMES.get(metric, metric)
+  return metrics.score(metric).words or metric
 
 
 def is_share(metric: str) -> bool:
   """Whether the metric lies in [0, 1] and is shown in percent."""
-  return metric in _SHARES
+  return metrics.score(metric).share
 
 
 def number(x: float | None, metric: str, *, signed: bool = False) -> str:

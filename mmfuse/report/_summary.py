@@ -38,6 +38,7 @@ class Row(NamedTuple):
   gradient_evaluations: int | None  # largest over runs, search included
   best: bool  # the best single modality by validation
   best_fused: bool = False  # the best of the other rows by validation
+  trials: int | None = None  # points of the search that were tried, most over splits
 
 
 def bare(method: str, test: Estimate | None, **known: Any) -> Row:
@@ -85,6 +86,12 @@ def _distinct(values: Iterable[Any]) -> list[Any]:
   return out
 
 
+def _tried(tuning: Mapping[str, Any]) -> int:
+  """How many points a search tried, each with several seeds."""
+  points = [(t.get("learning_rate"), t.get("hyper") or None) for t in tuning.get("trials") or ()]
+  return len(_distinct(points))
+
+
 def _row(method: str, records: Sequence[Record], split: str, modalities: Sequence[str]) -> Row:
   def over_units(pick: str, head: str) -> Estimate | None:
     runs = by_run(records, pick, head)
@@ -117,6 +124,7 @@ def _row(method: str, records: Sequence[Record], split: str, modalities: Sequenc
     parameters=_largest(records, "parameters"),
     gradient_evaluations=_largest(records, "gradient_evaluations"),
     best=False,
+    trials=max((n for n in map(_tried, tuning) if n), default=None),
   )
 
 

@@ -78,6 +78,7 @@ def _flat(row: Row, summary: Summary, further: list[str]) -> dict[str, Any]:
     "learning_rates": " ".join(f"{r:.6g}" for r in row.learning_rates),
     "hyper": json.dumps(list(row.hyper)) if row.hyper else None,
     "edge": row.edge if row.runs else None,
+    "trials": row.trials,
     "spread": row.spread,
     "relative_step_time": row.relative_step_time,
     "seconds_per_step": row.seconds_per_step,

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from mmfuse import tasks
 from mmfuse.report import _format
 from mmfuse.report._columns import majority_row
 from mmfuse.report._format import plural
@@ -115,11 +116,17 @@ def notes(summary: Summary) -> list[str]:
   return [*lines, *summary.notes, *([own] if isinstance(own, str) else map(str, own))]
 
 
+def linear_kind(summary: Summary) -> str:
+  """logistic, or ridge where the task is regression."""
+  task = tasks.TASKS.get(str(summary.info.get("task")))
+  return "logistic" if task is None else task.linear
+
+
 def _on_baselines(summary: Summary) -> list[str]:
   """What `linear` is, and which rows are below the constant predictor."""
   lines = []
   if summary.lines:
-    kind = "ridge" if summary.info.get("task") == "regression" else "logistic"
+    kind = linear_kind(summary)
     lines.append(
       f"{LINEAR}: {kind} regression on flattened, standardised inputs side by side, "
       f"{LINEAR}/<modality>: on one alone, in the rows that have it; the penalty by validation. "
@@ -187,7 +194,7 @@ def _leads(summary: Summary) -> str:
   found = [d for r in rows if (d := r.differences.get(LINEAR)) is not None]
   if line is None or line.test is None or not found:
     return ""
-  kind = "ridge" if summary.info.get("task") == "regression" else "logistic"
+  kind = linear_kind(summary)
   score = _format.number(line.test.mean, summary.metric)
   what = f"linear ({kind} regression on the flattened inputs, {score})"
   row = "fused row" if _fused(summary) else "row"

@@ -13,6 +13,7 @@ import optax
 from mmfuse import masks, objectives, train
 from mmfuse.balancing import _agm, _groups
 from mmfuse.core import Method, Objective, label_weight
+from mmfuse.names import REGRESSION
 from mmfuse.schemes import _common
 from mmfuse.tree import FUSED
 
@@ -120,7 +121,7 @@ def agm_objective(
 
   def init(batch, outputs):
     del outputs
-    if objectives.task_of(batch.label) == "regression":
+    if objectives.task_of(batch.label) == REGRESSION:
       raise ValueError("AGM compares cross-entropies, which regression labels do not have")
     return _agm.init_agm(names)
 

@@ -13,6 +13,7 @@ import optax
 from mmfuse import objectives, train
 from mmfuse.balancing import _mslr
 from mmfuse.core import Method, State
+from mmfuse.names import REGRESSION
 from mmfuse.schemes import _common
 
 
@@ -43,7 +44,7 @@ def mslr(
   def begin(state: State, splits, key) -> State:
     del key
     validation = _common.validation_of(splits, "mslr")
-    if objectives.task_of(validation.label) == "regression":
+    if objectives.task_of(validation.label) == REGRESSION:
       raise ValueError("mslr follows accuracies, which regression labels do not have")
     return state
 

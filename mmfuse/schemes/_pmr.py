@@ -13,6 +13,7 @@ import optax
 
 from mmfuse import objectives, train
 from mmfuse.core import Batch, Method, Objective, State, label_weight
+from mmfuse.names import CLASSIFICATION
 from mmfuse.objectives import _prototypes
 from mmfuse.schemes import _common
 from mmfuse.tree import FUSED
@@ -108,7 +109,7 @@ def pmr_objective(
 
 
 def _check(label, outputs) -> None:
-  if objectives.task_of(label) != "classification":
+  if objectives.task_of(label) != CLASSIFICATION:
     raise ValueError("PMR needs one class per row (integer labels [B]): a prototype is of a class")
   if outputs.logits is None:
     raise ValueError("PMR needs a fused head; this model has none")

@@ -16,6 +16,7 @@ import optax
 
 from mmfuse import objectives, train
 from mmfuse.core import Method, Objective, State
+from mmfuse.names import CLASSIFICATION
 from mmfuse.schemes import _common
 from mmfuse.tree import FUSED
 
@@ -66,7 +67,7 @@ def relearning(
   def begin(state: State, splits, key) -> State:
     del key
     _common.validation_of(splits, "relearning")
-    if objectives.task_of(splits["train"].label) != "classification":
+    if objectives.task_of(splits["train"].label) != CLASSIFICATION:
       raise ValueError("relearning compares clusters with classes: it needs one integer per row")
     return state
 

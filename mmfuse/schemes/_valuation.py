@@ -15,6 +15,7 @@ import optax
 
 from mmfuse import masks, objectives, train
 from mmfuse.core import Method
+from mmfuse.names import CLASSIFICATION
 from mmfuse.objectives import task_of
 from mmfuse.schemes import _common
 
@@ -134,7 +135,7 @@ def _method(model, tx, grow: bool, capacity: int, value: Callable[..., dict]) ->
         f"the training split has {count} rows, the table of copies {capacity}: "
         f"build the method with capacity={count}"
       )
-    if task_of(splits["train"].label) != "classification":
+    if task_of(splits["train"].label) != CLASSIFICATION:
       raise _common.Unavailable("modality valuation needs one class per row")
     table = {**state.memory["valuation"], "rows": jnp.asarray(count, jnp.int32)}
     return _common.remember(state, valuation=table)

@@ -18,7 +18,6 @@ from mmfuse.train._evaluate import absent
 from mmfuse.train._evaluate import evaluate
 from mmfuse.train._evaluate import evaluate_subsets
 from mmfuse.train._evaluate import judged
-from mmfuse.train._evaluate import metric_of
 from mmfuse.train._evaluate import modality_values
 from mmfuse.train._evaluate import predict_split
 from mmfuse.train._evaluate import to_batch
@@ -69,7 +68,6 @@ __all__ = [
   "keep_freed_memory",
   "linear_probe",
   "load_weights",
-  "metric_of",
   "modality_values",
   "predict_split",
   "release_programs",

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from mmfuse import masks, metrics
@@ -60,38 +59,12 @@ def absent(split: Any) -> frozenset[str]:
   return frozenset(m for m, v in split.mask.items() if not np.any(np.asarray(v) & rows))
 
 
-@functools.lru_cache(maxsize=64)
-def metric_for(
-  task: str, num_outputs: int, unit: tuple[float, ...] | None = None
-) -> metrics.Metric:
-  """The same Metric object for the same task, so that compiled evaluations are found again."""
-  return metrics.for_task(task, num_outputs, unit)
-
-
-def metric_of(data: Any) -> metrics.Metric:
-  """The metric of a data set: errors of a regression are in the unit of its labels."""
-  target = getattr(data, "target", None)
-  unit = None if target is None else tuple(float(s) for s in target.std)
-  return metric_for(data.task, data.num_outputs, unit)
-
-
-def _heads(outputs: Outputs) -> dict[str, jax.Array]:
-  heads = {} if outputs.logits is None else {FUSED: outputs.logits}
-  return {**heads, **dict(outputs.unimodal_logits)}
-
-
 def _update(predict, metric, totals, state, batch, keep):
-  """Adds one batch to {head: accumulator}; a modality's head is judged where it is present.
-
-  A row of weight 0 has no modality, and one without a label counts in no score.
-  """
+  """Adds one batch to an accumulator; a row of weight 0 has no modality."""
   mask = {m: v & keep[m] & (batch.weight > 0) for m, v in batch.mask.items()}
-  heads = _heads(predict(state, batch.inputs, mask))
-  known = label_weight(batch)
-  weight = {h: jnp.where(mask[h], known, 0.0) if h in mask else known for h in heads}
-  if totals is None:
-    totals = {h: metric.init() for h in heads}
-  return {h: metric.update(totals[h], heads[h], batch.label, weight[h]) for h in heads}
+  outputs = predict(state, batch.inputs, mask)
+  totals = metric.init(outputs) if totals is None else totals
+  return metric.update(totals, outputs, batch._replace(mask=mask))
 
 
 @functools.partial(jax.jit, static_argnames=("predict", "metric"))
@@ -101,8 +74,8 @@ def _update_jit(predict, metric, totals, state, batch, keep):
 
 def _run(predict, metric, state, batches, keep):
   first = jax.tree.map(lambda x: x[0], batches)
-  totals = jax.eval_shape(lambda: _update(predict, metric, None, state, first, keep))
-  totals = {h: metric.init() for h in totals}
+  said = jax.eval_shape(lambda: predict(state, first.inputs, first.mask))
+  totals = metric.init(said)
   totals, _ = jax.lax.scan(
     lambda t, batch: (_update(predict, metric, t, state, batch, keep), None), totals, batches
   )
@@ -110,8 +83,8 @@ def _run(predict, metric, state, batches, keep):
 
 
 def _scores(metric, totals) -> dict[str, dict[str, Any]]:
-  """{head: {metric: value}} of accumulators, on the host: a NaN there is an answer, not a fault."""
-  return {h: metric.compute(t) for h, t in jax.device_get(totals).items()}
+  """{head: {score: value}} of an accumulator, on the host: a NaN there is an answer, not a fault."""
+  return metric.compute(jax.device_get(totals))
 
 
 @functools.partial(jax.jit, static_argnames=("predict", "metric", "stacked"))
@@ -172,7 +145,7 @@ def evaluate(
   Args:
     method, state: what predicts.
     split: `inputs`, `label`, `mask` as in `data.Split`.
-    metric: see `metrics.for_task`.
+    metric: of a task (`tasks.metric`), or one of your own.
     present: modalities to keep; None keeps what the split's mask keeps.
     batch_size: rows per compiled call; the last batch is padded and masked.
     predict: overrides `method.predict` (a phase's own).

@@ -13,6 +13,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mmfuse import metrics as metrics_lib
+from mmfuse import tasks
 from mmfuse.core import LAST, Batch, Clock, Method, Phase, State
 from mmfuse.train import _budget as budget_lib
 from mmfuse.train import _evaluate
@@ -23,8 +24,6 @@ from mmfuse.train._dependence import contains_primitive
 from mmfuse.train._optimizer import set_learning_rate
 from mmfuse.train._result import Result, RunLog
 from mmfuse.tree import FUSED
-
-LOWER_IS_BETTER = ("nll", "ece", "mae", "rmse")
 
 
 class Plan(NamedTuple):
@@ -172,7 +171,7 @@ def fit(
       the same for every method.
     learning_rate: overrides the rate kept in the optimiser's state; one, or one per seed. Compiles
       nothing.
-    select: validation metric; None = `metrics.primary(data.task)`; "last" = none, the last epoch's
+    select: validation metric; None = the primary score of the task; "last" = none, the last epoch's
       parameters are kept. A phase's own `select` goes before it. Epochs that tie are told apart by
       the validation loss, then the earlier one is kept.
     patience: stop a run after so many epochs without improvement.
@@ -270,8 +269,8 @@ def make_plan(
   return Plan(
     method,
     data,
-    _evaluate.metric_of(data),
-    select or metrics_lib.primary(data.task),
+    tasks.metric_of(data),
+    select or tasks.get(data.task).primary,
     _budget(method, epochs, steps, rows, sizes),
     sizes,
     patience,
@@ -455,7 +454,9 @@ class Group:
     splits = {"train": plan.data.train, "validation": plan.data.validation}
     keys = self.phase_keys(number)
     predict = phase.predict or plan.method.predict
-    select = phase.select or plan.select
+    metric = phase.metric or plan.metric
+    own = None if phase.metric is None else phase.metric.scores[0].name
+    select = phase.select or own or plan.select
     total = plan.epochs[phase.name]
     if start == 0:
       for log in self.logs:
@@ -481,9 +482,17 @@ class Group:
         hooked = (time.perf_counter() - began) / rows.shape[0]
       validate = None if select == LAST else predict
       entries = self._entries(
-        phase, validate, state, metrics, rows, keep, keys.at(keys.diagnosis, epoch), clock
+        validate,
+        metric,
+        state,
+        metrics,
+        rows,
+        keep,
+        keys.at(keys.diagnosis, epoch),
+        clock,
+        phase.name,
       )
-      better = self._log(phase, epoch, select, entries, finite, (spent, hooked), rows)
+      better = self._log(phase, epoch, metric, select, entries, finite, (spent, hooked), rows)
       which = jnp.asarray(better if plan.stacked else better[0])
       best = _pick(which, (state.params, state.stats), best)
       if plan.on_epoch is not None:
@@ -543,7 +552,7 @@ class Group:
       collected.append(metrics)
     return state, jax.tree.map(lambda *x: jnp.stack(x), *collected)
 
-  def _entries(self, phase, predict, state, metrics, rows, keep, key, clock):
+  def _entries(self, predict, metric, state, metrics, rows, keep, key, clock, phase: str):
     """Everything logged of this epoch, on the host: leaves [] or [S]. `predict` None: not validated."""
     plan = self.plan
     seen = _evaluate.seen(state)
@@ -552,7 +561,7 @@ class Group:
       looped = self.loop == "python" and not plan.stacked
       whole = functools.partial(_evaluate.scan_batches, stacked=plan.stacked)
       run: Callable[..., Any] = _evaluate.loop_batches if looped else whole
-      entry["validation"] = run(predict, plan.metric, seen, self.validation, self.keep)
+      entry["validation"] = run(predict, metric, seen, self.validation, self.keep)
     if plan.diagnose and "diagnose" in plan.method.functions:
       kept = {m: v[0] for m, v in keep.items()}
       entry |= _diagnose_jit(
@@ -565,10 +574,10 @@ class Group:
         key,
         clock,
       )
-    entry |= _rule_state(state.opt.get(phase.name))
+    entry |= _rule_state(state.opt.get(phase))
     return jax.device_get(entry)
 
-  def _log(self, phase, epoch, select, entries, finite, spent, rows) -> np.ndarray:
+  def _log(self, phase, epoch, metric, select, entries, finite, spent, rows) -> np.ndarray:
     """Appends to each run's log -> which runs got better, bool [S]."""
     plan, better = self.plan, np.zeros(len(self.logs), bool)
     for i, log in enumerate(self.logs):
@@ -591,8 +600,9 @@ class Group:
         if select not in scores[FUSED]:
           known = ", ".join(sorted(scores[FUSED]))
           raise ValueError(f"cannot select by {select!r}; this task has: {known}")
-        score = float(scores[FUSED][select]) * (-1 if select in LOWER_IS_BETTER else 1)
-        loss = float(scores[FUSED][metrics_lib.loss_name(plan.data.task)])
+        passport = next(s for s in metric.scores if s.name == select)
+        score = float(scores[FUSED][select]) * (1 if passport.larger_is_better else -1)
+        loss = float(scores[FUSED].get(tasks.get(plan.data.task).loss, 0.0))
       better[i] = log.append(
         phase.name,
         epoch,

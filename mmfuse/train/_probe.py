@@ -1,16 +1,17 @@
 """Linear probes: how much of the label each encoder's features give away to a linear head."""
 
 import functools
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.optimize
 
-from mmfuse import metrics, objectives
-from mmfuse.core import Method, State
+from mmfuse import objectives, tasks
+from mmfuse.core import Method, Outputs, State
 from mmfuse.train import _evaluate
+from mmfuse.tree import FUSED
 
 
 @functools.partial(jax.jit, static_argnames=("outputs",))
@@ -58,14 +59,14 @@ def linear_probe(
 
   Args:
     method, state: what encodes.
-    task, num_outputs: as in `data.Splits`; the score is `metrics.primary(task)`.
+    task, num_outputs: as in `data.Splits`; the score is the primary one of the task.
     decay: weight decay of the head.
     steps: iterations at most.
 
   Reference: Alain and Bengio, "Understanding intermediate layers using linear classifier probes",
   arXiv 1610.01644, 2016.
   """
-  metric = _evaluate.metric_for(task, num_outputs)
+  metric = tasks.metric(task, num_outputs)
   seen = [_evaluate.predict_split(method, state, s).features for s in (train_split, split)]
   out = {}
   for m in sorted(seen[0]):
@@ -80,6 +81,8 @@ def linear_probe(
     standard = [(x - mean) / scale for x in (fitted, judged)]
     kernel, bias = _fit(standard[0], train_split.label, here, decay, num_outputs, steps)
     logits = (standard[1] @ kernel + bias).astype(np.float32)
-    totals = metric.update(metric.init(), logits, split.label, there)
-    out[m] = float(metric.compute(totals)[metrics.primary(task)])
+    outputs = Outputs(logits)
+    judged_rows = _evaluate.to_batch(split)._replace(weight=cast(Any, there))
+    totals = metric.update(metric.init(outputs), outputs, judged_rows)
+    out[m] = float(metric.compute(totals)[FUSED][tasks.get(task).primary])
   return out

@@ -14,6 +14,7 @@ import optax
 from mmfuse import balancing, masks, metrics, tree
 from mmfuse import objectives as objectives_lib
 from mmfuse.core import Batch, Clock, Method, Objective, Outputs, Phase, State, label_weight
+from mmfuse.names import REGRESSION
 from mmfuse.train import _plans
 from mmfuse.train._dependence import dependence
 
@@ -522,7 +523,7 @@ class _Spine:
       "split_logits": outputs.aux.get("split_logits"),
     }
     split = outputs.aux.get("split_logits") or outputs.unimodal_logits
-    classes = _is_supervised(batch.label) and objectives_lib.task_of(batch.label) != "regression"
+    classes = _is_supervised(batch.label) and objectives_lib.task_of(batch.label) != REGRESSION
     if split and classes:
       known = label_weight(batch) > 0
       seen["scores"] = balancing.scores(

@@ -5,7 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from mmfuse import data, train
+from mmfuse import data, tasks, train
+from mmfuse.core import Outputs
+from mmfuse.tree import FUSED
 
 
 def test_by_hand():
@@ -51,9 +53,9 @@ def test_the_moments_are_those_of_the_training_rows():
 
 def test_errors_are_in_the_unit_of_the_file():
   splits = table(1000.0).splits()
-  metric = train.metric_of(splits)
-  zeros = np.zeros((20, 1), np.float32)
-  totals = metric.update(metric.init(), zeros, splits.test.label, np.ones(20, np.float32))
-  found, error = metric.compute(totals), splits.test.label * float(splits.target.std[0])
+  metric = tasks.metric_of(splits)
+  zeros = Outputs(np.zeros((20, 1), np.float32))
+  totals = metric.update(metric.init(zeros), zeros, train.to_batch(splits.test))
+  found, error = metric.compute(totals)[FUSED], splits.test.label * float(splits.target.std[0])
   assert float(found["mae"]) == pytest.approx(np.abs(error).mean(), rel=1e-5)
   assert float(found["rmse"]) == pytest.approx(np.sqrt((error**2).mean()), rel=1e-5)

@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 
-from mmfuse import data, metrics, report, train
+from mmfuse import data, report, tasks, train
 from mmfuse.protocol import _baselines, _finish
 
 from ._helpers import arrays, call, records
@@ -205,7 +205,7 @@ def test_a_run_without_a_plotting_library_says_how_to_get_one(
 
 
 def test_the_saved_metric_is_the_one_of_the_task():
-  assert metrics.primary("classification") == "accuracy"
+  assert tasks.get("classification").primary == "accuracy"
   assert train.validation_scores(train.RunLog(0, None), "accuracy", ("a",)) == {
     "fused": None,
     "a": None,

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from mmfuse import core, data, train
+from mmfuse import core, data, tasks, train
 from mmfuse.protocol import UsageError, _new_rows, _predict
 from mmfuse.protocol._config import Compare
 from mmfuse.protocol._rows import make_model, make_rows
@@ -306,12 +306,12 @@ def test_a_run_of_another_version_and_an_edited_method_are_refused(finished, pla
 
 def test_multi_label_probabilities_and_regression_values_as_csv():
   schema = {"task": "multilabel", "class_names": ["cat", "dog"]}
-  values = _predict._probabilities(np.array([[0.0, 200.0], [-1e4, np.log(3.0)]]), "multilabel")
+  values = tasks.get("multilabel").probabilities(np.array([[0.0, 200.0], [-1e4, np.log(3.0)]]))
   np.testing.assert_allclose(values, [[0.5, 1.0], [0.0, 0.75]])
   assert _predict._csv(values, schema) == (
     "row,prediction,p_cat,p_dog\n0,dog,0.5,1\n1,dog,0,0.75\n"
   )
-  values = _predict._probabilities(np.array([[1.5], [-2.0]]), "regression")
+  values = tasks.get("regression").probabilities(np.array([[1.5], [-2.0]]))
   assert _predict._csv(values, {"task": "regression", "class_names": []}) == (
     "row,prediction_0\n0,1.5\n1,-2\n"
   )

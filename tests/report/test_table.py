@@ -37,6 +37,7 @@ def test_markdown_row_by_hand():
     "vs joint",
     "vs uniform",
     "learning rate",
+    "trials",
     "step time",
     "parameters",
     "gradient evaluations",
@@ -61,7 +62,7 @@ def test_majority_and_unavailable_rows_come_last():
   *_, majority, absent = lines_of(text)
   assert cells(majority)[:3] == ["majority class of training", "25.0", "n/a"]
   assert cells(absent)[:2] == ["mla", "n/a: needs 3"]
-  assert {line.count(" | ") for line in lines_of(text)} - {0} == {11}
+  assert {line.count(" | ") for line in lines_of(text)} - {0} == {12}
 
 
 def test_markdown_carries_caption_sentence_and_notes():
@@ -200,7 +201,7 @@ def test_a_table_that_fits_is_one_table():
   assert [line.split()[:4] for line in text.split("\n") if line.startswith("method")] == [
     ["method", "fused", "validation", "ab0"]
   ]
-  assert "Not shown: parameters, gradient evaluations, contribution (see table.md)." in text
+  assert "Not shown: trials, parameters, gradient evaluations, contribution (see table.md)." in text
 
 
 def test_a_folded_table_repeats_the_rows_that_have_something_there():
@@ -236,3 +237,14 @@ def test_a_narrow_terminal_loses_no_number():
   assert all(cell_len(line.rstrip()) <= 30 for line in text.split("\n"))
   for number in ("60.6 ± 2.4", "+10.2 ± 1.0*", "0.03", "1.25x", "25.0"):
     assert number in text
+
+
+def test_the_trials_of_a_search_are_counted():
+  """Points, not runs: two rates with two seeds each, and of two folds the one that went further."""
+  tried = lambda *rates: {
+    "trials": [{"learning_rate": r, "hyper": {}, "seed": s} for r in rates for s in (0, 1)]
+  }
+  folds = [record("joint", 0, fold=0, tuning=tried(0.01, 0.03))]
+  folds.append(record("joint", 0, fold=1, tuning=tried(0.01, 0.03, 0.1)))
+  head, _, joint, *_ = lines_of(report.markdown(report.summarise(folds)))
+  assert dict(zip(cells(head), cells(joint)))["trials"] == "3"

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from mmfuse import data, methods, train
+from mmfuse import data, methods, tasks, train
 from mmfuse.train import validation_scores
 
 from ._problems import late_fusion
@@ -37,7 +37,7 @@ def test_jax_debug_nans_stays_quiet(splits, name, loop):
   (scores,) = result.validation
   assert scores["b"] is None and np.isfinite([scores["a"], scores["fused"]]).all()
   found = train.evaluate(
-    methods.METHODS[name](MODEL), result.state(), splits.validation, metric=train.metric_of(splits)
+    methods.METHODS[name](MODEL), result.state(), splits.validation, metric=tasks.metric_of(splits)
   )
   assert np.isnan(found["b"]["accuracy"]) and found["fused"]["accuracy"] == scores["fused"]
 
@@ -64,7 +64,7 @@ def test_an_unlabelled_validation_row_counts_in_no_score(splits):
   method = methods.METHODS["joint"](MODEL)
   state = method.init(jax.random.key(0), train.to_batch(splits.train))
   known = np.arange(8) % 4 != 2
-  metric = train.metric_of(splits)
+  metric = tasks.metric_of(splits)
   some = splits.validation._replace(
     labelled=known, label=np.where(known, splits.validation.label, 0)
   )

@@ -4,13 +4,13 @@ import jax
 import numpy as np
 import pytest
 
-from mmfuse import masks, metrics, train
+from mmfuse import masks, metrics, tasks, train
 from mmfuse.train import _evaluate
 
 from ._problems import late_fusion, tiny
 
 METHOD = train.supervised(late_fusion(2, "none", 0.0))
-ACCURACY = _evaluate.metric_for("classification", 3)
+ACCURACY = tasks.metric("classification", 3)
 
 
 @pytest.fixture(scope="module")

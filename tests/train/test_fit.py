@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmfuse import balancing, train
-from mmfuse.core import LAST, Phase
+from mmfuse import balancing, metrics, train
+from mmfuse.core import LAST, Outputs, Phase
 from mmfuse.train import _fit
 
 from ._problems import (
@@ -156,6 +156,23 @@ def test_the_first_best_epoch_is_selected_and_put_back():
 def test_a_metric_of_which_less_is_better_is_minimised():
   log = known((0.2, 0.8, 0.5), select="nll").logs[0]
   assert log.selected_epoch == 1 and log.best < 0
+
+
+@pytest.mark.parametrize(("larger", "epoch"), [(True, 2), (False, 0)])
+def test_a_phase_with_a_metric_of_its_own_is_selected_by_it(larger, epoch):
+  """Its one score, in its own direction; no label and no logits are read."""
+  problem = Known((0.2, 0.8, 0.5))
+  method = problem.method()
+  w = lambda s, inputs, mask: Outputs(
+    None, aux={"w": jnp.broadcast_to(s.params["w"], mask["rank"].shape)}
+  )
+  phase = method.phases[0]._replace(
+    predict=w, metric=metrics.row_mean("w", larger_is_better=larger)
+  )
+  method = method._replace(phases=(phase,))
+  log = train.fit(method, problem.splits(), epochs=3, batch_size=4).logs[0]
+  assert log.selected_epoch == epoch
+  assert [set(e["validation"]["fused"]) for e in log.history] == [{"w"}] * 3
 
 
 def test_patience_stops_a_run():

@@ -7,8 +7,8 @@ import optax
 import pytest
 from jax.sharding import AxisType
 
-from mmfuse import balancing, objectives, train
-from mmfuse.train import _evaluate, _fit
+from mmfuse import balancing, objectives, tasks, train
+from mmfuse.train import _fit
 
 from ._problems import QUICK, clock, late_fusion, plain, tiny
 
@@ -69,7 +69,7 @@ def test_fit_gives_the_same_metrics(mesh, splits):
     assert a["loss/fused"] == pytest.approx(b["loss/fused"], abs=1e-4)
     for head in ("fused", "a", "b"):
       assert a["validation"][head]["accuracy"] == b["validation"][head]["accuracy"]
-  metric = _evaluate.metric_for("classification", 3)
+  metric = tasks.metric("classification", 3)
   assert train.evaluate(
     built, jax.tree.map(jnp.asarray, four.state(0)), splits.validation, metric=metric
   )

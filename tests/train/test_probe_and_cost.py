@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmfuse import data, metrics, train
+from mmfuse import data, metrics, tasks, train
 from mmfuse.core import Method, Outputs, Phase, State
 
 from ._problems import batch, late_fusion
@@ -58,7 +58,7 @@ def test_a_probe_finds_what_is_linear_and_not_what_is_not_there():
 def test_modality_values_are_those_of_the_subsets():
   splits, method = _splits(), _identity()
   state = method.init(jax.random.key(0), None)
-  metric = metrics.for_task("classification", 2)
+  metric = tasks.metric("classification", 2)
   scored = dict(
     train.evaluate_subsets(
       method, state, splits.test, metric=metric, subsets=[(), ("a",), ("b",), ("a", "b")]
