@@ -68,8 +68,8 @@ def test_attached_agreement_changes_the_second_round_alone():
       _small.start(method), _small.batch(), jax.random.key(0), _small.clock(epoch)
     )[0].params["a"]
 
-  same = lambda epoch: all(
-    np.array_equal(x, y)
+  same = lambda epoch: all(  # to rounding: they are two programs
+    np.allclose(x, y, rtol=1e-5, atol=1e-7)
     for x, y in zip(*(jax.tree.leaves(after(v, epoch)) for v in _reconboost.VARIANTS))
   )
   assert same(0) and not same(4)
