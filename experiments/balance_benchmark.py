@@ -6,7 +6,7 @@ Command: python -m experiments.balance_benchmark --data watch_imu   (one data se
          python -m experiments.balance_benchmark --data synthetic_1   (likewise synthetic_2, av_mnist)
          python -m experiments.balance_benchmark --page               (the tables of all four on one page)
          python -m experiments.balance_benchmark --data av_mnist --full   (55,000 examples; an accelerator)
-         python -m experiments.balance_benchmark --smoke              (seconds)
+         python -m experiments.balance_benchmark --smoke              (a minute)
   An interrupted run goes on where it stopped: the same command again.
 Expected: few rows beyond noise from `uniform`, more of them below it than above; on synthetic_2 most rules
   far above `joint`.

@@ -6,7 +6,7 @@ Claims: (1) where two objectives estimate the same gradient with unequal noise, 
   the full-batch mean gradient; (3) accuracy differs from `uniform` by at most a point or two.
 Paper: Guo et al., arXiv 2505.23071, 2025; weights reconstructed, no code or tables seen: no "paper" column.
 Command: python -m experiments.bogc              (about 5 minutes on 2 cores)
-         python -m experiments.bogc --smoke      (under a minute)
+         python -m experiments.bogc --smoke      (a minute)
 Expected: (1) error ratio .2 for large evidence, near 1 for small; (2) about .91, of which a shorter
   step may be part; (3) within noise. Results: experiments/results/bogc.md.
 """

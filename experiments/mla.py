@@ -7,7 +7,7 @@ Paper: Zhang et al., "Multimodal Representation Learning by Alternating Unimodal
   CREMA-D, Kinetics-Sounds, Food-101, MVSA and IEMOCAP. No figure on AV-MNIST exists: paper n/a.
 Command: python -m experiments.mla                 (10 minutes on 2 cores)
          python -m experiments.mla --train-size 55000 --epochs 30   (an accelerator)
-         python -m experiments.mla --smoke         (seconds)
+         python -m experiments.mla --smoke         (a minute or two)
 Expected: (1) the audio encoder above `joint`, near `uniform`; fused no better than that; (2) within noise.
 Results: experiments/results/mla.md.
 """

@@ -4,7 +4,7 @@ Claim: none of ours. Do the defaults of `mmfuse compare` see what a linear model
   modalities lose nothing to the best of them, on sets that were chosen before the defaults were?
 Command: python -m experiments.panel                  (all sets, at most an hour on 2 cores)
          python -m experiments.panel --part mfeat     (one set; the page is made of those that are there)
-         python -m experiments.panel --smoke          (one set, seconds)
+         python -m experiments.panel --smoke          (one set, half a minute)
   An interrupted run goes on where it stopped: the same command again. Needs the files of docs/decisions.md
   ("the panel") in --data-dir or $MMFUSE_DATA_DIR.
 Expected: `uniform` at least `linear` and at least the best single modality chosen on validation, less one

@@ -1,4 +1,4 @@
-"""Words that several packages share, each written once: tasks, heads, losses. Imports nothing."""
+"""Names of tasks, each written once; read by the command line before JAX is imported."""
 
 from typing import Literal, get_args
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from mmfuse.core import Batch, Outputs, label_weight
-from mmfuse.metrics._running import RowMetric, on_host, used_rows
+from mmfuse.metrics._running import RowMetric, on_host, ratio, used_rows
 from mmfuse.metrics._scores import Score
 from mmfuse.tree import FUSED
 
@@ -81,7 +81,7 @@ def row_mean(
     return RowSums(total, sums.weight + jnp.sum(weight), sums.broken + broken)
 
   def compute(xp, sums):
-    return {name: xp.where(sums.weight > 0, sums.total / xp.maximum(sums.weight, 1e-30), xp.nan)}
+    return {name: ratio(sums.total, sums.weight, xp.nan, xp)}
 
   finish = on_host(compute)
   passport = Score(name, larger_is_better, share, words)

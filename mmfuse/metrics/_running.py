@@ -62,7 +62,7 @@ class RegressionSums(NamedTuple):
   broken: jax.Array  # how many rows had predictions that are not finite
 
 
-def _ratio(a: Any, b: Any, otherwise: float, xp: ModuleType = jnp) -> Any:
+def ratio(a: Any, b: Any, otherwise: float, xp: ModuleType = jnp) -> Any:
   return xp.where(b > 0, a / xp.where(b > 0, b, 1.0), otherwise)
 
 
@@ -153,9 +153,9 @@ def classification(num_classes: int) -> RowMetric:
   def compute(xp, acc):
     right, total = acc.confusion.diagonal(), acc.confusion.sum()
     labels, predictions = acc.confusion.sum(1), acc.confusion.sum(0)
-    recall = _ratio(right, labels, 0.0, xp)
-    f1 = _ratio(2 * right, labels + predictions, 0.0, xp)
-    share = lambda a, b: _ratio(a, b, xp.nan, xp)
+    recall = ratio(right, labels, 0.0, xp)
+    f1 = ratio(2 * right, labels + predictions, 0.0, xp)
+    share = lambda a, b: ratio(a, b, xp.nan, xp)
     return {
       "accuracy": share(right.sum(), total),
       "balanced_accuracy": share(recall.sum(), (labels > 0).sum()),
@@ -203,11 +203,11 @@ def multi_label(num_labels: int) -> RowMetric:
     weight, cells, errors = acc.counts[0].sum(), acc.counts.sum(), (missed + false).sum()
     known = lambda x: xp.where(weight > 0, x, xp.nan)
     return {
-      "accuracy": _ratio(cells - errors, cells, xp.nan, xp),
-      "micro_f1": known(_ratio(2 * hit.sum(), 2 * hit.sum() + errors, 0.0, xp)),
-      "macro_f1": known(_ratio(2 * hit, 2 * hit + missed + false, 0.0, xp).mean()),
-      "subset_accuracy": _ratio(acc.exact, weight, xp.nan, xp),
-      "nll": _ratio(acc.nll, weight, xp.nan, xp),
+      "accuracy": ratio(cells - errors, cells, xp.nan, xp),
+      "micro_f1": known(ratio(2 * hit.sum(), 2 * hit.sum() + errors, 0.0, xp)),
+      "macro_f1": known(ratio(2 * hit, 2 * hit + missed + false, 0.0, xp).mean()),
+      "subset_accuracy": ratio(acc.exact, weight, xp.nan, xp),
+      "nll": ratio(acc.nll, weight, xp.nan, xp),
     }
 
   return RowMetric(init, update, on_host(compute), MULTI_LABEL_SCORES)
@@ -216,7 +216,7 @@ def multi_label(num_labels: int) -> RowMetric:
 def _merge(a: RegressionSums, b: RegressionSums) -> RegressionSums:
   """The moments of two groups of rows together (Chan, Golub, LeVeque, 1979)."""
   weight = a.weight + b.weight
-  share = _ratio(b.weight, weight, 0.0)
+  share = ratio(b.weight, weight, 0.0)
   delta = b.mean - a.mean
   moment = a.moment + b.moment + delta[:, None] * delta[None] * (a.weight * share)
   return RegressionSums(
@@ -258,7 +258,7 @@ def regression(num_outputs: int = 1, unit: Sequence[float] | None = None) -> Row
     weight, predicted, label, broken = used_rows(weight, predicted, label)
     total, w = jnp.sum(weight), weight[None, :, None]
     both = jnp.stack([label, predicted])
-    mean = _ratio(jnp.sum(w * both, 1), total, 0.0)
+    mean = ratio(jnp.sum(w * both, 1), total, 0.0)
     away = both - mean[:, None]
     moment = jnp.sum(w[None] * away[:, None] * away[None], 2)
     error = label - predicted
@@ -275,14 +275,14 @@ def regression(num_outputs: int = 1, unit: Sequence[float] | None = None) -> Row
     variance = xp.stack([acc.moment[0, 0], acc.moment[1, 1]])
     constant = variance <= floor
     perfect = (acc.squared == 0).astype(xp.float32)
-    r2 = xp.where(constant[0], perfect, 1 - _ratio(acc.squared, variance[0], 0.0, xp))
+    r2 = xp.where(constant[0], perfect, 1 - ratio(acc.squared, variance[0], 0.0, xp))
     spread = xp.sqrt(variance[0]) * xp.sqrt(variance[1])
-    pearson = _ratio(acc.moment[0, 1], spread, 0.0, xp)
+    pearson = ratio(acc.moment[0, 1], spread, 0.0, xp)
     known = lambda x: xp.where(acc.weight > 0, x.mean(), xp.nan)
     return {
       "r2": known(r2),
-      "mae": known(scale * _ratio(acc.absolute, acc.weight, 0.0, xp)),
-      "rmse": known(scale * xp.sqrt(_ratio(acc.squared, acc.weight, 0.0, xp))),
+      "mae": known(scale * ratio(acc.absolute, acc.weight, 0.0, xp)),
+      "rmse": known(scale * xp.sqrt(ratio(acc.squared, acc.weight, 0.0, xp))),
       "pearson": known(xp.where(constant.any(0), 0.0, pearson)),
     }
 

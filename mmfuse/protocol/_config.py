@@ -71,7 +71,7 @@ class Compare:
   schedule: Literal["constant", "cosine", "step"] = "constant"
   """The learning rate's schedule, the same for all methods."""
   weight_decay: float = 0.0
-  """The same for all methods; what a rule that scales losses does then differs from a rate."""
+  """The same for all methods. With any, a rule that scales its losses is more than another rate."""
   patience: int | None = None
   """Stop a run after so many epochs without improvement."""
   select: str | None = None

@@ -600,7 +600,7 @@ class Group:
         if select not in scores[FUSED]:
           known = ", ".join(sorted(scores[FUSED]))
           raise ValueError(f"cannot select by {select!r}; this task has: {known}")
-        passport = next(s for s in metric.scores if s.name == select)
+        passport = {s.name: s for s in metric.scores}.get(select, metrics_lib.score(select))
         score = float(scores[FUSED][select]) * (1 if passport.larger_is_better else -1)
         loss = float(scores[FUSED].get(tasks.get(plan.data.task).loss, 0.0))
       better[i] = log.append(
