@@ -62,7 +62,7 @@ class Outputs(NamedTuple):
 
 
 class Clock(NamedTuple):
-  """Time as an argument: traced int32 scalars of `fit`, restarting per phase, never vmapped."""
+  """Time as an argument: scalars of `fit`, restarting per phase: int32, traced, in steps, ints in hooks."""
 
   step: Int[Array, ""]  # optimisation steps done in this phase
   epoch: Int[Array, ""]  # epochs done in this phase
@@ -86,9 +86,10 @@ class Phase(NamedTuple):
   name: str  # "train"; "teacher", "student"; "probe"...
   # (state, batch, key, clock) -> (state, metrics): pure, jit-able
   step: Callable[..., tuple[State, Metrics]]
-  begin: Callable[..., State] | None = None  # (state, splits, key), once on entering
-  epoch_end: Callable[..., State] | None = None  # (state, splits, key), between epochs
-  # (state, key) -> (index [n], keep {m: [n]} or None) of the next epoch
+  # Hooks run on the host, between epochs: (state, splits, key, clock), the clock of Python ints.
+  begin: Callable[..., State] | None = None  # once on entering
+  epoch_end: Callable[..., State] | None = None  # after an epoch; `clock.epoch` are done by then
+  # -> (index [n], keep {m: [n]} or None) of the next epoch
   rows: Callable[..., tuple[Any, Any]] | None = None
   predict: Callable[..., Outputs] | None = None  # what it is validated with; None = the method's
   # `metrics.Metric` that it is validated by; None = the task's. Its first score selects, unless `select` says
@@ -101,7 +102,8 @@ class Phase(NamedTuple):
 class Method(NamedTuple):
   """A multi-modal learning method."""
 
-  init: Callable[..., State]  # (key, batch) -> State: shapes from one example batch
+  # (key, batch, num_rows) -> State: shapes from one example batch; num_rows of the training split
+  init: Callable[..., State]
   predict: Callable[..., Outputs]  # (state, inputs, mask) -> Outputs
   phases: tuple[Phase, ...]
   # "diagnose", "decode", "elbo"...

@@ -1,5 +1,6 @@
 """The benchmarks run their smoke sizes, and what they conclude is right."""
 
+import functools
 import json
 import pathlib
 import time
@@ -155,7 +156,7 @@ def test_seeds_at_once_and_in_sequence(monkeypatch):
     return train.Result(trained, (), "accuracy", ())
 
   model, given = small()
-  trained = methods.METHODS["joint"](model).init(jax.random.key(0), given)
+  trained = train.initial(methods.METHODS["joint"](model), jax.random.key(0), given)
   monkeypatch.setattr(_accelerator.train, "fit", fit)
   cfg = accelerator.Config(smoke=True, rounds=2)
   found = _accelerator.seeds(cfg, time.perf_counter() + 60)
@@ -168,7 +169,7 @@ def test_a_cast_model_computes_in_bfloat16_and_keeps_its_state_in_float32():
   model, given = small()
   method = methods.METHODS["uniform"](Cast(model))
   clock = Clock(*(jnp.int32(v) for v in (0, 0, 0, 1, 1)))
-  state = jax.eval_shape(method.init, jax.random.key(0), given)
+  state = jax.eval_shape(functools.partial(train.initial, method), jax.random.key(0), given)
   step = lambda s: method.phases[0].step(s, given, jax.random.key(1), clock)
   new, metrics = jax.eval_shape(step, state)
   assert jax.tree.map(lambda x: x.dtype, new) == jax.tree.map(lambda x: x.dtype, state)

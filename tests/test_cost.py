@@ -20,7 +20,7 @@ def flops(name, model="mlp", modalities=2, batch_size=64, classes=7):
   )
   built, batch = method_overhead.build(cfg)
   method = methods.METHODS[name](built)
-  state = jax.eval_shape(method.init, jax.random.key(0), batch)
+  state = jax.eval_shape(functools.partial(train.initial, method), jax.random.key(0), batch)
   clock = Clock(*(jax.numpy.int32(v) for v in (0, 0, 0, 1, 1)))
   step = jax.jit(method.phases[-1].step, compiler_options=QUICK)
   return train.cost_of(step.lower(state, batch, jax.random.key(1), clock).compile()).flops
@@ -65,7 +65,7 @@ def test_a_step_waits_for_no_host():
   built, batch = method_overhead.build(cfg)
   for name in ("mimo", "ogm_ge", "upgrad", "famo", "pmr"):
     method = methods.METHODS[name](built)
-    state = method.init(jax.random.key(0), batch)
+    state = train.initial(method, jax.random.key(0), batch)
     args = (batch, jax.random.key(1), Clock(*(jax.numpy.int32(v) for v in (0, 0, 0, 1, 1))))
     step = jax.jit(method.phases[-1].step, compiler_options=QUICK)
     compiled = step.lower(state, *args).compile()

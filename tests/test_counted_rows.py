@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmfuse import balancing, encoders, fusion, methods
+from mmfuse import balancing, encoders, fusion, methods, train
 from mmfuse.core import Batch, Clock
 from mmfuse.data import Split
 from mmfuse.train._dependence import dependence
@@ -93,7 +93,7 @@ def stepper(method):
       logs.append(log)
     return state, logs
 
-  start = method.init(jax.random.key(0), first_rows(padded()))
+  start = train.initial(method, jax.random.key(0), first_rows(padded()))
 
   def run(batch):
     middle, first = each(start, batch, jnp.int32(1))
@@ -195,6 +195,7 @@ def split(rows: int, **changes) -> Split:
   return found._replace(**changes)
 
 
+HOUR = Clock(0, 0, 0, 1, 8)
 HOOKED = [
   n
   for n in STEPPED
@@ -205,7 +206,7 @@ HOOKED = [
 @pytest.mark.parametrize("name", HOOKED)
 def test_hooks_count_no_row_of_weight_0_and_read_no_unknown_label(name):
   method = methods.METHODS[name](model(name), 0.1)
-  start = method.init(jax.random.key(0), first_rows(padded()))
+  start = train.initial(method, jax.random.key(0), first_rows(padded()))
 
   def hooked(given):
     """(the state after every hook of every phase, the rows that the phases choose then)."""
@@ -213,10 +214,9 @@ def test_hooks_count_no_row_of_weight_0_and_read_no_unknown_label(name):
     for i, phase in enumerate(method.phases):
       for hook in (phase.begin, phase.epoch_end):
         if hook is not None:
-          state = hook(state, splits, jax.random.key(i))
+          state = hook(state, splits, jax.random.key(i), HOUR)
       if phase.rows is not None:
-        rows.append(phase.rows(state, jax.random.key(9)))
-    state.memory.get("valuation", {}).pop("rows", None)  # how many there are, counted or not
+        rows.append(phase.rows(state, splits, jax.random.key(9), HOUR))
     return jax.device_get(state), rows
 
   close(hooked(split(TOTAL))[0], hooked(split(ROWS))[0])

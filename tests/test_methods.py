@@ -1,6 +1,7 @@
 """The index: every entry builds and takes a step, and says where it comes from."""
 
 import dataclasses
+import functools
 import inspect
 import pathlib
 
@@ -59,7 +60,7 @@ def _one_step(method, batch):
   """(state before, state after, metrics); `init` op by op, whose programs all entries share."""
   clock = Clock(*(np.int32(v) for v in (0, 0, 0, 1, 1)))
   key = jax.random.key(0)
-  state = method.init(key, batch)
+  state = train.initial(method, key, batch)
   step = jax.jit(method.phases[-1].step, compiler_options={"xla_backend_optimization_level": 0})
   return jax.device_get((state, *step(state, batch, key, clock)))
 
@@ -135,7 +136,7 @@ def test_a_head_is_joint_with_that_fusion(name, number):
   other = dataclasses.replace(model, fusion=fusion.by_name(name))
   key = jax.random.key(0)
   found, expected = (
-    jax.eval_shape(methods.METHODS[m](which, 0.1).init, key, batch)
+    jax.eval_shape(functools.partial(train.initial, methods.METHODS[m](which, 0.1)), key, batch)
     for m, which in ((name, model), ("joint", other))
   )
   assert jax.tree.structure(found) == jax.tree.structure(expected)
@@ -148,7 +149,9 @@ def test_a_head_takes_its_own_options_and_needs_a_fusion_to_replace():
     x.shape
     for x in jax.tree.leaves(
       jax.eval_shape(
-        methods.METHODS["low_rank"](model, **options).init, jax.random.key(0), _batch(["a", "b"])
+        functools.partial(train.initial, methods.METHODS["low_rank"](model, **options)),
+        jax.random.key(0),
+        _batch(["a", "b"]),
       ).params
     )
   }
@@ -175,7 +178,9 @@ def test_a_builder_takes_the_optimiser_it_is_given():
 def test_unimodal_takes_the_modality_it_is_told_and_refuses_another():
   model = _model(2)
   method = methods.METHODS["unimodal"](model, 0.1, modality="b")
-  state = jax.eval_shape(method.init, jax.random.key(0), _batch(["a", "b"]))
+  state = jax.eval_shape(
+    functools.partial(train.initial, method), jax.random.key(0), _batch(["a", "b"])
+  )
   assert "b" in state.params and "a" not in state.params
   with pytest.raises(ValueError, match="'depth'"):
     methods.METHODS["unimodal"](model, 0.1, modality="depth")

@@ -12,6 +12,7 @@ Results: experiments/results/compile.md and compile.json.
 
 import contextlib
 import dataclasses
+import functools
 import json
 import time
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ import tyro
 
 from experiments import _common
 from experiments.bench import method_overhead
-from mmfuse import methods, schemes
+from mmfuse import methods, schemes, train
 from mmfuse.core import Clock
 
 
@@ -53,7 +54,7 @@ def cold() -> Iterator[None]:
 def seconds(name: str, model: Any, batch: Any) -> dict[str, float]:
   """{"trace", "compile", "cpu", "phases"} of a method: seconds, summed over its phases."""
   method = methods.METHODS[name](model)
-  state = jax.eval_shape(method.init, jax.random.key(0), batch)
+  state = jax.eval_shape(functools.partial(train.initial, method), jax.random.key(0), batch)
   clock = Clock(*(jnp.int32(v) for v in (0, 0, 0, 1, 1)))
   key = jax.random.key(1)
   row = {"trace": 0.0, "compile": 0.0, "cpu": 0.0, "phases": len(method.phases)}

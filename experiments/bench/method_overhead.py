@@ -110,7 +110,7 @@ class Racer:
   def __init__(self, name, model, batch):
     method = methods.METHODS[name](model)
     self.state = jax.tree.map(
-      jnp.copy, method.init(jax.random.key(0), batch)
+      jnp.copy, train.initial(method, jax.random.key(0), batch)
     )  # no buffer twice: it is donated
     clock = Clock(*(jnp.int32(v) for v in (0, 0, 0, 1, 1)))
     self.args = (batch, jax.random.key(1), clock)

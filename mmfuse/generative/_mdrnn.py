@@ -81,7 +81,8 @@ def mdrnn(
   recipe = _recipes.recipe_of(objective, changes)
   rule = _directions.RULES[objective]
 
-  def init(key: jax.Array, batch: Batch) -> State:
+  def init(key: jax.Array, batch: Batch, num_rows: int) -> State:
+    del num_rows
     _units.check_real(batch.inputs)
     if objective != "pcd":
       _units.check_others(batch.inputs)
@@ -91,7 +92,8 @@ def mdrnn(
     opt = _ascent.init_ascent(params, learning_rate)
     return State(params, {"range": _units.whole_range(batch.inputs)}, {NAME: opt}, memory)
 
-  def begin(state: State, splits, key: jax.Array) -> State:
+  def begin(state: State, splits, key: jax.Array, clock: Clock) -> State:
+    del clock
     ranges, biases = begin_units(splits)
     params = {**state.params, **{m: {**state.params[m], "bias": b} for m, b in biases.items()}}
     state = state._replace(params=params, stats={**state.stats, "range": ranges})

@@ -100,11 +100,12 @@ def _prediction_step(net: Net, phase: str, depth: int, direction, reveal: float)
   return step
 
 
-def _begin(net: Net, number: int, state: State, splits, key: jax.Array) -> State:
+def _begin(net: Net, number: int, state: State, splits, key: jax.Array, clock: Clock) -> State:
   """The biases of what layer `number` (or, after the last, the top) sees: those of the mean row.
 
   The first phase also finds the range of the inputs. Chains of PCD start from sigma(c).
   """
+  del clock
   split = splits["train"]
   weight, there = counting_rows(split)
   if number == 0:
@@ -175,7 +176,8 @@ def mdrnn_deep(
   net = Net(tuple(widths), layer_factors(len(widths), up, down), down, stages, steps, nstop)
   depth = len(net.names)
 
-  def init(key: jax.Array, batch: Batch) -> State:
+  def init(key: jax.Array, batch: Batch, num_rows: int) -> State:
+    del num_rows
     _units.check_real(batch.inputs)
     _check(batch.inputs, direction)
     params: dict[str, Any] = {HIDDEN: {"bias": jnp.zeros(num_hidden)}}

@@ -61,8 +61,8 @@ def lfm_losses(outputs: Outputs, batch: Batch) -> tuple[jax.Array, jax.Array]:
 def lfm(a1: float = 0.05, *, learning_rate: float = 1e-4) -> Objective:
   r"""L = 2 (a0 CE(fused) + a1 `alignment`), a0 = 1 - a1.
 
-  Memory: "weights" [2] = (a0, a1), "rate" and "epoch" of their update, which `schemes.lfm` does
-  between epochs; without it they stay. Returns {"fused", "alignment"}.
+  Memory: "weights" [2] = (a0, a1) and "rate" of their update, which `schemes.lfm` does between epochs;
+  without it they stay. Returns {"fused", "alignment"}.
 
   Args:
     a1: where the weight of the alignment starts, in [.05, .95]; default .05, as the code.
@@ -76,7 +76,6 @@ def lfm(a1: float = 0.05, *, learning_rate: float = 1e-4) -> Objective:
     return {
       "weights": jnp.asarray([1.0 - a1, a1], jnp.float32),
       "rate": jnp.asarray(learning_rate, jnp.float32),
-      "epoch": jnp.zeros((), jnp.int32),
     }
 
   def apply(outputs, batch, memory, **extra):

@@ -1,6 +1,7 @@
 """Train and choose, on training and validation rows only: equal trials, then more seeds."""
 
 import dataclasses
+import functools
 import json
 import threading
 from collections.abc import Callable, Mapping
@@ -55,7 +56,7 @@ class Search:
       self._first[key] = trial.rate
     method = self._methods[key]
     if key not in self._traced:  # what the first trial's state shows is what any other's would
-      state = method.init(jax.random.key(0), self._example())
+      state = self._init(method)(jax.random.key(0), self._example())
       self._traced[key] = train.has_learning_rate(state.opt, self._first[key])
     if self._traced[key]:
       return method
@@ -66,7 +67,11 @@ class Search:
 
   def template(self, method: Method) -> Any:
     """The shapes of a method's state."""
-    return jax.eval_shape(method.init, jax.random.key(0), self._example())
+    return jax.eval_shape(self._init(method), jax.random.key(0), self._example())
+
+  def _init(self, method: Method) -> Callable[..., Any]:
+    rows = len(self.splits.train.index)
+    return functools.partial(train.initial, method, num_rows=rows)
 
   def _example(self) -> Any:
     return jax.tree.map(lambda x: x[:2], train.to_batch(self.splits.train))

@@ -42,12 +42,12 @@ def with_fusion(model: Any, fusion: Any, method: str) -> LateFusion:
   return dataclasses.replace(model, fusion=fusion)
 
 
-def with_memory(method: Method, extend: Callable[[State], dict[str, Any]]) -> Method:
-  """`method` whose initial memory also holds `extend(state)`: the structure `init` fixes."""
+def with_memory(method: Method, extend: Callable[[State, int], dict[str, Any]]) -> Method:
+  """`method` whose initial memory also holds `extend(state, num_rows)`: the structure `init` fixes."""
 
-  def init(key, batch):
-    state = method.init(key, batch)
-    return state._replace(memory={**state.memory, **extend(state)})
+  def init(key, batch, num_rows):
+    state = method.init(key, batch, num_rows)
+    return state._replace(memory={**state.memory, **extend(state, num_rows)})
 
   return method._replace(init=init)
 
@@ -74,8 +74,8 @@ def then(first: Method, second: Method) -> Method:
   with the prediction of `first`.
   """
 
-  def init(key, batch):
-    a, b = first.init(key, batch), second.init(key, batch)
+  def init(key, batch, num_rows):
+    a, b = first.init(key, batch, num_rows), second.init(key, batch, num_rows)
     return b._replace(opt={**a.opt, **b.opt}, memory={**a.memory, **b.memory})
 
   early = tuple(p._replace(predict=p.predict or first.predict) for p in first.phases)

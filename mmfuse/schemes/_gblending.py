@@ -112,19 +112,20 @@ class _Builder:
   def both(self, splits):
     return splits["train"], _common.validation_of(splits, "gblending")
 
-  def memory(self, state):
+  def memory(self, state, num_rows):
+    del num_rows
     kept = _common.weights_of(state)
     losses = jnp.zeros((2, 1 + len(self.model.modalities)), jnp.float32)
     return {"joint": kept, "alone": kept, "losses": losses}
 
 
 def _offline(build: _Builder) -> Method:
-  def begin_probe(state, splits, key):
-    del key
+  def begin_probe(state, splits, key, clock):
+    del key, clock
     return build.start(state, splits)
 
-  def end_of_probe_epoch(state, splits, key):
-    del key
+  def end_of_probe_epoch(state, splits, key, clock):
+    del key, clock
     return build.finish(state, splits)  # the last epoch's stays
 
   *_, phase = build.method.phases
@@ -153,24 +154,18 @@ def _online(build: _Builder, super_epoch: int) -> Method:
     probing = clock.epoch % super_epoch == 0
     return jax.lax.cond(probing, build.probe_step, main_step, state, batch, key, clock)
 
-  def begin(state, splits, key):
-    del key
+  def begin(state, splits, key, clock):
+    del key, clock
     return build.start(state, splits)
 
-  def epoch_end(state, splits, key):
+  def epoch_end(state, splits, key, clock):
     del key
-    epoch = int(state.memory["epoch"])
-    if epoch % super_epoch == 0:
+    if (clock.epoch - 1) % super_epoch == 0:
       state = build.finish(state, splits)
-    if (epoch + 1) % super_epoch == 0:
-      state = build.start(state, splits)
-    return _common.remember(state, epoch=jnp.asarray(epoch + 1, jnp.int32))
-
-  def memory(state):
-    return {**build.memory(state), "epoch": jnp.zeros((), jnp.int32)}
+    return build.start(state, splits) if clock.epoch % super_epoch == 0 else state
 
   phase = phase._replace(step=step, begin=begin, epoch_end=epoch_end)
-  return _common.with_memory(build.method._replace(phases=(phase,)), memory)
+  return _common.with_memory(build.method._replace(phases=(phase,)), build.memory)
 
 
 def gblending(

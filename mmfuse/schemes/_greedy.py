@@ -73,7 +73,7 @@ def greedy(
   step = _CuratedStep(phase.step, names, alpha, window, start_epoch)
   method = _common.with_memory(
     method,
-    lambda state: {
+    lambda state, num_rows: {
       "greedy": {"left": jnp.zeros((), jnp.int32), "speed": jnp.zeros((), jnp.float32)}
     },
   )

@@ -114,11 +114,11 @@ def _build(experts: Experts, tx, pretrained: bool, expert_tx, tune_share, predic
     for name, model in experts.each()
   }
 
-  def init(key, batch):
-    state = tuned.init(key, batch)
+  def init(key, batch, num_rows):
+    state = tuned.init(key, batch, num_rows)
     # Shapes of the optimiser and the objective; the weights are those of `state`.
     for name, (_, own) in parts.items():
-      empty = own.init(key, batch)
+      empty = own.init(key, batch, num_rows)
       own_tx = txs[name].init(experts.take(state.params, name))
       opt = {k: {**v, "tx": own_tx} for k, v in empty.opt.items()}
       state = state._replace(opt={**state.opt, **opt}, memory={**state.memory, **empty.memory})

@@ -72,23 +72,19 @@ def lfm(
   tx = _common.optimiser(tx, learning_rate)
   method = train.supervised(model, lfm_objective(a1, learning_rate=a1_rate), tx)
 
-  def update(state, splits, key):
+  def update(state, splits, key, clock):
     del key
     split = _common.validation_of(splits, "lfm")
     rows = _common.spread_rows(split, validation_rows)
     batch = next(_common.padded_batches(split, rows, len(rows)))
     memory = state.memory["objective"]
-    halved = (memory["epoch"] > 0) & (memory["epoch"] % _HALVE_EVERY == 0)
-    rate = jnp.where(halved, 0.5, 1.0) * memory["rate"]
+    halved = clock.epoch > 0 and clock.epoch % _HALVE_EVERY == 0
+    rate = (0.5 if halved else 1.0) * memory["rate"]
     gradient = alignment_gradient(model, state._replace(opt={}), batch)
     weight = jnp.clip(memory["weights"][1] - rate * gradient, _LOW, _HIGH)
     return _common.remember(
       state,
-      objective={
-        "weights": jnp.stack([1.0 - weight, weight]),
-        "rate": rate,
-        "epoch": memory["epoch"] + 1,
-      },
+      objective={"weights": jnp.stack([1.0 - weight, weight]), "rate": rate},
     )
 
   phase = _common.only_phase(method)._replace(begin=update, epoch_end=update)

@@ -83,15 +83,16 @@ def linear_probe(
     Frozen(model), objectives.fused_and_unimodal, heads_only(tx), name="probe"
   )
 
-  def begin(state, splits, key):
-    del splits, key
+  def begin(state, splits, key, clock):
+    del splits, key, clock
     fresh = state.memory["initial_heads"]
     stats = state.stats
     if HEADS in stats:
       stats = {**stats, HEADS: fresh["stats"]}
     return state._replace(params={**state.params, HEADS: fresh["params"]}, stats=stats)
 
-  def initial_heads(state):
+  def initial_heads(state, num_rows):
+    del num_rows
     if HEADS not in state.params:
       raise _common.Unavailable('linear_probe needs a model with heads under params["heads"]')
     return {"initial_heads": {"params": state.params[HEADS], "stats": state.stats.get(HEADS, {})}}

@@ -107,10 +107,10 @@ def _beside_head(phase: Phase, share: float) -> Phase:
     after, log = phase.step(headless(state), batch, key, clock)
     return with_its(after, state), log
 
-  def begin(state, splits, key):
+  def begin(state, splits, key, clock):
     if phase.begin is None:
       return state
-    return with_its(phase.begin(headless(state), splits, key), state)
+    return with_its(phase.begin(headless(state), splits, key, clock), state)
 
   return phase._replace(step=step, begin=begin, share=share)
 
@@ -130,8 +130,8 @@ def with_head(
   reader = Reader(model, unsupervised)
   head = train.supervised(reader, objectives.fused, heads_only(tx), name="head")
 
-  def begin(state, splits, key):
-    del key
+  def begin(state, splits, key, clock):
+    del key, clock
     return state._replace(stats={**state.stats, HEADS: reader.moments(state, splits["train"])})
 
   late = _common.only_phase(head)._replace(share=1 - share, begin=begin)

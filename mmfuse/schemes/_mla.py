@@ -181,9 +181,9 @@ def mla(
   phase = _common.only_phase(method)
   step = _AlternatingStep(shared, tx, turns, projection, alpha, coast, phase.name)
 
-  def init(key, batch):
+  def init(key, batch, num_rows):
     check_classes(batch.label, "mla")
-    state = method.init(key, batch)
+    state = method.init(key, batch, num_rows)
     opt = {g: tx.init(part) for g, part in split(state.params, turns).items()}
     width = state.params[HEADS][FUSED]["kernel"].shape[0]
     memory = () if projection == "off" else rule.init_projection(width)

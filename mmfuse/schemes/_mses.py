@@ -52,13 +52,13 @@ def mses(
   )
   method = train.supervised(model, objectives.fused, tx)
 
-  def begin(state: State, splits, key) -> State:
-    del key
+  def begin(state: State, splits, key, clock) -> State:
+    del key, clock
     _common.validation_of(splits, "mses")
     return state
 
-  def epoch_end(state: State, splits, key) -> State:
-    del key
+  def epoch_end(state: State, splits, key, clock) -> State:
+    del key, clock
     losses = by_modality(method, state, splits["validation"], objectives.row_losses)
     rule, better, stops = _mses.mses_state(
       read_rule(state), losses, patience=patience, smoothing=smoothing
@@ -71,7 +71,9 @@ def mses(
         state = _put(state, m, kept[m])
     return write_rule(_common.remember(state, mses=kept), rule)
 
-  method = _common.with_memory(method, lambda state: {"mses": {m: _part(state, m) for m in names}})
+  method = _common.with_memory(
+    method, lambda state, num_rows: {"mses": {m: _part(state, m) for m in names}}
+  )
   phase = _common.only_phase(method)
   return method._replace(phases=(phase._replace(begin=begin, epoch_end=epoch_end),))
 

@@ -41,15 +41,15 @@ def mslr(
   method = train.supervised(model, objectives.fused, tx)
   rates = _mslr.initial_rates(model.modalities, initial)
 
-  def begin(state: State, splits, key) -> State:
-    del key
+  def begin(state: State, splits, key, clock) -> State:
+    del key, clock
     validation = _common.validation_of(splits, "mslr")
     if objectives.task_of(validation.label) == REGRESSION:
       raise ValueError("mslr follows accuracies, which regression labels do not have")
     return state
 
-  def epoch_end(state: State, splits, key) -> State:
-    del key
+  def epoch_end(state: State, splits, key, clock) -> State:
+    del key, clock
     accuracy = by_modality(method, state, splits["validation"], _right)
     return write_rule(state, _mslr.mslr_state(read_rule(state), accuracy, rates))
 

@@ -50,7 +50,8 @@ def pmr(
   objective = pmr_objective(alpha=alpha, start_epoch=start_epoch, end_epoch=end_epoch)
   method = train.supervised(model, objective, _common.optimiser(tx, learning_rate))
 
-  def estimate(state: State, splits, key) -> State:
+  def estimate(state: State, splits, key, clock) -> State:
+    del clock
     rows = _common.judged_rows(splits["train"])
     size = min(batch_size, len(rows))
     count = max(1, len(rows) // size // 10) * size

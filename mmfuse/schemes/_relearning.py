@@ -15,10 +15,9 @@ import numpy as np
 import optax
 
 from mmfuse import objectives, train
-from mmfuse.core import Method, Objective, State
+from mmfuse.core import Method, State
 from mmfuse.names import CLASSIFICATION
 from mmfuse.schemes import _common
-from mmfuse.tree import FUSED
 
 
 def relearning(
@@ -56,24 +55,21 @@ def relearning(
   if epochs is not None and not all(e >= 1 for e in epochs):
     raise ValueError(f"epochs= takes numbers of epochs done, from 1; got {list(epochs)}")
   names = tuple(sorted(model.modalities))
-  method = train.supervised(
-    model, Objective(_no_time, _timed_fused), _common.optimiser(tx, learning_rate)
-  )
+  method = train.supervised(model, objectives.fused, _common.optimiser(tx, learning_rate))
 
   def due(done: int, total: int) -> bool:
     moments = list(epochs) if epochs is not None else [max(1, round(a * total)) for a in at]
     return done in moments and done < total
 
-  def begin(state: State, splits, key) -> State:
-    del key
+  def begin(state: State, splits, key, clock) -> State:
+    del key, clock
     _common.validation_of(splits, "relearning")
     if objectives.task_of(splits["train"].label) != CLASSIFICATION:
       raise ValueError("relearning compares clusters with classes: it needs one integer per row")
     return state
 
-  def epoch_end(state: State, splits, key) -> State:
-    time = state.memory["objective"]
-    if not due(int(time["epoch"]) + 1, int(time["epochs"])):
+  def epoch_end(state: State, splits, key, clock) -> State:
+    if not due(clock.epoch, clock.epochs):
       return state
     purities = [
       modality_purities(method, state, splits[s], _common.generator(jax.random.fold_in(key, i)))
@@ -90,7 +86,7 @@ def relearning(
 
   method = _common.with_memory(
     method,
-    lambda state: {
+    lambda state, num_rows: {
       "relearning": {
         "initial": {m: jax.tree.map(jnp.copy, state.params[m]) for m in names},
         "weights": {m: jnp.zeros((), jnp.float32) for m in names},
@@ -99,18 +95,6 @@ def relearning(
   )
   phase = _common.only_phase(method)
   return method._replace(phases=(phase._replace(begin=begin, epoch_end=epoch_end),))
-
-
-def _no_time(batch, outputs):
-  del batch, outputs
-  return {"epoch": jnp.zeros((), jnp.int32), "epochs": jnp.zeros((), jnp.int32)}
-
-
-def _timed_fused(outputs, batch, memory, *, clock, **extra):
-  """The joint loss, and what time it is: hooks between epochs are not told."""
-  del memory, extra
-  losses = objectives.fused(outputs, batch)
-  return {FUSED: losses[FUSED]}, {"epoch": clock.epoch, "epochs": clock.epochs}
 
 
 def purity(label: np.ndarray, cluster: np.ndarray) -> float:

@@ -65,8 +65,8 @@ def umt(
 
   student = train.supervised(model, Objective(lambda batch, outputs: (), apply), tx)
 
-  def begin(state, splits, key):
-    del splits, key
+  def begin(state, splits, key, clock):
+    del splits, key, clock
     taught = _common.remember(state, objective=_common.weights_of(state))
     return _common.restore(taught, state.memory["initial"])
 
@@ -75,5 +75,6 @@ def umt(
     student._replace(phases=(_common.only_phase(student)._replace(share=0.5, begin=begin),)),
   )
   return _common.with_memory(
-    halves, lambda state: dict.fromkeys(("initial", "objective"), _common.weights_of(state))
+    halves,
+    lambda state, num_rows: dict.fromkeys(("initial", "objective"), _common.weights_of(state)),
   )

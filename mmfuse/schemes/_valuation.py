@@ -20,7 +20,6 @@ from mmfuse.objectives import task_of
 from mmfuse.schemes import _common
 
 MOST = 8  # modalities: 2^M - 1 forward passes per valued row
-CAPACITY = 2**18  # rows of the table in the state, whose shape is fixed before the data are seen
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +118,7 @@ def _by_modality(part_ratio: float):
   return copies
 
 
-def _method(model, tx, grow: bool, capacity: int, value: Callable[..., dict]) -> Method:
+def _method(model, tx, grow: bool, value: Callable[..., dict]) -> Method:
   names = tuple(sorted(model.modalities))
   if len(names) > MOST:
     raise _common.Unavailable(
@@ -127,31 +126,24 @@ def _method(model, tx, grow: bool, capacity: int, value: Callable[..., dict]) ->
     )
   method = train.supervised(model, objectives.fused, tx)
 
-  def begin(state, splits, key):
-    del key
-    count = _common.rows_of(splits["train"])
-    if count > capacity:
-      raise ValueError(
-        f"the training split has {count} rows, the table of copies {capacity}: "
-        f"build the method with capacity={count}"
-      )
+  def begin(state, splits, key, clock):
+    del key, clock
     if task_of(splits["train"].label) != CLASSIFICATION:
       raise _common.Unavailable("modality valuation needs one class per row")
-    table = {**state.memory["valuation"], "rows": jnp.asarray(count, jnp.int32)}
-    return _common.remember(state, valuation=table)
+    return state
 
-  def epoch_end(state, splits, key):
-    split = splits["train"]
-    copies = value(model, state, split, _common.generator(key))
-    padded = {m: jnp.zeros(capacity, jnp.int8).at[: len(c)].set(c) for m, c in copies.items()}
-    return _common.remember(state, valuation={**state.memory["valuation"], "copies": padded})
+  def epoch_end(state, splits, key, clock):
+    del clock
+    copies = value(model, state, splits["train"], _common.generator(key))
+    copies = {m: jnp.asarray(c, jnp.int8) for m, c in copies.items()}
+    return _common.remember(state, valuation={"copies": copies})
 
-  def rows(state, key):
-    table = state.memory["valuation"]
-    count = int(table["rows"])
+  def rows(state, splits, key, clock):
+    del clock
+    copies, count = state.memory["valuation"]["copies"], _common.rows_of(splits["train"])
     index, only = [np.arange(count)], [np.full(count, -1)]
     for i, m in enumerate(names):
-      index.append(np.repeat(np.arange(count), np.asarray(table["copies"][m])[:count]))
+      index.append(np.repeat(np.arange(count), np.asarray(copies[m])))
       only.append(np.full(len(index[-1]), i))
     every, seen = np.concatenate(index), np.concatenate(only)
     if not grow:
@@ -159,14 +151,9 @@ def _method(model, tx, grow: bool, capacity: int, value: Callable[..., dict]) ->
       every, seen = every[chosen], seen[chosen]
     return every, {m: (seen == -1) | (seen == i) for i, m in enumerate(names)}
 
-  def table(state):
+  def table(state, num_rows):
     del state
-    return {
-      "valuation": {
-        "copies": {m: jnp.zeros(capacity, jnp.int8) for m in names},
-        "rows": jnp.zeros((), jnp.int32),
-      }
-    }
+    return {"valuation": {"copies": {m: jnp.zeros(num_rows, jnp.int8) for m in names}}}
 
   phase = _common.only_phase(method)._replace(begin=begin, epoch_end=epoch_end, rows=rows)
   return _common.with_memory(method._replace(phases=(phase,)), table)
@@ -178,7 +165,6 @@ def valuation_sample(
   *,
   tx: optax.GradientTransformation | None = None,
   grow: bool = False,
-  capacity: int = CAPACITY,
 ) -> Method:
   """The joint loss; after each epoch every labelled row is valued, and comes again by its values.
 
@@ -190,13 +176,11 @@ def valuation_sample(
   Args:
     grow: False draws as many rows as the training set has from rows and copies, so that examples
       seen equal those of other methods; True trains on all of them, as published.
-    capacity: largest training set, rows; default 2^18. It fixes the state's shape.
 
   Raises:
-    ValueError: too many rows (when training starts).
     Unavailable: too many modalities, labels that are not one class per row (when training starts).
   """
-  return _method(model, _common.optimiser(tx, learning_rate), grow, capacity, _by_sample)
+  return _method(model, _common.optimiser(tx, learning_rate), grow, _by_sample)
 
 
 def valuation_modality(
@@ -206,7 +190,6 @@ def valuation_modality(
   tx: optax.GradientTransformation | None = None,
   part_ratio: float = 0.2,
   grow: bool = False,
-  capacity: int = CAPACITY,
 ) -> Method:
   """As `valuation_sample`, by the mean values of a part of the training set.
 
@@ -216,7 +199,7 @@ def valuation_modality(
 
   Args:
     part_ratio: share of the training rows that are valued, default .2.
-    grow, capacity: see `valuation_sample`.
+    grow: see `valuation_sample`.
 
   Raises:
     ValueError: a part_ratio outside (0, 1], and as `valuation_sample`.
@@ -224,4 +207,4 @@ def valuation_modality(
   if not 0 < part_ratio <= 1:
     raise ValueError(f"part_ratio must lie in (0, 1], got {part_ratio}")
   tx = _common.optimiser(tx, learning_rate)
-  return _method(model, tx, grow, capacity, _by_modality(part_ratio))
+  return _method(model, tx, grow, _by_modality(part_ratio))

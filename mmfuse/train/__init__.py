@@ -22,6 +22,7 @@ from mmfuse.train._evaluate import modality_values
 from mmfuse.train._evaluate import predict_split
 from mmfuse.train._evaluate import to_batch
 from mmfuse.train._fit import fit
+from mmfuse.train._initial import initial
 from mmfuse.train._memory import keep_freed_memory
 from mmfuse.train._optimizer import SCHEDULES
 from mmfuse.train._optimizer import adam
@@ -62,6 +63,7 @@ __all__ = [
   "evaluate_subsets",
   "fit",
   "has_learning_rate",
+  "initial",
   "interleaved_step_times",
   "jsonl_writer",
   "judged",

@@ -1,11 +1,13 @@
 """What a step costs, as XLA counts it."""
 
+import functools
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from mmfuse.core import Batch, Clock, Method
+from mmfuse.train._initial import initial
 
 
 class Cost(NamedTuple):
@@ -26,7 +28,8 @@ def step_cost(method: Method, batch: Batch, phase: str | None = None) -> Cost:
   if phase is not None and phase not in found:
     raise ValueError(f"the method has no phase {phase!r}; available: {', '.join(found)}")
   step = (method.phases[-1] if phase is None else found[phase]).step
-  state = jax.eval_shape(method.init, jax.random.key(0), batch)
+  start = functools.partial(initial, method)
+  state = jax.eval_shape(start, jax.random.key(0), batch)
   clock = Clock(*(jnp.zeros((), jnp.int32) for _ in Clock._fields))
   key = jax.eval_shape(lambda: jax.random.key(0))
   compiled = jax.jit(step, donate_argnums=0).lower(state, batch, key, clock).compile()

@@ -21,6 +21,7 @@ from mmfuse.train import _identity as identity_lib
 from mmfuse.train._cache import enable_compilation_cache, release_programs
 from mmfuse.train._checkpoint import Checkpointer
 from mmfuse.train._dependence import contains_primitive
+from mmfuse.train._initial import check_signatures, initial
 from mmfuse.train._optimizer import set_learning_rate
 from mmfuse.train._result import Result, RunLog
 from mmfuse.tree import FUSED
@@ -249,6 +250,7 @@ def make_plan(
   on_epoch: Callable[[dict], None] | None = None,
 ) -> Plan:
   """What all runs share, checked."""
+  check_signatures(method)
   rows = len(next(iter(data.train.mask.values())))
   if rows == 0:
     raise ValueError("the training split is empty")
@@ -380,7 +382,9 @@ class Group:
     plan = self.plan
     size = plan.batch_size[plan.method.phases[0].name]
     example = jax.tree.map(lambda x: x[:size], self.arrays)
-    init = plan.method.init  # not jitted as a whole: its slow part is the model's, shared by all
+    num_rows = self.arrays.weight.shape[0]
+    # Not jitted as a whole: its slow part is the model's, shared by all.
+    init = functools.partial(initial, plan.method, num_rows=num_rows)
     state = (jax.vmap(init, (0, None)) if plan.stacked else init)(self.keys(0), example)
     given = [r for r in self.rates if r is not None]
     if given:
@@ -462,13 +466,13 @@ class Group:
       for log in self.logs:
         log.enter(phase.name)
       if phase.begin is not None and not all(log.stopped for log in self.logs):
-        state = self._own(phase.begin(state, splits, keys.begin))
+        state = self._own(phase.begin(state, splits, keys.begin, self.hour(phase)))
       best = jax.tree.map(jnp.copy, (state.params, state.stats))
     for epoch in range(start, total):
       if all(log.stopped for log in self.logs):
         break
       live = [log for log in self.logs if not log.stopped]
-      rows, keep = self.rows(number, phase, state, keys.at(keys.rows, epoch), epoch)
+      rows, keep = self.rows(number, phase, state, keys.at(keys.rows, epoch), epoch, splits)
       count = rows.shape[0]
       clock = Clock(*(jnp.int32(v) for v in (epoch * count, epoch, 0, count, total)))
       began = time.perf_counter()
@@ -478,7 +482,11 @@ class Group:
       hooked = 0.0
       if phase.epoch_end is not None:
         began = time.perf_counter()
-        state = self._own(phase.epoch_end(state, splits, keys.at(keys.end, epoch)))
+        state = self._own(
+          phase.epoch_end(
+            state, splits, keys.at(keys.end, epoch), self.hour(phase, epoch + 1, count)
+          )
+        )
         hooked = (time.perf_counter() - began) / rows.shape[0]
       validate = None if select == LAST else predict
       entries = self._entries(
@@ -509,7 +517,15 @@ class Group:
         self._save(keeper, state, best, number, epoch + 1)
     return state._replace(params=best[0], stats=best[1]), best
 
-  def rows(self, number, phase, state, key, epoch):
+  def hour(self, phase: Phase, epoch: int = 0, batches: int | None = None) -> Clock:
+    """The clock of a hook: Python ints, `epoch` of the phase's are done."""
+    if batches is None:
+      rows, size = self.arrays.weight.shape[0], self.plan.batch_size[phase.name]
+      batches = budget_lib.steps_per_epoch(rows, size)
+    numbers: Any = (epoch * batches, epoch, 0, batches, self.plan.epochs[phase.name])
+    return Clock(*numbers)
+
+  def rows(self, number, phase, state, key, epoch, splits):
     """-> rows [N, B] (or [N, S, B]) and kept modalities of the same shape."""
     size = self.plan.batch_size[phase.name]
     names = sorted(self.plan.data.train.mask)
@@ -518,7 +534,7 @@ class Group:
       orders = [_order(s, number, epoch, count, size) for s in self.seeds]
       keeps = [{m: np.ones(o.shape, bool) for m in names} for o in orders]
     else:
-      index, keep = phase.rows(state, key)
+      index, keep = phase.rows(state, splits, key, self.hour(phase, epoch))
       index = np.asarray(index)
       if len(index) == 0:
         raise ValueError(f"phase {phase.name!r} chose no rows for epoch {epoch}")

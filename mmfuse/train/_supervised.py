@@ -252,7 +252,8 @@ class _Spine:
     self.through_encoders = any(h in THROUGH_ENCODERS for h in wanted)
     self.modalities = tuple(sorted(model.modalities))
 
-  def init(self, key: jax.Array, batch: Batch) -> State:
+  def init(self, key: jax.Array, batch: Batch, num_rows: int) -> State:
+    del num_rows
     batch = counted(self.modalities, batch)
     variables = _init_model(self.model, key, batch.inputs, batch.mask)
     params, stats = variables["params"], variables.get("batch_stats", {})

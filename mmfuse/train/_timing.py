@@ -62,8 +62,10 @@ class _Phase:
     self.key = keys.steps
     self.state = self.group.initial()
     if self.phase.begin is not None:
-      self.state = self.group._own(self.phase.begin(self.state, splits, keys.begin))
-    self.rows, self.keep = self.group.rows(number, self.phase, self.state, keys.rows, 0)
+      self.state = self.group._own(
+        self.phase.begin(self.state, splits, keys.begin, self.group.hour(self.phase))
+      )
+    self.rows, self.keep = self.group.rows(number, self.phase, self.state, keys.rows, 0, splits)
     self.clock = Clock(*(jax.numpy.int32(v) for v in (0, 0, 0, self.rows.shape[0], 1)))
 
   def lap(self) -> float:

@@ -205,7 +205,7 @@ def test_adapted_modules_train_resume_and_predict(tmp_path):
   chex.assert_tree_all_finite(state.params)
   train.save_weights(tmp_path / "w.safetensors", state)
   batch = jax.tree.map(lambda x: x[:2], train.to_batch(splits.train))
-  template = jax.eval_shape(method.init, jax.random.key(0), batch)
+  template = jax.eval_shape(functools.partial(train.initial, method), jax.random.key(0), batch)
   again = train.load_weights(tmp_path / "w.safetensors", template)
   chex.assert_trees_all_equal(state.params, again.params)
   outputs = train.predict_split(method, again, splits.test)

@@ -22,7 +22,9 @@ def batch(rows=32):
 
 def train(method, steps):
   rows, phase = batch(), method.phases[0]
-  state = phase.begin(method.init(jax.random.key(0), rows), {"train": rows}, jax.random.key(1))
+  state = phase.begin(
+    train.initial(method, jax.random.key(0), rows), {"train": rows}, jax.random.key(1), None
+  )
   step = jax.jit(phase.step)
   for i in range(steps):
     clock = Clock(*(jnp.int32(n) for n in (i, i, 0, 1, steps)))
@@ -56,7 +58,9 @@ def one_step(objective, key, rows=None, **options):
   settings = {"chains": 6, "kcd": 3, "reveal": 0.1, "sparsity_weight": 0.1, "sparsity_target": 0.1}
   method = generative.mdrnn(4, 0.5, objective, **{**settings, **options})
   phase = method.phases[0]
-  state = phase.begin(method.init(jax.random.key(0), rows), {"train": batch()}, jax.random.key(1))
+  state = phase.begin(
+    train.initial(method, jax.random.key(0), rows), {"train": batch()}, jax.random.key(1), None
+  )
   clock = Clock(*(jnp.int32(n) for n in (0, 40, 0, 1, 50)))
   return state, jax.jit(phase.step)(state, rows, key, clock)[0]
 
@@ -115,7 +119,7 @@ def test_schedules():
 
 
 def test_a_step_that_would_give_nan_is_skipped():
-  state = generative.mdrnn(4).init(jax.random.key(0), batch())
+  state = train.initial(generative.mdrnn(4), jax.random.key(0), batch())
   wrong = jax.tree.map(lambda g: jnp.full_like(g, jnp.nan), state.params)
   nothing, clock = (
     jax.tree.map(jnp.zeros_like, wrong),
@@ -145,7 +149,7 @@ def test_fit_trains_it_without_validation(objective):
   found = train_lib.fit(method, splits, epochs=2, batch_size=20)
   assert found.logs[0].selected_epoch == 1 and found.logs[0].diverged_at is None
   first = method.phases[0].begin(
-    method.init(jax.random.key(0), rows), {"train": split}, jax.random.key(0)
+    train.initial(method, jax.random.key(0), rows), {"train": split}, jax.random.key(0), None
   )
   mean = np.clip(split.inputs["a"].mean(0), 0.01, 0.99)
   np.testing.assert_allclose(first.params["a"]["bias"], np.log(mean / (1 - mean)), atol=1e-5)

@@ -35,7 +35,7 @@ def build(**options):
 
 def random_params(method, rows=None, scale=40.0):
   """Of `init`, with kernels large enough for gradients to be seen, and random biases."""
-  params = method.init(jax.random.key(0), batch() if rows is None else rows).params
+  params = train.initial(method, jax.random.key(0), batch() if rows is None else rows).params
   leaves, tree = jax.tree.flatten(params)
   keys = jax.random.split(jax.random.key(5), len(leaves))
   fill = lambda k, x: scale * x if x.ndim == 2 else 0.3 * jax.random.normal(k, x.shape)
@@ -60,7 +60,7 @@ def layers_down(params, m, h):
 
 def test_factors_and_sizes():
   assert FACTORS == {"layer1": (2.0, 1.0), "layer2": (2.0, 2.0)}
-  params = build().init(jax.random.key(0), batch()).params
+  params = train.initial(build(), jax.random.key(0), batch()).params
   shape = lambda m, n: params[m][n]["kernel"].shape
   assert [shape("a", n) for n in ("layer1", "layer2", "top")] == [(3, 6), (6, 3), (3, 5)]
   path = generative.pathway(params, ("layer1", "layer2"), FACTORS)
@@ -98,7 +98,7 @@ def test_inference_runs_through_the_whole_pathway():
   """One iteration by hand: b goes down to its units and up again; what it holds is not read."""
   method = build(infer_steps=1)
   params, rows = random_params(method), batch()
-  state = method.init(jax.random.key(0), rows)._replace(params=params)
+  state = train.initial(method, jax.random.key(0), rows)._replace(params=params)
   mask = {"a": rows.mask["a"], "b": ~rows.mask["b"]}
   inputs = {**rows.inputs, "b": jnp.full((ROWS, 4), jnp.nan)}
   found = method.predict(state, inputs, mask)
@@ -173,7 +173,7 @@ MOVED = {
 def test_what_a_phase_moves(phase):
   """Kernels of both modalities, in the layers of the phase, and no leaf of the others."""
   method, rows = build(), batch()
-  state = method.init(jax.random.key(0), rows)
+  state = train.initial(method, jax.random.key(0), rows)
   state = state._replace(params=random_params(method))
   step = next(p.step for p in method.phases if p.name == phase)
   after, log = jax.jit(step)(state, rows, jax.random.key(1), clock(50))
@@ -201,7 +201,7 @@ def test_a_direction_predicts_its_target_alone():
     inputs={**rows.inputs, "c": rows.inputs["a"]}, mask={**rows.mask, "c": rows.mask["a"]}
   )
   method = build(direction=("a", "b"), reveal=0.0)
-  state = method.init(jax.random.key(0), three)
+  state = train.initial(method, jax.random.key(0), three)
   state = state._replace(params=random_params(method, three))
   after, log = jax.jit(method.phases[-1].step)(state, three, jax.random.key(1), clock(50))
   jax.tree.map(np.testing.assert_array_equal, after.params["c"], state.params["c"])
@@ -278,7 +278,7 @@ def test_fit_goes_through_all_phases_with_rows_that_lack_a_modality():
   state = result.state()
   assert result.logs[0].diverged_at is None
   assert all(np.isfinite(x).all() for x in jax.tree.leaves(state))
-  begun = method.phases[1].begin(state, {"train": split}, jax.random.key(0))
+  begun = method.phases[1].begin(state, {"train": split}, jax.random.key(0), None)
   units = generative.to_units(
     {"b": jnp.asarray(b)}, {"b": jnp.asarray(mask["b"])}, state.stats["range"]
   )
@@ -324,6 +324,6 @@ def test_refusals():
   with pytest.raises(
     ValueError, match=r"two modalities, \(source, target\), got \('a', 'c'\); available"
   ):
-    build(direction=("a", "c")).init(jax.random.key(0), rows)
+    train.initial(build(direction=("a", "c")), jax.random.key(0), rows)
   with pytest.raises(Unavailable, match="two modalities"):
-    build().init(jax.random.key(0), rows._replace(inputs={"a": rows.inputs["a"]}))
+    train.initial(build(), jax.random.key(0), rows._replace(inputs={"a": rows.inputs["a"]}))

@@ -143,7 +143,7 @@ def epochs(case: Case) -> dict:
     inputs = {m: _float(case.inputs[m][i]) for m in names}
     return Batch(inputs, labels[i], masks.full(names, size), jnp.ones(size), jnp.arange(size))
 
-  state = method.init(jax.random.key(0), batch(0))
+  state = train.initial(method, jax.random.key(0), batch(0))
   params = jax.tree.map(lambda x: x, state.params)
   for name, path in places.items():
     _at(params, path[:-1])[path[-1]] = _linear(weights, name)

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mmfuse import masks
+from mmfuse import masks, train
 from mmfuse.balancing import _mla
 from mmfuse.core import Batch, Clock
 from mmfuse.fusion import LateFusion
@@ -133,7 +133,7 @@ def epoch(case: Case) -> dict:
     mask = masks.full(order, size)
     return Batch(inputs, labels[i], mask, jnp.ones(size), jnp.arange(size))
 
-  state = method.init(jax.random.key(0), batch(0))
+  state = train.initial(method, jax.random.key(0), batch(0))
   params = {}
   for layer, (top, name) in place.items():
     params.setdefault(top, {})[name] = {

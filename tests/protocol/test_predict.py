@@ -1,6 +1,7 @@
 """Predictions for new rows from a finished run."""
 
 import csv
+import functools
 import json
 import shutil
 
@@ -60,7 +61,9 @@ def test_probabilities_are_those_of_the_saved_weights_with_the_runs_standardisat
   splits = finished.fits[0]["splits"]
   (row,) = make_rows(Compare(methods=("uniform",)), "ab", "classification")[0]
   method = row.build(Compare(), make_model(splits, "concat"), Trial(0.03))
-  template = jax.eval_shape(method.init, jax.random.key(0), train.to_batch(part))
+  template = jax.eval_shape(
+    functools.partial(train.initial, method), jax.random.key(0), train.to_batch(part)
+  )
   weights = finished.run / "runs" / "uniform" / f"seed2-lr{record['learning_rate']:g}.safetensors"
   logits = train.predict_split(method, train.load_weights(weights, template), part).logits
   chance = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)

@@ -14,6 +14,11 @@ WIDTHS = {"a": 3, "b": 2, "c": 4}
 CLASSES = 3
 
 
+def hour(epoch=0, epochs=4):
+  """The clock of a hook: `epoch` are done."""
+  return Clock(3 * epoch, epoch, 0, 3, epochs)
+
+
 def clock(epoch=0, epochs=4):
   return Clock(*(jnp.int32(v) for v in (0, epoch, 0, 1, epochs)))
 
@@ -86,7 +91,7 @@ def finite(tree):
 
 def one_step(method, given, state=None, now=None):
   """(state before, state after, log) of one step."""
-  before = method.init(jax.random.key(0), given) if state is None else state
+  before = train.initial(method, jax.random.key(0), given) if state is None else state
   after, log = jax.jit(method.phases[0].step)(
     before, given, jax.random.key(1), clock() if now is None else now
   )

@@ -59,12 +59,17 @@ def batch(num=2, absent=()) -> Batch:
   return jax.tree.map(lambda x: jnp.asarray(x[:BATCH]), whole._replace(mask=mask))
 
 
+def hour(epoch=0, epochs=4):
+  """The clock of a hook: `epoch` are done."""
+  return Clock(3 * epoch, epoch, 0, 3, epochs)
+
+
 def clock(epoch=0, batch=0, batches=3, epochs=4):
   return Clock(*(jnp.int32(v) for v in (epoch * batches + batch, epoch, batch, batches, epochs)))
 
 
 def start(method, num=2):
-  return method.init(jax.random.key(0), batch(num))
+  return train.initial(method, jax.random.key(0), batch(num), ROWS)
 
 
 def finite(tree):

@@ -22,7 +22,7 @@ def encoders(grads):
 
 def with_history(method, given, running):
   """The initial state, as after four steps with these mean scores."""
-  state = method.init(jax.random.key(0), given)
+  state = train.initial(method, jax.random.key(0), given)
   old = state.memory["objective"]
   memory = old._replace(
     running={m: jnp.float32(v) for m, v in running.items()},
@@ -133,7 +133,7 @@ def test_multilabel_is_defined_and_regression_is_not():
   _, after, log = _modulated.one_step(method, given._replace(label=label))
   assert log["finite"] and _modulated.finite(after.params)
   with pytest.raises(ValueError, match="regression"):
-    method.init(jax.random.key(0), given._replace(label=jnp.ones(given.label.shape)))
+    train.initial(method, jax.random.key(0), given._replace(label=jnp.ones(given.label.shape)))
 
 
 def test_too_many_modalities():

@@ -44,7 +44,7 @@ def test_state_is_strongly_typed_and_hooks_keep_its_structure(name):
   for phase in method.phases:
     for hook in (phase.begin, phase.epoch_end):
       if hook is not None:
-        after = hook(state, _small.hooks(), jax.random.key(1))
+        after = hook(state, _small.hooks(), jax.random.key(1), _small.hour())
         assert jax.tree.structure(after) == jax.tree.structure(state)
         assert shapes(jax.tree.map(jax.numpy.asarray, after)) == shapes(state)
         state = after

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mmfuse import train
 from mmfuse.fusion import LateFusion
 from mmfuse.fusion._mmtm import Mmtm
 from mmfuse.schemes import _common, _greedy
@@ -60,7 +61,7 @@ def idle(state, batch, key, clock):
 def curated(speed, epochs, start_epoch=0):
   """(which gates were held in each step, the last state)."""
   method = _greedy.greedy(_modulated.model(2, fusion=Mmtm()))
-  state = method.init(jax.random.key(0), _modulated.batch(2))
+  state = train.initial(method, jax.random.key(0), _modulated.batch(2))
   step, held = _greedy._CuratedStep(idle, ("a", "b"), 0.001, 3, start_epoch), []
   for epoch in epochs:
     held.append({m: float(v) for m, v in _greedy.held_gates(state).items()})

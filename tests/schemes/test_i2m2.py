@@ -215,7 +215,7 @@ def test_av_mnist_recipe_has_the_networks_and_the_frozen_factors_of_the_page(tra
   row = jnp.ones(4), jnp.arange(4, dtype=jnp.int32)
   given = Batch({"audio": audio, "image": image}, jnp.arange(4), mask, *row, {})
   method = recipe.i2m2()
-  state = method.init(jax.random.key(0), given)
+  state = train.initial(method, jax.random.key(0), given)
   shapes = jax.tree.map(lambda x: x.shape, state.params)
   assert shapes["image"]["alone"]["image"]["stages_1"]["dense0"]["kernel"] == (6, 100)
   assert shapes["image"]["alone"]["image"]["stages_0"]["conv0"]["kernel"] == (5, 5, 1, 3)
@@ -243,7 +243,7 @@ def test_mimic_recipe_trains_and_has_the_widths_of_the_page():
     (recipe.intra(), {(360, 40), (40, 6), (5, 10), (10, 10), (10, 40), (30, 15)}),
     (recipe.inter(), {(730, 40), (40, 6), (5, 10), (10, 10)}),
   ):
-    state = method.init(jax.random.key(0), given)
+    state = train.initial(method, jax.random.key(0), given)
     found = {x.shape for x in jax.tree.leaves(state.params)}
     assert kernels <= found
     after, log = jax.jit(method.phases[-1].step)(state, given, jax.random.key(1), _small.clock())

@@ -19,7 +19,7 @@ def test_heads_are_new_and_encoders_stay_even_with_weight_decay():
   ]
   first = _small.start(method)
   trained, _ = jax.jit(joint.step)(first, _small.batch(), jax.random.key(1), _small.clock())
-  begun = probe.begin(trained, _small.hooks(), jax.random.key(2))
+  begun = probe.begin(trained, _small.hooks(), jax.random.key(2), _small.hour())
   same = lambda a, b: jax.tree.map(np.testing.assert_array_equal, a, b)
   same(begun.params["heads"], first.params["heads"])
   same(begun.params["a"], trained.params["a"])

@@ -55,11 +55,11 @@ def test_the_head_moves_alone_even_with_weight_decay():
   method = BUILDERS["mdrnn"](_small.model(), tx=train.sgd(0.1, weight_decay=0.1))
   unsupervised, head = method.phases
   first = _small.start(method)
-  first = unsupervised.begin(first, _small.hooks(), jax.random.key(3))
+  first = unsupervised.begin(first, _small.hooks(), jax.random.key(3), _small.hour())
   trained, _ = jax.jit(unsupervised.step)(first, _small.batch(), jax.random.key(1), _small.clock())
   same(trained.params["heads"], first.params["heads"])
   assert float(abs(trained.params["a"]["kernel"] - first.params["a"]["kernel"]).max()) > 0
-  begun = head.begin(trained, _small.hooks(), jax.random.key(2))
+  begun = head.begin(trained, _small.hooks(), jax.random.key(2), _small.hour())
   after, log = jax.jit(head.step)(begun, _small.batch(), jax.random.key(2), _small.clock())
   for part in ("a", "b", "hidden"):
     same(after.params[part], begun.params[part])
@@ -77,7 +77,7 @@ def test_one_head_reads_what_is_present():
   method = BUILDERS["mdrnn"](_small.model(3))
   state = _small.start(method, 3)
   for phase in method.phases:
-    state = phase.begin(state, _small.hooks(3), jax.random.key(0))
+    state = phase.begin(state, _small.hooks(3), jax.random.key(0), _small.hour())
   batch = _small.batch(3)
   full = {m: jnp.ones_like(v) for m, v in batch.mask.items()}
   only = {m: v if m == "b" else jnp.zeros_like(v) for m, v in full.items()}
@@ -114,7 +114,7 @@ def test_a_head_on_a_method_of_several_phases():
   assert [p.name for p in method.phases] == ["layer1", "top", "joint", "finetune", "head"]
   np.testing.assert_allclose([p.share for p in method.phases], [0.15] * 4 + [0.4])
   state = _small.start(method)
-  begun = method.phases[0].begin(state, _small.hooks(), jax.random.key(0))
+  begun = method.phases[0].begin(state, _small.hooks(), jax.random.key(0), _small.hour())
   after, _ = jax.jit(method.phases[0].step)(
     begun, _small.batch(), jax.random.key(1), _small.clock()
   )
@@ -155,8 +155,8 @@ def test_refusals():
   batch = _small.batch()
   tokens = batch._replace(inputs={**batch.inputs, "a": jnp.zeros((_small.BATCH, 3), jnp.int32)})
   with pytest.raises(schemes.Unavailable, match="'a' holds int32"):
-    method.init(jax.random.key(0), tokens)
+    train.initial(method, jax.random.key(0), tokens)
   never = _small.splits().train
   never = never._replace(mask={**never.mask, "b": np.zeros(_small.ROWS, bool)})
   with pytest.raises(schemes.Unavailable, match="no training row has"):
-    method.phases[0].begin(_small.start(method), {"train": never}, jax.random.key(0))
+    method.phases[0].begin(_small.start(method), {"train": never}, jax.random.key(0), _small.hour())

@@ -266,9 +266,11 @@ def test_unknown_options_are_refused(options, match):
 def test_other_labels_and_other_widths_are_refused():
   batch = _small.batch()
   with pytest.raises(ValueError, match="one class per row"):
-    scheme.mla(_small.model()).init(
-      jax.random.key(0), batch._replace(label=batch.label.astype(jnp.float32))
+    train.initial(
+      scheme.mla(_small.model()),
+      jax.random.key(0),
+      batch._replace(label=batch.label.astype(jnp.float32)),
     )
   wide = LateFusion({"a": MLP(3, ()), "b": MLP(4, ())}, 3)
   with pytest.raises(_common.Unavailable, match="equally wide features; these are a 3, b 4"):
-    scheme.mla(wide).init(jax.random.key(0), batch)
+    train.initial(scheme.mla(wide), jax.random.key(0), batch)

@@ -110,13 +110,13 @@ def test_mses_puts_the_best_state_back_and_stops():
   hooks = {"train": given.train, "validation": given.validation}
   batch = _modulated.batch(2)
   start, state, _ = _modulated.one_step(method, batch)
-  first = hook(state, hooks, None)
+  first = hook(state, hooks, None, _modulated.hour(1))
   np.testing.assert_array_equal(
     first.memory["mses"]["a"]["encoder"]["dense0"]["kernel"], state.params["a"]["dense0"]["kernel"]
   )
   far = {m: {"dense0": {k: v + 50.0 for k, v in first.params[m]["dense0"].items()}} for m in "ab"}
   worse = first._replace(params={**first.params, **far})
-  after = hook(worse, hooks, None)
+  after = hook(worse, hooks, None, _modulated.hour(2))
   for m in "ab":
     np.testing.assert_array_equal(
       after.params[m]["dense0"]["kernel"], state.params[m]["dense0"]["kernel"]
@@ -135,7 +135,9 @@ def test_mses_puts_the_best_state_back_and_stops():
 def test_no_validation_split(build):
   method = build(_modulated.model(2))
   with pytest.raises(_common.Unavailable, match="needs a validation split"):
-    method.phases[0].begin(None, _modulated.without_validation(_modulated.splits(2)), None)
+    method.phases[0].begin(
+      None, _modulated.without_validation(_modulated.splits(2)), None, _modulated.hour()
+    )
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,12 @@ def started(num=2, **options):
   """(method, its state after `begin`)."""
   method = _pmr.pmr(_modulated.model(num), tx=_modulated.plain(), **options)
   given = _modulated.splits(num)
-  state = method.init(jax.random.key(0), _modulated.batch(num))
-  return method, method.phases[0].begin(state, _modulated.hooks(given), jax.random.key(1)), given
+  state = train.initial(method, jax.random.key(0), _modulated.batch(num))
+  return (
+    method,
+    method.phases[0].begin(state, _modulated.hooks(given), jax.random.key(1), _modulated.hour()),
+    given,
+  )
 
 
 def test_prototypes_are_class_means_of_chosen_rows():
@@ -33,7 +37,9 @@ def test_prototypes_are_class_means_of_chosen_rows():
   moved = memory["prototypes"]["a"] + 1.0
   old = {**memory, "prototypes": {**memory["prototypes"], "a": moved}}
   state = state._replace(memory={**state.memory, "objective": old})
-  after = method.phases[0].epoch_end(state, _modulated.hooks(given), jax.random.key(2))
+  after = method.phases[0].epoch_end(
+    state, _modulated.hooks(given), jax.random.key(2), _modulated.hour()
+  )
   np.testing.assert_allclose(
     after.memory["objective"]["prototypes"]["a"], memory["prototypes"]["a"] + 0.2, atol=1e-5
   )
@@ -49,8 +55,10 @@ def test_the_first_tenth_of_the_batches_is_used(monkeypatch):
     ),
   )
   method = _pmr.pmr(_modulated.model(1), batch_size=2)
-  state = method.init(jax.random.key(0), _modulated.batch(1))
-  method.phases[0].begin(state, _modulated.hooks(_modulated.splits(1)), jax.random.key(1))
+  state = train.initial(method, jax.random.key(0), _modulated.batch(1))
+  method.phases[0].begin(
+    state, _modulated.hooks(_modulated.splits(1)), jax.random.key(1), _modulated.hour()
+  )
   assert counted == [2.0, 2.0]  # 24 batches
 
 
@@ -83,7 +91,7 @@ def test_one_side_gets_the_prototype_loss():
 def test_classes_without_prototypes_are_left_out(change):
   method = _pmr.pmr(_modulated.model(2), tx=_modulated.plain())
   given = _modulated.batch(2, absent=("b",))
-  state = method.init(jax.random.key(0), given)
+  state = train.initial(method, jax.random.key(0), given)
   memory = {**state.memory, "objective": change(state.memory["objective"])}
   _, after, log = _modulated.one_step(method, given, state._replace(memory=memory))
   assert log["finite"] and _modulated.finite(after.params)
@@ -117,6 +125,8 @@ def test_impossible_options(options, message):
 def test_labels_must_be_classes():
   given = _modulated.batch(2)
   with pytest.raises(ValueError, match="one class per row"):
-    _pmr.pmr(_modulated.model(2)).init(
-      jax.random.key(0), given._replace(label=jnp.ones(given.label.shape))
+    train.initial(
+      _pmr.pmr(_modulated.model(2)),
+      jax.random.key(0),
+      given._replace(label=jnp.ones(given.label.shape)),
     )

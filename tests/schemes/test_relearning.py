@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from mmfuse import schemes
+from mmfuse import schemes, train
 from mmfuse.schemes import _common, _relearning
 
 from . import _modulated, _small
@@ -40,13 +40,11 @@ def test_equal_points_and_more_clusters_than_points(rows):
   assert found.shape == (rows,) and (found == found[0]).all()
 
 
-def timed(method, epoch, epochs):
-  """The initial state, as after this epoch (from 0), with encoders shifted by 1."""
-  state = method.init(jax.random.key(0), _modulated.batch(2))
-  now = {"epoch": np.int32(epoch), "epochs": np.int32(epochs)}
-  shifted = {m: jax.tree.map(lambda x: x + 1.0, state.params[m]) for m in "ab"}
-  state = state._replace(params={**state.params, **shifted})
-  return state._replace(memory={**state.memory, "objective": now})
+def shifted(method):
+  """The initial state, with encoders shifted by 1."""
+  state = train.initial(method, jax.random.key(0), _modulated.batch(2))
+  moved = {m: jax.tree.map(lambda x: x + 1.0, state.params[m]) for m in "ab"}
+  return state._replace(params={**state.params, **moved})
 
 
 @pytest.mark.parametrize(
@@ -64,8 +62,9 @@ def test_encoders_go_back_by_the_purity_gap(options, epoch, epochs, due, monkeyp
   gaps = iter([{"a": 0.9, "b": 0.5}, {"a": 0.7, "b": 0.5}])
   monkeypatch.setattr(_relearning, "modality_purities", lambda *args: next(gaps))
   method = _relearning.relearning(_modulated.model(2), **options)
-  before = timed(method, epoch, epochs)
-  after = method.phases[0].epoch_end(before, {"train": None, "validation": None}, jax.random.key(0))
+  before, nothing = shifted(method), {"train": None, "validation": None}
+  hour = _modulated.hour(epoch + 1, epochs)
+  after = method.phases[0].epoch_end(before, nothing, jax.random.key(0), hour)
   w = np.tanh(0.6) if due else 0.0
   first = before.memory["relearning"]["initial"]
   for m, share in (("a", w), ("b", 0.0)):
@@ -90,16 +89,21 @@ def test_fits_with_missing_entries():
 def test_a_modality_alone_and_labels():
   method = _relearning.relearning(_modulated.model(1))
   given = _modulated.splits(1)
-  state = method.init(jax.random.key(0), _modulated.batch(1))
-  method.phases[0].begin(state, _modulated.hooks(given), jax.random.key(0))
+  state = train.initial(method, jax.random.key(0), _modulated.batch(1))
+  method.phases[0].begin(state, _modulated.hooks(given), jax.random.key(0), _modulated.hour())
   got = _relearning.modality_purities(method, state, given.train, np.random.default_rng(0))
   assert set(got) == {"a"} and 1 / 3 <= got["a"] <= 1
   with pytest.raises(_common.Unavailable, match="needs a validation split"):
-    method.phases[0].begin(state, _modulated.without_validation(given), jax.random.key(0))
+    method.phases[0].begin(
+      state, _modulated.without_validation(given), jax.random.key(0), _modulated.hour()
+    )
   wrong = given.train._replace(label=given.train.label.astype(np.float32))
   with pytest.raises(ValueError, match="one integer per row"):
     method.phases[0].begin(
-      state, {"train": wrong, "validation": given.validation}, jax.random.key(0)
+      state,
+      {"train": wrong, "validation": given.validation},
+      jax.random.key(0),
+      _modulated.hour(),
     )
 
 

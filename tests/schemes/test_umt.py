@@ -29,7 +29,7 @@ def test_student_starts_again_beside_a_frozen_teacher():
   given = _small.batch()
   taught, log = jax.jit(teacher.step)(first, given, jax.random.key(1), _small.clock())
   assert {"loss/a", "loss/b"} <= set(log) and "loss/fused" not in log
-  begun = student.begin(taught, _small.hooks(), jax.random.key(2))
+  begun = student.begin(taught, _small.hooks(), jax.random.key(2), _small.hour())
   jax.tree.map(np.testing.assert_array_equal, begun.params, first.params)
   jax.tree.map(np.testing.assert_array_equal, begun.memory["objective"]["params"], taught.params)
   after, log = jax.jit(student.step)(begun, given, jax.random.key(3), _small.clock())

@@ -53,15 +53,15 @@ def test_resampled_share(means, want):
 
 
 def make(build, **options):
-  method = build(_small.model(), capacity=60, **options)
-  state = method.phases[0].begin(_small.start(method), _small.hooks(), None)
+  method = build(_small.model(), **options)
+  state = method.phases[0].begin(_small.start(method), _small.hooks(), None, _small.hour())
   return method.phases[0], state
 
 
 def table(state, **copies):
   old = state.memory["valuation"]
   new = {
-    m: jnp.zeros(60, jnp.int8)
+    m: jnp.zeros(_small.ROWS, jnp.int8)
     .at[jnp.array(list(rows))]
     .set(jnp.array(list(rows.values()), jnp.int8))
     for m, rows in copies.items()
@@ -71,14 +71,16 @@ def table(state, **copies):
 
 def test_first_epoch_has_every_row_once():
   phase, state = make(schemes.valuation_sample)
-  index, keep = phase.rows(state, jax.random.key(0))
+  index, keep = phase.rows(state, _small.hooks(), jax.random.key(0), _small.hour())
   assert sorted(index.tolist()) == list(range(_small.ROWS))
   assert all(k.all() for k in keep.values())
 
 
 def test_copies_show_one_modality():
   phase, state = make(schemes.valuation_sample, grow=True)
-  index, keep = phase.rows(table(state, a={3: 2}, b={5: 1}), jax.random.key(0))
+  index, keep = phase.rows(
+    table(state, a={3: 2}, b={5: 1}), _small.hooks(), jax.random.key(0), _small.hour()
+  )
   assert index[_small.ROWS :].tolist() == [3, 3, 5]
   assert keep["a"][_small.ROWS :].tolist() == [True, True, False]
   assert keep["b"][_small.ROWS :].tolist() == [False, False, True]
@@ -88,17 +90,17 @@ def test_copies_show_one_modality():
 def test_an_epoch_has_as_many_rows_as_the_training_set():
   phase, state = make(schemes.valuation_sample)
   state = table(state, a=dict.fromkeys(range(_small.ROWS), 3))
-  index, keep = phase.rows(state, jax.random.key(0))
+  index, keep = phase.rows(state, _small.hooks(), jax.random.key(0), _small.hour())
   assert len(index) == len(keep["a"]) == _small.ROWS
   assert 0 < (~keep["b"]).sum() < _small.ROWS
-  again, _ = phase.rows(state, jax.random.key(1))
+  again, _ = phase.rows(state, _small.hooks(), jax.random.key(1), _small.hour())
   assert index.tolist() != again.tolist()
 
 
 @pytest.mark.parametrize("build", [schemes.valuation_sample, schemes.valuation_modality])
 def test_absent_modalities_are_never_shown_alone(build):
   phase, state = make(build, grow=True)
-  after = phase.epoch_end(state, _small.hooks(), jax.random.key(0))
+  after = phase.epoch_end(state, _small.hooks(), jax.random.key(0), _small.hour())
   split = _small.splits().train
   copies = {m: np.asarray(c)[: _small.ROWS] for m, c in after.memory["valuation"]["copies"].items()}
   for m, c in copies.items():
@@ -121,13 +123,11 @@ def test_correctness_of_a_row_without_the_subset_is_zero():
 def test_refusals():
   with pytest.raises(ValueError, match=r"part_ratio must lie in \(0, 1\], got 0"):
     schemes.valuation_modality(_small.model(), part_ratio=0)
-  method = schemes.valuation_sample(_small.model(), capacity=10)
-  with pytest.raises(ValueError, match=r"48 rows, the table of copies 10: .*capacity=48"):
-    method.phases[0].begin(_small.start(method), _small.hooks(), None)
+  method = schemes.valuation_sample(_small.model())
   nine = type(_small.model())({f"m{i}": _small.model().encoders["a"] for i in range(9)}, 3)
   with pytest.raises(schemes.Unavailable, match="9 modalities are more than 8"):
     schemes.valuation_sample(nine)
   split = _small.hooks()["train"]._replace(label=np.zeros(_small.ROWS, np.float32))
   method = schemes.valuation_sample(_small.model())
   with pytest.raises(schemes.Unavailable, match="one class per row"):
-    method.phases[0].begin(_small.start(method), {"train": split}, None)
+    method.phases[0].begin(_small.start(method), {"train": split}, None, _small.hour())

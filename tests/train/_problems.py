@@ -55,7 +55,7 @@ def compiled(step):
 
 def one_step(method, given, state=None, key=1, now=None):
   """(state before, state after, log) of one compiled step."""
-  before = method.init(jax.random.key(0), given) if state is None else state
+  before = train.initial(method, jax.random.key(0), given) if state is None else state
   after, log = compiled(method.phases[0].step)(
     before, given, jax.random.key(key), clock() if now is None else now
   )
@@ -161,7 +161,7 @@ class Known:
   def method(self):
     return Method(self.init, known_predict, self.phases)
 
-  def init(self, key, batch):
+  def init(self, key, batch, num_rows):
     del key, batch
     return State(
       {"w": jnp.zeros(())},

@@ -46,8 +46,8 @@ def test_a_head_that_is_not_finite_is_nan_and_not_absent(splits):
   method = methods.METHODS["joint"](MODEL, 0.05)
   init = method.init
 
-  def broken(key, batch):
-    state = init(key, batch)
+  def broken(key, batch, num_rows):
+    state = init(key, batch, num_rows)
     heads = state.params["heads"]
     a = jax.tree.map(lambda x: x * np.inf, heads["a"])
     return state._replace(params={**state.params, "heads": {**heads, "a": a}})
@@ -62,7 +62,7 @@ def test_a_head_that_is_not_finite_is_nan_and_not_absent(splits):
 
 def test_an_unlabelled_validation_row_counts_in_no_score(splits):
   method = methods.METHODS["joint"](MODEL)
-  state = method.init(jax.random.key(0), train.to_batch(splits.train))
+  state = train.initial(method, jax.random.key(0), train.to_batch(splits.train))
   known = np.arange(8) % 4 != 2
   metric = tasks.metric_of(splits)
   some = splits.validation._replace(

@@ -16,7 +16,7 @@ WITH, WITHOUT = batch(seed=1), batch(seed=2, absent=("b",))
 def after(tx, batches):
   """Parameters before, and after each step."""
   method = train.supervised(MODEL, objectives.fused_and_unimodal, tx)
-  state = method.init(jax.random.key(0), batches[0])
+  state = train.initial(method, jax.random.key(0), batches[0])
   step, found = compiled(method.phases[0].step), [state.params]
   for i, given in enumerate(batches):
     state, log = step(state, given, jax.random.key(1), clock(i))
@@ -86,6 +86,6 @@ def test_what_reads_no_label_learns_from_such_a_batch():
 
   method = train.supervised(MODEL, spread, train.sgd(0.1))
   given = WITH._replace(labelled=np.zeros(8, bool))
-  state = method.init(jax.random.key(0), given)
+  state = train.initial(method, jax.random.key(0), given)
   new, _ = compiled(method.phases[0].step)(state, given, jax.random.key(1), clock())
   assert largest(moved(state.params, new.params, "a")) > 0

@@ -163,8 +163,10 @@ def test_weights_round_trip_bitwise_without_the_optimiser(tmp_path):
 def test_real_weights_predict_the_same(splits, whole, tmp_path):
   path = tmp_path / "model.safetensors"
   train.save_weights(path, whole.state(0))
-  template = METHOD.init(
-    jax.random.key(9), jax.tree.map(lambda x: jnp.asarray(x)[:8], train.to_batch(splits.train))
+  template = train.initial(
+    METHOD,
+    jax.random.key(9),
+    jax.tree.map(lambda x: jnp.asarray(x)[:8], train.to_batch(splits.train)),
   )
   loaded = train.load_weights(path, template)
   outputs = [

@@ -20,7 +20,7 @@ def split():
 
 @pytest.fixture(scope="module")
 def state(split):
-  return METHOD.init(jax.random.key(0), train.to_batch(split))
+  return train.initial(METHOD, jax.random.key(0), train.to_batch(split))
 
 
 def oracle(state, split, keep=("a", "b")):

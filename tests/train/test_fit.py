@@ -232,16 +232,16 @@ class TwoPhases(Known):
       ),
     )
 
-  def begin(self, state, splits, key):
+  def begin(self, state, splits, key, clock):
     self.calls.append(("begin", sorted(splits), float(state.params["w"])))
     # The same buffer twice: donating it as it is would fail.
     return state._replace(memory={**state.memory, "teacher": state.params["w"]})
 
-  def epoch_end(self, state, splits, key):
+  def epoch_end(self, state, splits, key, clock):
     self.calls.append(("epoch_end", len(splits["train"].label), float(state.params["w"])))
     return state
 
-  def rows(self, state, key):
+  def rows(self, state, splits, key, clock):
     self.calls.append(("rows",))
     return np.asarray([0, 2, 4]), {
       "truth": np.asarray([True, True, False]),
@@ -251,6 +251,39 @@ class TwoPhases(Known):
   def wrong(self, state, inputs, mask):
     outputs = known_predict(state, inputs, mask)
     return outputs._replace(logits=-outputs.logits)
+
+
+def test_signatures_of_before_are_refused_in_a_sentence_that_shows_the_new_ones():
+  problem = TwoPhases((0.2, 0.8))
+  old = problem.method()._replace(init=lambda key, batch: None)
+  with pytest.raises(
+    TypeError, match=r"Method.init is called as \(key, batch, num_rows\).*\(key, batch\)$"
+  ):
+    train.fit(old, problem.splits(), epochs=2)
+  method = problem.method()
+  phase = method.phases[1]._replace(epoch_end=lambda state, splits, key: state)
+  with pytest.raises(
+    TypeError, match=r"epoch_end of phase 'student' is called as \(state, splits, key, clock"
+  ):
+    train.fit(method._replace(phases=(method.phases[0], phase)), problem.splits(), epochs=2)
+
+
+def test_hooks_are_told_the_time_in_plain_numbers():
+  problem, seen = Known((0.2, 0.8, 0.5)), []
+  method = problem.method()
+
+  def told(state, splits, key, clock):
+    seen.append(tuple(clock))
+    return state
+
+  def rows(state, splits, key, clock):
+    seen.append(tuple(clock))
+    return np.arange(len(splits["train"].label)), None
+
+  phase = method.phases[0]._replace(begin=told, epoch_end=told, rows=rows)
+  train.fit(method._replace(phases=(phase,)), problem.splits(), epochs=2, batch_size=4)
+  every = [(0, 0, 0, 2, 2), (0, 0, 0, 2, 2), (2, 1, 0, 2, 2), (2, 1, 0, 2, 2), (4, 2, 0, 2, 2)]
+  assert seen == every and all(type(n) is int for t in seen for n in t)
 
 
 def test_phases_begin_from_the_best_parameters_and_call_their_hooks():
@@ -391,7 +424,8 @@ def test_a_modality_that_is_never_present_does_not_move_and_has_no_score(splits)
   result = train.fit(METHOD, never, seeds=1, **SHORT)
   assert result.logs[0].diverged_at is None
   assert result.validation[0]["b"] is None and result.validation[0]["a"] is not None
-  fresh = METHOD.init(
+  fresh = train.initial(
+    METHOD,
     jax.random.fold_in(jax.random.key(0), 0),
     jax.tree.map(lambda x: jnp.asarray(x)[:8], train.to_batch(never.train)),
   )

@@ -39,14 +39,14 @@ def _joint(model=None, tx=None):
 
 def _digest(method):
   given = batch(2)
-  return method_digest(method, method.init(jax.random.key(0), given), given)
+  return method_digest(method, train.initial(method, jax.random.key(0), given), given)
 
 
 def _hooked(value, name="begin"):
   """`joint` with a hook that closes over a value."""
 
-  def hook(state, splits, key):
-    del splits, key
+  def hook(state, splits, key, clock):
+    del splits, key, clock
     return state._replace(params=jax.tree.map(lambda p: p * value, state.params))
 
   method = _joint()
@@ -57,11 +57,11 @@ def _number(scaled):
   """`joint` with a hook whose number stands in its body."""
   if scaled:
 
-    def hook(state, splits, key):
+    def hook(state, splits, key, clock):
       return jax.tree.map(lambda p: p * 0.5, state)
   else:
 
-    def hook(state, splits, key):
+    def hook(state, splits, key, clock):
       return jax.tree.map(lambda p: p * 0.25, state)
 
   method = _joint()
@@ -91,7 +91,10 @@ def test_methods_of_equal_shapes_are_told_apart(what):
   one, other = (make() for make in PAIRS[what])
   given = batch(2)
   shapes = [
-    jax.tree.map(lambda x: (x.shape, x.dtype), jax.eval_shape(m.init, jax.random.key(0), given))
+    jax.tree.map(
+      lambda x: (x.shape, x.dtype),
+      jax.eval_shape(functools.partial(train.initial, m), jax.random.key(0), given),
+    )
     for m in (one, other)
   ]
   if what != "rule":
@@ -103,17 +106,17 @@ def test_methods_of_equal_shapes_are_told_apart(what):
 def test_a_rate_in_the_state_is_no_part_of_the_program_but_of_the_initial_values():
   one, other = _joint(), _joint(tx=train.sgd(0.1))
   assert _digest(one) == _digest(other)
-  start = lambda m: marks(m.init(jax.random.key(0), batch(2)))
+  start = lambda m: marks(train.initial(m, jax.random.key(0), batch(2)))
   there, mine = ({METHOD: "x", INITIAL: start(m)} for m in (one, other))
   assert differing(there, mine) == [INITIAL] and differing(mine, mine) == []
 
 
 def test_initial_values_of_another_scale_differ_and_rounding_does_not():
-  start = lambda m: marks(m.init(jax.random.key(0), batch(2)))
+  start = lambda m: marks(train.initial(m, jax.random.key(0), batch(2)))
   mine = {METHOD: "x", INITIAL: start(_joint())}
   other = {METHOD: "x", INITIAL: start(_joint(_net(scale=2.0)))}
   assert differing(other, mine) == [INITIAL]
-  state = _joint().init(jax.random.key(0), batch(2))
+  state = train.initial(_joint(), jax.random.key(0), batch(2))
   near = jax.tree.map(lambda x: x * np.float32(1 + 1e-7), state)
   assert differing({METHOD: "x", INITIAL: marks(near)}, mine) == []
   assert differing({"epochs": 1}, {"epochs": 1, **mine}) == [METHOD]  # from before there was one

@@ -22,7 +22,7 @@ def _identity():
 
   step = lambda state, batch, key, clock: (state, {})
   return Method(
-    lambda key, batch: State({}, {}, {"train": {}}, {}), predict, (Phase("train", step),)
+    lambda key, batch, num_rows: State({}, {}, {"train": {}}, {}), predict, (Phase("train", step),)
   )
 
 
@@ -47,7 +47,7 @@ def _splits(rows=60):
 
 def test_a_probe_finds_what_is_linear_and_not_what_is_not_there():
   splits, method = _splits(), _identity()
-  state = method.init(jax.random.key(0), None)
+  state = method.init(jax.random.key(0), None, 0)
   options = {"task": "classification", "num_outputs": 2}
   got = train.linear_probe(method, state, splits.train, splits.test, **options)
   assert got["a"] >= 0.9 and got["b"] <= 0.8
@@ -57,7 +57,7 @@ def test_a_probe_finds_what_is_linear_and_not_what_is_not_there():
 
 def test_modality_values_are_those_of_the_subsets():
   splits, method = _splits(), _identity()
-  state = method.init(jax.random.key(0), None)
+  state = method.init(jax.random.key(0), None, 0)
   metric = tasks.metric("classification", 2)
   scored = dict(
     train.evaluate_subsets(

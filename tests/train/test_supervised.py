@@ -192,7 +192,7 @@ def test_other_tasks_train(task):
   classes = 1 if task == "regression" else 2
   method = train.supervised(late_fusion(2, "none", 0.0, classes=classes), tx=train.adam(0.1))
   given = batch(2, label=label)
-  state = method.init(jax.random.key(0), given)
+  state = train.initial(method, jax.random.key(0), given)
   step, losses = compiled(method.phases[0].step), []
   for i in range(40):
     state, log = step(state, given, jax.random.key(i), clock(i))
@@ -207,7 +207,9 @@ def test_predict_can_be_the_methods_own():
     DENSE, predict=lambda outputs, mask: outputs._replace(logits=outputs.unimodal_logits["b"])
   )
   given = batch(2)
-  outputs = method.predict(method.init(jax.random.key(0), given), given.inputs, given.mask)
+  outputs = method.predict(
+    train.initial(method, jax.random.key(0), given), given.inputs, given.mask
+  )
   np.testing.assert_array_equal(outputs.logits, outputs.unimodal_logits["b"])
 
 
@@ -238,7 +240,7 @@ def test_a_shape_preserving_transform_belongs_into_tx():
 
 def test_a_modality_missing_from_the_batch_is_named():
   method, given = train.supervised(DENSE), batch(2)
-  state = method.init(jax.random.key(0), given)
+  state = train.initial(method, jax.random.key(0), given)
   less = Batch({"a": given.inputs["a"]}, *given[1:])
   with pytest.raises(ValueError, match="modality 'b' not in batch; available: a"):
     method.phases[0].step(state, less, jax.random.key(0), clock())

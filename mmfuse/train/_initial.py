@@ -1,0 +1,38 @@
+"""A state to begin from, and what is said of a method with the signatures of before."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from mmfuse.core import Batch, Method, State
+
+INIT = ("key", "batch", "num_rows")
+HOOK = ("state", "splits", "key", "clock")
+
+
+def initial(method: Method, key: jax.Array, batch: Batch, num_rows: int | None = None) -> State:
+  """`method.init` on an example batch; num_rows: of the training split, default those of the batch."""
+  rows = batch.weight.shape[0] if num_rows is None else num_rows
+  return method.init(key, batch, rows)
+
+
+def check_signatures(method: Method) -> None:
+  """Raises TypeError for an `init` or a hook that does not take what it is called with."""
+  _check("Method.init", method.init, INIT)
+  for phase in method.phases:
+    for name in ("begin", "epoch_end", "rows"):
+      hook = getattr(phase, name)
+      if hook is not None:
+        _check(f"{name} of phase {phase.name!r}", hook, HOOK)
+
+
+def _check(what: str, function: Callable[..., Any], names: tuple[str, ...]) -> None:
+  signature = inspect.signature(function)
+  try:
+    signature.bind(*names)
+  except TypeError:
+    raise TypeError(
+      f"{what} is called as ({', '.join(names)}), but it is defined as {signature}"
+    ) from None
