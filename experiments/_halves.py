@@ -30,9 +30,7 @@ def splits_of(x: dict[str, np.ndarray], label: np.ndarray) -> data.Splits:
   split = data.Split(x, label, {m: np.ones(len(rows), bool) for m in x}, rows, None)
   return data.Splits(
     name="halves",
-    train=split,
-    validation=None,
-    test=None,
+    parts={"train": split},
     task="classification",
     num_outputs=10,
     class_names=(),

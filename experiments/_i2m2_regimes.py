@@ -86,7 +86,7 @@ def budget(cfg, more: str = "") -> str:
 def accuracy(method, epochs: int, splits: data.Splits, seed: int) -> float:
   """Test accuracy in percent of one run, its epoch chosen on the validation rows."""
   found = train.fit(
-    method, splits.without_test(), epochs=epochs, batch_size=100, seeds=[seed], diagnose=False
+    method, splits.sealed(), epochs=epochs, batch_size=100, seeds=[seed], diagnose=False
   )
   metric = tasks.metric_of(splits)
   return (

@@ -54,14 +54,6 @@ def draw(label: np.ndarray, fraction: float, seed: int) -> np.ndarray:
   return np.sort(np.concatenate(rows))
 
 
-def some_rows(split: data.Split, rows: np.ndarray) -> data.Split:
-  """These rows of a split."""
-  pick = lambda arrays: {m: x[rows] for m, x in arrays.items()}
-  return data.Split(
-    pick(split.inputs), split.label[rows], pick(split.mask), split.index[rows], None
-  )
-
-
 def make_method(cfg: Setting, splits: data.Splits, subset: tuple[str, ...]):
   """LeNets, concatenation, one linear head: joint training of the modalities of a subset."""
   lenet = lambda m: encoders.by_name("lenet", splits.train.inputs[m].shape, np.dtype(np.float32))
@@ -77,8 +69,8 @@ def measure(cfg: Setting, splits: data.Splits, method, fraction: float, seed: in
   would be most of what is known.
   """
   rows = draw(splits.train.label, fraction, seed)
-  part = some_rows(splits.train, np.resize(rows, len(splits.train.label)))
-  few = dataclasses.replace(splits, train=part, validation=None, test=None)
+  part = splits.train.rows(np.resize(rows, len(splits.train)))
+  few = splits.with_parts(train=part, validation=None, test=None)
   state = train.fit(
     method, few, epochs=cfg.epochs, batch_size=cfg.batch_size, seeds=[seed], diagnose=False
   ).state()

@@ -83,7 +83,7 @@ def rows_of(batch, index):
 
 def real_gradient_error(cfg: Config, scales: tuple[float, ...]) -> list[tuple]:
   """Direction error on watch_imu after 3 epochs of `uniform`: mini-batches of 64 against all rows."""
-  splits = data.load("watch_imu").splits().without_test()
+  splits = data.load("watch_imu").splits().sealed()
   method = methods.METHODS["uniform"](protocol.make_model(splits))
   state = train.fit(method, splits, epochs=1 if cfg.smoke else 3).state()
   every = train.to_batch(splits.train)

@@ -87,7 +87,7 @@ def make_method(head: str):
 def train_head(cfg: Config, method, head: str, splits: data.Splits) -> list[dict]:
   """A record per seed: the rate chosen by seed 0 on validation rows, then the test rows, once."""
   fit = functools.partial(
-    train.fit, method, splits.without_test(), epochs=cfg.epochs, batch_size=50, diagnose=False
+    train.fit, method, splits.sealed(), epochs=cfg.epochs, batch_size=50, diagnose=False
   )
   tried = {rate: fit(seeds=[0], learning_rate=rate) for rate in RATES}
   score = lambda found: -np.inf if found is None else found  # of a run that diverged

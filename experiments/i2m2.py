@@ -186,7 +186,7 @@ def exact_recipe(
     epochs = {p.name: 1 if cfg.smoke else lf.epochs for p in method.phases}
     runs = train.fit(
       method,
-      splits.without_test(),
+      splits.sealed(),
       epochs=epochs,
       batch_size=lf.batch_size,
       patience=lf.patience,

@@ -1,12 +1,12 @@
-"""The types every method is made of: Batch, Outputs, Clock, State, Phase, Method, Model, Objective.
+"""The types every method is made of: Batch, Source, Outputs, Clock, State, Phase, Method, Model, Objective.
 
 A method is a value, as in Optax: pure functions and nothing that owns the loop. `train.fit` owns
 jit, seeds, mesh, checkpoints and logging, once, for all of them (docs/design.md, sections 2 and 3).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ Key = jax.Array
 Metrics = dict[str, jax.Array]
 
 
+ELBO = "elbo"  # in `Outputs.aux`: an evidence lower bound [B] in nats
 LAST = "last"  # `Phase.select` of a phase that is not validated: it hands its last state on
 
 
@@ -37,12 +38,14 @@ class Batch(NamedTuple):
   inputs: dict[str, PyTree]  # {modality: pytree of [B, ...]}
   # int [B] classes; int [B, L] multi-label 0/1; float [B] or [B, R] regression; a pytree; None
   label: PyTree
-  mask: dict[str, Bool[Array, "B"]]  # {modality: [B]}, True = present
+  mask: dict[str, Bool[Array, "B"]]  # {modality: [B]}, True = present: what the data have
   weight: Float[Array, "B"]  # weight of the example; 0 = padding
   index: Int[Array, "B"]  # type: ignore[assignment]  # row in its split
   extra: Mapping[str, PyTree] = {}  # {name: [B, ...]}: pseudo-labels, a second label...
   # False: the label is unknown; the row counts in no loss or score that reads it. None = all known
   labelled: Bool[Array, "B"] | None = None
+  # {modality: [B]}, False: this step drops it after the encoders, which run all the same. None = all kept
+  keep: dict[str, Bool[Array, "B"]] | None = None
 
 
 def label_weight(batch: Batch) -> jax.Array:
@@ -50,6 +53,39 @@ def label_weight(batch: Batch) -> jax.Array:
   if batch.labelled is None:
     return batch.weight
   return jnp.where(batch.labelled, batch.weight, 0.0)
+
+
+def used(batch: Batch) -> Batch:
+  """The batch as heads, losses and rules see it: `mask` is mask & keep."""
+  if batch.keep is None:
+    return batch
+  kept = {m: v & batch.keep[m] for m, v in batch.mask.items()}
+  return batch._replace(mask=kept, keep=None)
+
+
+class Source(Protocol):
+  """Rows that can be walked: what hooks get as `splits[name]`, arrays in memory or a stream alike."""
+
+  @property
+  def label(self) -> Any:
+    """[N, ...] of all rows, None without labels."""
+
+  @property
+  def mask(self) -> Mapping[str, Any]:
+    """{modality: bool [N]}."""
+
+  @property
+  def index(self) -> Any:
+    """int [N]: the rows in the table they come from."""
+
+  def __len__(self) -> int: ...
+
+  def batches(self, size: int, rows: Any = None) -> Iterator[Batch]:
+    """`rows` (int [n], all by default) in that order, as batches of one shape; the last is filled up.
+
+    `Batch.index` is the row in this source; padding has weight 0 and no modality.
+    """
+    ...
 
 
 class Outputs(NamedTuple):
@@ -89,7 +125,8 @@ class Phase(NamedTuple):
   # Hooks run on the host, between epochs: (state, splits, key, clock), the clock of Python ints.
   begin: Callable[..., State] | None = None  # once on entering
   epoch_end: Callable[..., State] | None = None  # after an epoch; `clock.epoch` are done by then
-  # -> (index [n], keep {m: [n]} or None) of the next epoch
+  # -> (index, keep {m: as index} or None: `Batch.keep`) of the next epoch; index [n] is shuffled and
+  # cut into batches, [N, B] is taken in the order given, -1 = padding
   rows: Callable[..., tuple[Any, Any]] | None = None
   predict: Callable[..., Outputs] | None = None  # what it is validated with; None = the method's
   # `metrics.Metric` that it is validated by; None = the task's. Its first score selects, unless `select` says
@@ -110,19 +147,59 @@ class Method(NamedTuple):
   functions: Mapping[str, Callable[..., Any]] = MappingProxyType({})
 
 
-class Model(NamedTuple):
-  """The model contract that makes per-objective gradients cheap.
+class Model(Protocol):
+  """The model contract that makes per-objective gradients cheap: any object with these.
 
   `encode` touches encoder m only through modality m; `heads` is everything after, and gets the
-  statistics that `encode` returned. `variables` is {"params": ..., "batch_stats": ...}.
+  statistics that `encode` returned. `variables` is {"params": ..., "batch_stats": ...}; an encoder's
+  parameters stand under its modality, those of heads under "heads" (`tree.label_leaves`).
   """
 
-  init: Callable[..., dict[str, PyTree]]  # (key, inputs, mask) -> variables
-  # (variables, inputs, mask, *, train, rngs)
+  @property
+  def modalities(self) -> tuple[str, ...]:
+    """Sorted names."""
+    ...
+
+  @property
+  def restrict(self) -> Any:
+    """(modalities) -> the same model on fewer; None where only its author could say."""
+    ...
+
+  def init(self, key: Key, inputs: Any, mask: Any) -> Mapping[str, PyTree]:
+    """Variables from one example batch."""
+    ...
+
+  def encode(
+    self, variables: Any, inputs: Any, mask: Any, *, train: bool, rngs: Any = None
+  ) -> tuple[Any, PyTree]:
+    """({m: features [B, ...]}, statistics)."""
+    ...
+
+  def heads(
+    self, variables: Any, features: Any, mask: Any, *, train: bool, rngs: Any = None
+  ) -> tuple[Outputs, PyTree]:
+    """(Outputs, statistics)."""
+    ...
+
+
+class Generative(Model, Protocol):
+  """A model that also says what a latent looks like; its parameters stand under decoders/<m>."""
+
+  def decode(
+    self, variables: Any, latents: Any, *, train: bool, rngs: Any = None
+  ) -> Mapping[str, PyTree]:
+    """{m: what m looks like} from latents [..., B, D] or {m: such}."""
+    ...
+
+
+class Functions(NamedTuple):
+  """A `Model` made of functions."""
+
+  init: Callable[..., dict[str, PyTree]]
   encode: Callable[..., tuple[dict[str, PyTree], PyTree]]
-  heads: Callable[..., tuple[Outputs, PyTree]]  # (variables, features, mask, *, train, rngs)
+  heads: Callable[..., tuple[Outputs, PyTree]]
   modalities: tuple[str, ...] = ()
-  restrict: Callable[..., "Model"] | None = None  # (modalities) -> the same model on fewer
+  restrict: Callable[..., Model] | None = None
 
 
 class Objective(NamedTuple):

@@ -15,9 +15,9 @@ import optax
 
 from mmfuse import balancing, fusion, objectives, schemes, train
 from mmfuse.core import Method, Outputs
-from mmfuse.names import CLASSIFICATION, MULTILABEL, TASKS
+from mmfuse.names import CLASSIFICATION, MULTILABEL, REGRESSION
 
-ALL_TASKS = TASKS
+ALL_TASKS = (CLASSIFICATION, MULTILABEL, REGRESSION)  # with a label a row
 LABELLED = (CLASSIFICATION, MULTILABEL)
 CLASSES = (CLASSIFICATION,)
 

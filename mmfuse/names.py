@@ -2,6 +2,6 @@
 
 from typing import Literal, get_args
 
-TaskName = Literal["classification", "multilabel", "regression"]
+TaskName = Literal["classification", "multilabel", "regression", "generation"]
 TASKS: tuple[str, ...] = get_args(TaskName)
-CLASSIFICATION, MULTILABEL, REGRESSION = TASKS
+CLASSIFICATION, MULTILABEL, REGRESSION, GENERATION = TASKS

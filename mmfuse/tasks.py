@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mmfuse import metrics
-from mmfuse.names import CLASSIFICATION, MULTILABEL, REGRESSION
+from mmfuse.core import ELBO
+from mmfuse.names import CLASSIFICATION, GENERATION, MULTILABEL, REGRESSION
 
 
 class Task(NamedTuple):
@@ -17,11 +18,12 @@ class Task(NamedTuple):
   name: str
   metric: Callable[..., metrics.Metric]  # (num_outputs, unit or None) -> how every row is judged
   primary: str  # the score that models are selected and compared by; more is better
-  loss: str  # the score that settles ties of the primary one; less is better
-  constant: Callable[[np.ndarray, int], np.ndarray]  # (training labels, num_outputs) -> logits [C]
+  loss: str | None  # the score that settles ties of the primary one; less is better
+  # (training labels, num_outputs) -> logits [C]; None where there is no constant predictor
+  constant: Callable[[np.ndarray, int], np.ndarray] | None
   constant_words: str  # what the constant predictor is called in a table
   probabilities: Callable[[np.ndarray], np.ndarray]  # logits [N, C] -> what is shown of them
-  linear: str = "logistic"  # the kind of regression that `linear` is
+  linear: str | None = "logistic"  # the kind of regression that `linear` is; None = there is none
 
 
 def _majority_class(label: np.ndarray, num_outputs: int) -> np.ndarray:
@@ -85,6 +87,16 @@ TASKS = {
       lambda values: values,
       "ridge",
     ),
+    Task(
+      GENERATION,
+      lambda num_outputs, unit: metrics.row_mean(ELBO, words="ELBO in nats"),
+      ELBO,
+      None,
+      None,
+      "",
+      lambda values: values,
+      None,
+    ),
   )
 }
 
@@ -126,9 +138,13 @@ def constant(label_train: Any, name: str, num_outputs: int) -> np.ndarray:
   and the likelihood stays finite for a class that training lacks;
   multilabel: log((n_l + 1) / (n - n_l + 1)), positive where most rows have the label;
   regression: the mean of the labels.
-  Raises ValueError without training rows, for an unknown task, and for labels outside 0..C-1.
+  Raises ValueError without training rows, for an unknown task or one that has none, and for labels
+  outside 0..C-1.
   """
+  predictor = get(name).constant
+  if predictor is None:
+    raise ValueError(f"the task {name} has no constant predictor")
   label = np.asarray(label_train)
   if len(label) == 0:
     raise ValueError("the majority predictor needs at least one training row, got none")
-  return get(name).constant(label, num_outputs).astype(np.float32)
+  return predictor(label, num_outputs).astype(np.float32)

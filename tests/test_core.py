@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from mmfuse.core import Batch, Clock, Method, Model, Objective, Outputs, Phase, State
+from mmfuse.core import Batch, Clock, Functions, Method, Objective, Outputs, Phase, State
 
 
 def test_defaults_are_what_most_methods_need():
@@ -14,7 +14,7 @@ def test_defaults_are_what_most_methods_need():
     f: getattr(phase, f) for f in ("begin", "epoch_end", "rows", "predict", "select")
   } == dict.fromkeys(("begin", "epoch_end", "rows", "predict", "select"))
   assert Outputs(None) == (None, {}, {}, {})
-  assert Model(None, None, None).restrict is None
+  assert Functions(None, None, None).restrict is None
   assert Objective(None, None)._fields == ("init", "apply")
 
 

@@ -192,7 +192,7 @@ def split(rows: int, **changes) -> Split:
   batch = jax.tree.map(lambda x: x[:rows], padded())
   inputs = {m: np.nan_to_num(x) for m, x in batch.inputs.items()}
   found = Split(inputs, batch.label, batch.mask, batch.index, None, batch.weight, batch.labelled)
-  return found._replace(**changes)
+  return found.replace(**changes)
 
 
 HOUR = Clock(0, 0, 0, 1, 8)

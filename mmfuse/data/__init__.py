@@ -14,8 +14,8 @@ from mmfuse.data._provable import overlapping
 from mmfuse.data._provable import overlapping_arrays
 from mmfuse.data._provable import overlapping_risk
 from mmfuse.data._scaler import Scaler
-from mmfuse.data._table import Split
-from mmfuse.data._table import Splits
+from mmfuse.data._split import Split
+from mmfuse.data._split import Splits
 from mmfuse.data._table import Table
 from mmfuse.data._target import Target
 

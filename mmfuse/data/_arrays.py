@@ -9,12 +9,15 @@ from mmfuse.data import _fingerprint, _plain, _sequences
 from mmfuse.data._choice import kept_rows, used_arrays
 from mmfuse.data._counting import read_weight
 from mmfuse.data._error import DataError, closest
+from mmfuse.data._extra import read_extras
 from mmfuse.data._identifiers import check_no_identifier
-from mmfuse.data._inputs import MASK, modality_names, read_mask, read_noted
+from mmfuse.data._inputs import EXTRA, MASK, TRUTH, modality_names, read_mask, read_noted
 from mmfuse.data._labels import check_task, read_label
 from mmfuse.data._plain import as_array
+from mmfuse.data._split import Splits
 from mmfuse.data._split_column import read_split
-from mmfuse.data._table import FRACTIONS, Splits, Table
+from mmfuse.data._table import FRACTIONS, Table
+from mmfuse.names import GENERATION
 
 
 def _column(name: str, value: Any, rows: int) -> np.ndarray:
@@ -68,12 +71,15 @@ def table_from_arrays(
   `dev`, `development` are validation); `group` (`[B]`, rows that must stay together); `weight`
   (`[B]`, not negative: how much a row counts in training); `mask_label` (bool `[B]`, False = the
   label is unknown); `mask_<modality>` (bool `[B]`, True = present); `length_<modality>` (int `[B]`,
-  the steps of a row of `[B, T, ...]` that count). Every other array is a modality with as many rows
-  as `label`. `[B]` counts as `[B, 1]`; numbers and booleans become floats (uint8 of rank 3 or more is
-  an image, /255); a modality `[B, T, ...]` with lengths, or whose rows end in NaN, becomes
-  `core.Sequence`; what a numpy masked array hides is absent (`read_inputs`). Integer or string labels
-  are classes, sorted and numbered 0..C-1; `[B, L]` 0/1 is multi-label; float is regression, in the
-  label's own unit.
+  the steps of a row of `[B, T, ...]` that count); `extra_<name>` (`[B, ...]`, travels in
+  `Batch.extra`); `truth_<name>` (`[B, ...]`, for scores, never in a batch). Every other array is a
+  modality with as many rows as `label`, which may be left out where `task` is "generation". The
+  column `split` may name further parts: query, database, ood, shifted.
+
+  `[B]` counts as `[B, 1]`; numbers and booleans become floats (uint8 of rank 3 or more is an image,
+  /255); a modality `[B, T, ...]` with lengths, or whose rows end in NaN, becomes `core.Sequence`; what a
+  numpy masked array hides is absent (`read_inputs`). Integer or string labels are classes, sorted and
+  numbered 0..C-1; `[B, L]` 0/1 is multi-label; float is regression, in the label's own unit.
 
   Args:
     arrays: {name: array}.
@@ -97,23 +103,42 @@ def table_from_arrays(
     if not isinstance(key, str):
       raise DataError(f"expected arrays by name, {{str: array}}, got the key {key!r}")
   check_task(task)
-  if label not in arrays:
-    raise DataError(f"no array is called {label!r}{closest(label, arrays)}")
+  unlabelled = task == GENERATION and label not in arrays
+  if label not in arrays and not unlabelled:
+    raise DataError(
+      f"no array is called {label!r}{closest(label, arrays)}; task={GENERATION!r} "
+      f"(--task {GENERATION}) is for methods that need none"
+    )
   arrays, chosen = used_arrays(arrays, label, modalities, ignore)
   names = modality_names(arrays, label)
   if not names:
     raise DataError(
-      f"no modality: every array but {label!r}, split, group, weight, mask_<name> and "
-      f"length_<modality> is one, and the arrays are {', '.join(sorted(arrays))}"
+      f"no modality: every array but {label!r}, split, group, weight, mask_<name>, length_<modality>, "
+      f"extra_<name> and truth_<name> is one, and the arrays are {', '.join(sorted(arrays))}"
     )
-  target, labelled = _label(label, arrays[label], arrays.pop(MASK + label, None))
-  rows = len(target)
+  known_rows = arrays.pop(MASK + label, None)
+  target: Any = None
+  labelled: np.ndarray | None = None
+  if unlabelled:
+    rows = len(as_array(names[0], arrays[names[0]]))
+  else:
+    target, labelled = _label(label, arrays[label], known_rows)
+    rows = len(target)
   inputs, mask, read = read_noted(arrays, names, rows=rows, encoders=encoders)
   for m in names:
     if modalities is None and m not in (encoders or {}):
       check_no_identifier(m, arrays[m], mask[m])
   keep, dropped = kept_rows(mask, drop_empty)
-  target, task, class_names, guessed = read_label(label, target, task, keep, labelled)
+  kind: str = GENERATION
+  class_names: tuple[str, ...] = ()
+  guessed: list[str] = []
+  if target is not None:
+    target, kind, class_names, guessed = read_label(label, target, task, keep, labelled)
+    kind = GENERATION if task == GENERATION else kind
+  of = repr(names[0] if unlabelled else label)
+  extra, truth = (
+    {n: x[keep] for n, x in arrays_.items()} for arrays_ in read_extras(arrays, rows, of)
+  )
   split: np.ndarray | None = None
   named: list[str] = []
   if "split" in arrays:
@@ -134,14 +159,25 @@ def table_from_arrays(
     mask=mask,
     group=group,
     split=split,
-    task=task,
+    task=kind,
     class_names=class_names,
     encoders=dict(encoders or {}),
+    extra=extra,
+    truth=truth,
     labelled=labelled,
     weight=weight,
     notes=(*notes, *chosen, *dropped, *read, *guessed, *named),
     fingerprint=_fingerprint.fingerprint(
-      inputs, mask, target, group, split, class_names, recipe, labelled, weight
+      inputs,
+      mask,
+      target,
+      group,
+      split,
+      class_names,
+      recipe,
+      labelled,
+      weight,
+      {**{EXTRA + n: x for n, x in extra.items()}, **{TRUTH + n: x for n, x in truth.items()}},
     ),
   )
 
@@ -160,6 +196,7 @@ def from_arrays(
   weighted_scores: bool = False,
   drop_empty: bool = False,
   allow_straddling: bool = False,
+  scale: Mapping[str, str] | None = None,
   name: str = "arrays",
 ) -> Splits:
   """Your own arrays, checked, split and standardised from the training rows.
@@ -178,6 +215,7 @@ def from_arrays(
     weighted_scores: see `Table.splits`.
     drop_empty: see `table_from_arrays`.
     allow_straddling: see `Table.splits`.
+    scale: see `Table.splits`.
     name: of the data set.
 
   Raises:
@@ -208,4 +246,5 @@ def from_arrays(
     class_weights=class_weights,
     weighted_scores=weighted_scores,
     allow_straddling=allow_straddling,
+    scale=scale,
   )

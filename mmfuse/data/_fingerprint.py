@@ -25,18 +25,20 @@ def _feed(digest, name: str, x: np.ndarray | None) -> None:
 def fingerprint(
   inputs: Mapping[str, Any],
   mask: Mapping[str, np.ndarray],
-  label: np.ndarray,
+  label: np.ndarray | None,
   group: np.ndarray | None,
   split: np.ndarray | None,
   class_names: Sequence[str],
   recipe: str = "",
   labelled: np.ndarray | None = None,
   weight: np.ndarray | None = None,
+  beside: Mapping[str, np.ndarray] | None = None,
 ) -> str:
   """sha256, 64 hex digits, of names, dtypes, shapes, content, label, masks, group, split, recipe.
 
-  Lengths, `labelled` and `weight` count where there are any. Absent rows, steps after the end and
-  unknown labels are 0 by contract, so what a file holds there does not change it.
+  Lengths, `labelled`, `weight` and arrays `beside` the modalities count where there are any.
+  Absent rows, steps after the end and unknown labels are 0 by contract, so what a file holds there does
+  not change it.
   """
   digest = hashlib.sha256(f"{RECIPE};{recipe};{len(inputs)};".encode())
   for m in sorted(inputs):
@@ -46,7 +48,7 @@ def fingerprint(
     _feed(digest, f"mask {m!r}", mask[m])
   for name, x in (("label", label), ("group", group), ("split", split)):
     _feed(digest, name, x)
-  for name, x in (("labelled", labelled), ("weight", weight)):
+  for name, x in (("labelled", labelled), ("weight", weight), *sorted((beside or {}).items())):
     if x is not None:
       _feed(digest, name, x)
   digest.update(repr(tuple(class_names)).encode())

@@ -11,6 +11,8 @@ from mmfuse.data._plain import as_array
 from mmfuse.data._sequences import LENGTH
 
 MASK = "mask_"  # prefix of the array that says where a modality is present
+EXTRA, TRUTH = "extra_", "truth_"  # prefixes of what is no modality: for steps, for scores alone
+BESIDE = (MASK, LENGTH, EXTRA, TRUTH)
 RESERVED = ("label", "split", "group", "weight")  # arrays with a meaning of their own
 _TAKEN = (*RESERVED[:3], "heads", "fused", "shared")  # `tree.RESERVED`: names inside the parameters
 _LARGEST = 1e150  # of a float64: the squares of the standard deviation must be finite
@@ -18,9 +20,9 @@ _EXACT = 2**24  # integers up to here are float32 numbers
 
 
 def candidates(names: Iterable[str], label: str = "label") -> list[str]:
-  """Names of all arrays but `label`, the reserved ones, `mask_...` and `length_...`; sorted."""
+  """Names of all arrays but `label`, the reserved ones and those that begin as `BESIDE`; sorted."""
   meant = (label, *RESERVED[1:])
-  return sorted(n for n in names if n not in meant and not n.startswith((MASK, LENGTH)))
+  return sorted(n for n in names if n not in meant and not n.startswith(BESIDE))
 
 
 def modality_names(names: Iterable[str], label: str = "label") -> tuple[str, ...]:

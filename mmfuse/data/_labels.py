@@ -7,7 +7,7 @@ import numpy as np
 from mmfuse.data._error import DataError, closest
 from mmfuse.data._inputs import MASK
 from mmfuse.data._plain import as_array
-from mmfuse.names import CLASSIFICATION, MULTILABEL, REGRESSION, TASKS
+from mmfuse.names import CLASSIFICATION, GENERATION, MULTILABEL, REGRESSION, TASKS
 
 _FEW = 50  # different whole floats that look like classes
 _NAMELESS = ("", "nan", "<na>")  # what a missing string becomes
@@ -74,7 +74,7 @@ def _extent(x: np.ndarray) -> str:
 
 
 def check_task(task: str | None) -> None:
-  """Raises DataError unless `task` is None or one of the three."""
+  """Raises DataError unless `task` is None or one of `names.TASKS`."""
   if task is not None and task not in TASKS:
     raise DataError(f"unknown task {task!r}{closest(str(task), TASKS)}")
 
@@ -174,7 +174,7 @@ def read_label(
       )
   if task is None:
     _check_known(name, x, rows)
-  kind = task or _guess(x)
+  kind = task if task not in (None, GENERATION) else _guess(x)
   read = {CLASSIFICATION: _classes, MULTILABEL: _multilabel, REGRESSION: _regression}[kind]
   found, names = read(x)
   label = np.zeros((int(used.sum()), *found.shape[1:]), found.dtype)

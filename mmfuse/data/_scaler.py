@@ -13,6 +13,7 @@ from mmfuse.data._error import DataError, closest
 _CHUNK = 4096  # rows per float64 temporary, so that a large image set is never copied whole
 _CONSTANT = {4: 1e-7, 8: 1e-13}  # {bytes of a float: relative spread that is rounding, not signal}
 _OFFSET = 1e4  # means of more standard deviations are not subtracted in float32
+STANDARD, UNIT, RAW = SCALES = ("standard", "unit", "raw")
 
 
 def _moments(x: Any, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -31,11 +32,32 @@ def _moments(x: Any, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   return mean, np.sqrt(variance)
 
 
+def _extent(x: Any, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """The least value and the range over all axes, each `[C]`, of the valid steps of a sequence."""
+  least, most = np.inf, -np.inf
+  for c in _sequences.blocks(x, rows, _CHUNK):
+    least, most = min(least, float(c.min())), max(most, float(c.max()))
+  channels = _sequences.values_of(x).shape[-1]
+  return np.full(channels, least), np.full(channels, most - least)
+
+
+def _check_scale(scale: Mapping[str, str], inputs: Mapping[str, Any]) -> None:
+  for m, kind in sorted(scale.items()):
+    if m not in inputs:
+      raise DataError(f"scale names {m!r}, which is no modality{closest(m, inputs)}")
+    if kind not in SCALES:
+      raise DataError(f"the scale of {m!r} must be {', '.join(SCALES[:2])} or {RAW}, got {kind!r}")
+    if _sequences.values_of(inputs[m]).dtype.kind != "f":
+      raise DataError(f"modality {m!r} holds tokens, which have no scale")
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Scaler:
   """Per-modality `(x - mean) / std`, and 0 where a row is absent.
 
-  Rank 2 is scaled per column, higher ranks per channel (the last axis). Integer modalities are not
+  Of a modality in `unit`, mean is the least and std the range of its training values, one pair for all
+  its columns, and what lies outside is clipped to [0, 1]; raw values have mean 0 and std 1.
+  Else rank 2 is scaled per column, higher ranks per channel (the last axis). Integer modalities are not
   in `mean` and pass untouched. A constant column has std 1. A `core.Sequence` is scaled by its valid
   steps and 0 after its end. float64 is cast to float32 after standardisation, when nothing is lost.
   """
@@ -43,10 +65,15 @@ class Scaler:
   mean: dict[str, np.ndarray]  # {modality: float64 [C]}, C = size of the last axis
   std: dict[str, np.ndarray]  # {modality: float64 [C]}, never 0
   modalities: tuple[str, ...]  # all modalities, the untouched ones too
+  unit: tuple[str, ...] = ()  # modalities in [0, 1]
 
   @classmethod
   def fit(
-    cls, inputs: Mapping[str, Any], mask: Mapping[str, np.ndarray], rows: np.ndarray
+    cls,
+    inputs: Mapping[str, Any],
+    mask: Mapping[str, np.ndarray],
+    rows: np.ndarray,
+    scale: Mapping[str, str] | None = None,
   ) -> "Scaler":
     """Moments over the training `rows` (int `[n]`) in which a modality is present.
 
@@ -54,7 +81,13 @@ class Scaler:
       inputs: {modality: `[N, ..., C]` or a sequence of them}.
       mask: {modality: bool `[N]`}, True = present.
       rows: the training rows; no other row is read.
+      scale: {modality: "standard", "unit" or "raw"}; default standard.
+
+    Raises:
+      DataError: a scale of no modality, of tokens, or that is none.
     """
+    scale = dict(scale or {})
+    _check_scale(scale, inputs)
     mean, std = {}, {}
     for m in sorted(inputs):
       x = _sequences.values_of(inputs[m])
@@ -62,11 +95,15 @@ class Scaler:
         continue
       present = rows[mask[m][rows]]
       mu, sigma = np.zeros(x.shape[-1]), np.ones(x.shape[-1])
-      if len(present):
+      if len(present) and scale.get(m) == UNIT:
+        mu, sigma = _extent(inputs[m], present)
+      elif len(present) and scale.get(m) != RAW:
         mu, sigma = _moments(inputs[m], present)
       mean[m] = mu
       std[m] = np.where(sigma <= _CONSTANT[x.dtype.itemsize] * np.abs(mu), 1.0, sigma)
-    return cls(mean, std, tuple(sorted(inputs)))
+    return cls(
+      mean, std, tuple(sorted(inputs)), tuple(m for m in sorted(scale) if scale[m] == UNIT)
+    )
 
   def apply(self, inputs: Mapping[str, Any], mask: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """Standardised copies, {modality: float32 `[N, ..., C]` or a sequence}; absent rows are 0.
@@ -86,6 +123,8 @@ class Scaler:
       if _sequences.is_sequence(given):
         keep = _sequences.valid_steps(np.where(mask[m], given.length, 0), x.shape[1])
       out[m] = self._scale(m, x, keep) if m in self.mean else np.array(x)
+      if m in self.unit:
+        out[m] = out[m].clip(0.0, 1.0)
       out[m][~keep] = 0
       if _sequences.is_sequence(given):
         out[m] = _sequences.sequence(out[m], np.where(mask[m], given.length, 0))
@@ -116,6 +155,7 @@ class Scaler:
         "modalities": list(self.modalities),
         "mean": {m: v.tolist() for m, v in sorted(self.mean.items())},
         "std": {m: v.tolist() for m, v in sorted(self.std.items())},
+        "unit": list(self.unit),
       }
     )
 
@@ -124,4 +164,5 @@ class Scaler:
     """The scaler that `to_json` wrote."""
     raw = json.loads(text)
     read = lambda part: {m: np.asarray(v, np.float64) for m, v in part.items()}
-    return cls(read(raw["mean"]), read(raw["std"]), tuple(raw["modalities"]))
+    unit = tuple(raw.get("unit", ()))  # runs written before have none
+    return cls(read(raw["mean"]), read(raw["std"]), tuple(raw["modalities"]), unit)

@@ -5,11 +5,11 @@ from collections.abc import Callable
 import numpy as np
 
 from mmfuse.data._error import DataError
-from mmfuse.data._splitting import SPLITS
+from mmfuse.data._splitting import FURTHER, PARTS, SPLITS
 
 CARVED = 0.2  # share of the training rows that validate where the column has no validation rows
 _NAMES = {
-  **{name: name for name in SPLITS},
+  **{name: name for name in PARTS},
   "training": "train",
   **dict.fromkeys(("val", "valid", "dev", "development"), "validation"),
   "testing": "test",
@@ -17,7 +17,7 @@ _NAMES = {
 
 
 def read_split(x: np.ndarray) -> tuple[np.ndarray, list[str]]:
-  """str `[N]` of `SPLITS` from names or from 0, 1, 2, and a note on names other than ours.
+  """str `[N]` of `PARTS` from names or from 0, 1, 2, and a note on names other than ours.
 
   Letter case and blanks around a name do not count; `val`, `valid`, `dev` and `development` are
   validation, `training` is train and `testing` is test. Raises DataError for anything else, with
@@ -33,7 +33,7 @@ def read_split(x: np.ndarray) -> tuple[np.ndarray, list[str]]:
   said = [str(name).strip().lower() for name in given]
   ours = np.asarray([_NAMES.get(name, "") for name in said])
   names = _checked(x, (ours == "")[at], ours[at])
-  other = dict.fromkeys(name for name in said if name not in SPLITS)
+  other = dict.fromkeys(name for name in said if name not in PARTS)
   read = ", ".join(f"{name!r} as {_NAMES[name]}" for name in other)
   return names, [f"the split column was read with {read}"] if other else []
 
@@ -42,7 +42,8 @@ def _checked(x: np.ndarray, wrong: np.ndarray, names: np.ndarray) -> np.ndarray:
   if wrong.any():
     row = int(np.argmax(wrong))
     raise DataError(
-      "split must be train, validation (val, valid, dev, development) or test, or 0, 1 or 2, "
+      "split must be train, validation (val, valid, dev, development), test, "
+      f"{', '.join(FURTHER[:-1])} or {FURTHER[-1]}, or 0, 1 or 2, "
       f"got {x[row].item()!r} at row {row}"
     )
   return names
@@ -58,7 +59,7 @@ def complete(
   """The data's own split, with validation rows where it has none, and what was chosen, in words.
 
   Args:
-    parts: int `[N]` into `SPLITS`.
+    parts: int `[N]` into `PARTS`.
     group: `[N]`, or None without groups.
     allow_straddling: take a split with groups in several parts as it is.
     draw: (rows, two shares) -> the part of each row, 0 or 1.
@@ -88,13 +89,14 @@ def complete(
 def _check_groups(parts: np.ndarray, group: np.ndarray, allow: bool) -> list[str]:
   """Groups with rows in several parts: a DataError, or a note where they are allowed."""
   names, first, of = np.unique(group, return_index=True, return_inverse=True)
-  rows = np.zeros((len(names), len(SPLITS)), int)
+  rows = np.zeros((len(names), len(PARTS)), int)
   np.add.at(rows, (of, parts), 1)
   cut = np.flatnonzero((rows > 0).sum(1) > 1)
   if not len(cut):
     return []
   g = cut[np.argmin(first[cut])]
-  where = ", ".join(f"{name} {n}" for name, n in zip(SPLITS, rows[g]))
+  shown = [(name, n) for name, n in zip(PARTS, rows[g]) if name in SPLITS or n]
+  where = ", ".join(f"{name} {n}" for name, n in shown)
   said = (
     f"{len(cut)} of {len(names)} groups stand in more than one part of the split column, the first "
     f"is {names[g].item()!r} ({where} rows)"
@@ -109,7 +111,7 @@ def _check_groups(parts: np.ndarray, group: np.ndarray, allow: bool) -> list[str
 
 def check_parts(parts: np.ndarray, given: bool) -> None:
   """Raises DataError where a part has no row; `given`: the data's own split, which can be mended."""
-  rows = np.bincount(parts, minlength=len(SPLITS))
+  rows = np.bincount(parts, minlength=len(SPLITS))[: len(SPLITS)]
   if rows.all():
     return
   name = SPLITS[np.argmin(rows)]

@@ -9,7 +9,15 @@ import numpy as np
 
 from mmfuse.data._error import DataError
 
-SPLITS = ("train", "validation", "test")
+SPLITS = ("train", "validation", "test")  # what is drawn
+OPEN = SPLITS[:2]  # what `fit` and a search may read
+FURTHER = (
+  "query",
+  "database",
+  "ood",
+  "shifted",
+)  # what only a split column gives, and folds leave alone
+PARTS = (*SPLITS, *FURTHER)
 
 
 def _apportion(size: int, ideal: np.ndarray, least: np.ndarray) -> np.ndarray:

@@ -1,63 +1,19 @@
-"""Split, Splits and Table: a data set before and after it is split and standardised."""
+"""Table: a data set before it is split and standardised."""
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from mmfuse.data import _counting, _presence, _sequences, _split_column, _splitting
 from mmfuse.data._error import DataError
 from mmfuse.data._scaler import Scaler
+from mmfuse.data._split import Split, Splits
 from mmfuse.data._target import Target
 from mmfuse.names import CLASSIFICATION, MULTILABEL, REGRESSION
 
 FRACTIONS = (0.6, 0.2, 0.2)  # train, validation, test
-
-
-class Split(NamedTuple):
-  """One split, as numpy arrays of N rows."""
-
-  # {modality: float32 [N, ...], int32 [N, L] for an embedding, or core.Sequence of both}
-  inputs: dict[str, Any]
-  label: np.ndarray  # int32 [N] classes; int32 [N, L] 0/1; float32 [N] or [N, R]
-  mask: dict[str, np.ndarray]  # {modality: bool [N]}, True = present
-  index: np.ndarray  # type: ignore[assignment]  # int32 [N], row in the table
-  group: np.ndarray | None  # [N] int or str, None without groups
-  weight: np.ndarray | None = None  # float32 [N], weight of the example; None = 1
-  labelled: np.ndarray | None = None  # bool [N], False = the label is unknown (and 0); None = all
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Splits:
-  """Standardised splits of one table; what `train.fit` takes."""
-
-  name: str
-  train: Split
-  validation: Split
-  test: Split | None  # None for whoever may not see it (`without_test`)
-  task: str  # one of names.TASKS
-  num_outputs: int  # classes, labels or regression targets
-  class_names: tuple[str, ...]  # [num_outputs], empty for regression
-  encoders: dict[str, Any]  # {modality: spec or module}, the user's choices only
-  scaler: Scaler  # fitted on the present training rows
-  fingerprint: str  # of the table: equal for all seeds and folds
-  notes: tuple[str, ...] = ()  # sentences to print
-  target: Target | None = None  # of a regression: its labels here are standardised by it
-
-  @property
-  def modalities(self) -> tuple[str, ...]:
-    """Sorted names."""
-    return tuple(sorted(self.train.inputs))
-
-  @property
-  def num_classes(self) -> int:
-    """Width of a head: classes, labels or regression targets."""
-    return self.num_outputs
-
-  def without_test(self) -> "Splits":
-    """The same splits with the test arrays out of reach."""
-    return dataclasses.replace(self, test=None)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -67,10 +23,10 @@ class Table:
   name: str
   # {modality: float32, float64 or int32 [N, ...], or core.Sequence}, 0 where absent or ended
   inputs: dict[str, Any]
-  label: np.ndarray  # as in Split
+  label: Any  # as in Split
   mask: dict[str, np.ndarray]  # {modality: bool [N]}
   group: np.ndarray | None  # [N] int or str
-  split: np.ndarray | None  # [N] str, "train" | "validation" | "test"
+  split: np.ndarray | None  # [N] str, one of the parts of `Splits`
   task: str
   class_names: tuple[str, ...]
   encoders: dict[str, Any]
@@ -78,6 +34,11 @@ class Table:
   fingerprint: str
   labelled: np.ndarray | None = None  # bool [N], False = the label is unknown (and 0); None = all
   weight: np.ndarray | None = None  # float64 [N] as given, not negative; None = 1
+  extra: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)  # {name: [N, ...]}
+  truth: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)  # {name: [N, ...]}
+
+  def __len__(self) -> int:
+    return len(next(iter(self.mask.values())))
 
   @property
   def modalities(self) -> tuple[str, ...]:
@@ -87,6 +48,8 @@ class Table:
   @property
   def num_outputs(self) -> int:
     """Classes, labels or regression targets."""
+    if self.label is None:
+      return 0
     return len(self.class_names) or int(np.prod(self.label.shape[1:], dtype=int))
 
   def splits(
@@ -98,6 +61,7 @@ class Table:
     class_weights: str | None = None,
     weighted_scores: bool = False,
     allow_straddling: bool = False,
+    scale: Mapping[str, str] | None = None,
   ) -> Splits:
     """Splits and standardises; the scaler reads the training rows only.
 
@@ -115,6 +79,7 @@ class Table:
       class_weights: "balanced" weighs a training row of class c by n / (C n_c); None does not.
       weighted_scores: validation and test rows have the table's weights too, not training rows alone.
       allow_straddling: take a `split` column with groups in several of its parts as it is.
+      scale: {modality: "standard", "unit" or "raw"}, see `Scaler.fit`; default standard.
 
     Raises:
       DataError: an empty split or one without labels or weights, a group in several parts of the
@@ -125,21 +90,25 @@ class Table:
       parts, said = self._parts(seed, fractions, allow_straddling)
     else:
       parts, said = self._fold(seed, fold, folds)
-    rows = {name: np.flatnonzero(parts == i) for i, name in enumerate(_splitting.SPLITS)}
-    said += _presence.notes(rows, self.mask, self.label, self.task, self.class_names, self.labelled)
-    said += _counting.label_notes(self.labelled, rows)
-    scaler = Scaler.fit(self.inputs, self.mask, rows["train"])
+    rows = {name: np.flatnonzero(parts == i) for i, name in enumerate(_splitting.PARTS)}
+    rows = {name: r for name, r in rows.items() if len(r) or name in _splitting.SPLITS}
+    drawn = {name: rows[name] for name in _splitting.SPLITS}
+    said += _presence.notes(
+      drawn, self.mask, self.label, self.task, self.class_names, self.labelled
+    )
+    said += _counting.label_notes(self.labelled, drawn)
+    scaler = Scaler.fit(self.inputs, self.mask, rows["train"], scale)
     weight, weighed = _counting.weights(self, rows, class_weights, weighted_scores)
-    made = {n: self._take(index, scaler)._replace(weight=weight[n]) for n, index in rows.items()}
+    made = {n: self._take(index, scaler).replace(weight=weight[n]) for n, index in rows.items()}
     target = None
     if self.task == REGRESSION:
       known = (
         rows["train"] if self.labelled is None else rows["train"][self.labelled[rows["train"]]]
       )
       target = Target.fit(self.label[known])
-      made = {name: s._replace(label=target.apply(s.label)) for name, s in made.items()}
+      made = {name: s.replace(label=target.apply(s.label)) for name, s in made.items()}
     return Splits(
-      **made,
+      parts=made,
       target=target,
       name=self.name,
       task=self.task,
@@ -153,7 +122,9 @@ class Table:
 
   def _strata(self) -> np.ndarray:
     """Classes `[N]` or labels `[N, L]`; rows without a label are a stratum of their own."""
-    known = np.ones(len(self.label), bool) if self.labelled is None else self.labelled
+    if self.label is None:
+      return np.zeros(len(self), int)
+    known = np.ones(len(self), bool) if self.labelled is None else self.labelled
     if self.task == MULTILABEL:
       return np.column_stack([np.where(known[:, None], self.label, 0), ~known])
     return np.where(known, self.label if self.task == CLASSIFICATION else 0, -1)
@@ -175,10 +146,10 @@ class Table:
   ) -> tuple[np.ndarray, list[str]]:
     if self.split is None:
       check_fractions(fractions)
-      parts = self._draw(np.arange(len(self.label)), fractions, seed)
+      parts = self._draw(np.arange(len(self)), fractions, seed)
       _split_column.check_parts(parts, given=False)
       return parts, []
-    parts = np.stack([self.split == name for name in _splitting.SPLITS]).argmax(0)
+    parts = np.stack([self.split == name for name in _splitting.PARTS]).argmax(0)
     return _split_column.complete(
       parts,
       self.group,
@@ -194,24 +165,39 @@ class Table:
       raise DataError(f"folds must be at least 3 (train, validation, test), got {folds}")
     if not 0 <= fold < folds:
       raise DataError(f"fold must lie in 0..{folds - 1}, got {fold}")
-    if self.group is not None:
-      parts = _splitting.folds_by_group(self.group, folds, seed)
-    else:
-      parts = _splitting.folds_stratified(self._strata(), folds, seed)
+    drawn = np.arange(len(self))
     said = []
+    parts = np.zeros(len(self), int)
     if self.split is not None:
       own = ", ".join(f"{name} {int((self.split == name).sum())}" for name in _splitting.SPLITS)
       said = [
         f"the split column ({own} rows) is set aside: {folds} folds of all rows, {self._how()}"
       ]
-    return _splitting.of_fold(parts, fold, folds), said
+      for i, name in enumerate(_splitting.PARTS):
+        if name in _splitting.FURTHER:
+          parts[self.split == name] = i
+      drawn = np.flatnonzero(parts == 0)
+    if self.group is not None:
+      dealt = _splitting.folds_by_group(self.group[drawn], folds, seed)
+    else:
+      dealt = _splitting.folds_stratified(self._strata()[drawn], folds, seed)
+    parts[drawn] = _splitting.of_fold(dealt, fold, folds)
+    return parts, said
 
   def _take(self, index: np.ndarray, scaler: Scaler) -> Split:
     mask = {m: v[index] for m, v in sorted(self.mask.items())}
     inputs = scaler.apply({m: _sequences.take(self.inputs[m], index) for m in mask}, mask)
-    group = None if self.group is None else self.group[index]
-    labelled = None if self.labelled is None else self.labelled[index]
-    return Split(inputs, self.label[index], mask, index.astype(np.int32), group, labelled=labelled)
+    cut: Any = lambda x: None if x is None else x[index]
+    return Split(
+      inputs,
+      cut(self.label),
+      mask,
+      index.astype(np.int32),
+      cut(self.group),
+      labelled=cut(self.labelled),
+      extra={n: x[index] for n, x in self.extra.items()},
+      truth={n: x[index] for n, x in self.truth.items()},
+    )
 
 
 def check_fractions(fractions: Sequence[float]) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import flax.linen as nn
 
 from mmfuse import core, encoders, masks
-from mmfuse.core import Model, Outputs
+from mmfuse.core import Functions, Model, Outputs
 from mmfuse.fusion._late import check_modalities, check_present
 
 
@@ -61,7 +61,7 @@ def from_linen(module: nn.Module, modalities: Sequence[str]) -> Model:
       raise TypeError(f"heads must return core.Outputs, got {type(outputs).__name__}")
     return outputs, stats
 
-  return Model(init, encode, heads, names)
+  return Functions(init, encode, heads, names)
 
 
 def _ended(x):

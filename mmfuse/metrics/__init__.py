@@ -3,9 +3,15 @@
 from mmfuse.metrics._calibration import auroc
 from mmfuse.metrics._calibration import average_precision
 from mmfuse.metrics._calibration import ece
+from mmfuse.metrics._collected import Collected
+from mmfuse.metrics._collected import average_precision_at_k
+from mmfuse.metrics._collected import map_at_k
+from mmfuse.metrics._collected import ood_auroc
+from mmfuse.metrics._collected import relevance
 from mmfuse.metrics._contribution import contribution
 from mmfuse.metrics._contribution import imbalance
 from mmfuse.metrics._contribution import shapley
+from mmfuse.metrics._dense import dense
 from mmfuse.metrics._diagnostics import conflict
 from mmfuse.metrics._diagnostics import cosine
 from mmfuse.metrics._latent_quality import latent_quality
@@ -22,21 +28,27 @@ from mmfuse.metrics._scores import score
 
 __all__ = [
   "SCORES",
+  "Collected",
   "Metric",
   "RowMetric",
   "Score",
   "auroc",
   "average_precision",
+  "average_precision_at_k",
   "classification",
   "conflict",
   "contribution",
   "cosine",
+  "dense",
   "ece",
   "imbalance",
   "latent_quality",
+  "map_at_k",
   "multi_label",
+  "ood_auroc",
   "per_head",
   "regression",
+  "relevance",
   "row_mean",
   "score",
   "shapley",

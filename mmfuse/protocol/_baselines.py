@@ -88,7 +88,9 @@ def fit_lines(splits: Any, failed: Callable[[Line, Exception], str]) -> list[Lin
 
   `failed` makes a reason of an error: a baseline never takes the run down.
   """
-  lines = []
+  lines: list[Line] = []
+  if tasks.get(splits.task).linear is None:
+    return lines
   for modality in (None, *splits.modalities):
     line = Line(LINEAR if modality is None else f"{LINEAR}/{modality}", modality)
     try:
@@ -162,7 +164,9 @@ def write_entries(
 ) -> list[dict[str, Any]]:
   """Scores the lines of every split on its test rows -> what `baselines.json` now holds."""
   found = [_entry(line, splits[fold], fold) for fold, made in lines.items() for line in made]
-  found += [_constant_entry(s, fold) for fold, s in splits.items()]
+  found += [
+    _constant_entry(s, fold) for fold, s in splits.items() if tasks.get(s.task).constant is not None
+  ]
   write_json(path_of(folder), found)
   return found
 

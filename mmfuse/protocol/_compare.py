@@ -16,7 +16,7 @@ from typing import Any
 
 from mmfuse import data, report, schemes, tasks, train
 from mmfuse.protocol import _baselines, _finish, _resume
-from mmfuse.protocol._config import Compare, UsageError, own_sources, split_words
+from mmfuse.protocol._config import Compare, UsageError, own_sources, parse_pairs, split_words
 from mmfuse.protocol._progress import Progress, duration
 from mmfuse.protocol._rows import (
   Row,
@@ -112,6 +112,7 @@ def run(cfg: Compare, command: str = "") -> report.Summary:
     "class_weights": cfg.class_weights,
     "weighted_scores": cfg.weighted_scores,
     "allow_straddling": cfg.allow_straddling,
+    "scale": parse_pairs(cfg.scale, "--scale"),
   }
   splits = {fold: table.splits(fold=fold, folds=cfg.folds, **options) for fold in folds}
   cfg, spoken = budgeted(cfg, min(len(s.train.index) for s in splits.values()))
@@ -152,8 +153,7 @@ def _run(
   rows = [row for row in rows if row.name in named]
   progress = Progress(len(rows), 0, cfg.sizes[0])
   searches = {
-    fold: Search(cfg, store, s.without_test(), fold, progress.epoch, made)
-    for fold, s in splits.items()
+    fold: Search(cfg, store, s.sealed(), fold, progress.epoch, made) for fold, s in splits.items()
   }
   earlier, more = _earlier_rows(everything, named, searches)
   info["notes"] = [*_split_notes(splits), *notes, *more]
@@ -325,7 +325,8 @@ def _fit_lines(store: Store, searches: Mapping[Any, Search]) -> dict[Any, list[_
   failed = lambda line, error: _failure(store.folder, line, error)
   found = {fold: _baselines.fit_lines(s.splits, failed) for fold, s in searches.items()}
   first = next(iter(searches))
-  print(_baselines.said(found[first], searches[first].splits.task, began))
+  if found[first]:
+    print(_baselines.said(found[first], searches[first].splits.task, began))
   return found
 
 

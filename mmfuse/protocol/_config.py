@@ -41,6 +41,8 @@ class Compare:
   """Use these modalities only: `accel,gyro`. Default: all."""
   ignore: tuple[str, ...] = ()
   """Arrays that are no modality to use, instead of `--modalities`."""
+  scale: tuple[str, ...] = ()
+  """`image=unit` (into [0, 1] by the training rows), `image=raw` (as it is), else `standard`."""
   class_weights: Literal["balanced"] | None = None
   """`balanced`: a training row of class c counts n / (C n_c)."""
   weighted_scores: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False

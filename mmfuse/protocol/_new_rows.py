@@ -8,7 +8,7 @@ import numpy as np
 from mmfuse import core, data
 from mmfuse.data._inputs import MASK, RESERVED
 from mmfuse.data._sequences import LENGTH
-from mmfuse.names import CLASSIFICATION, MULTILABEL, REGRESSION
+from mmfuse.names import CLASSIFICATION, GENERATION, MULTILABEL, REGRESSION
 from mmfuse.protocol._config import UsageError
 
 IGNORED = {*RESERVED, MASK + "label"}  # what `compare` reads and a prediction does not need
@@ -65,9 +65,7 @@ def stand_in(schema: dict, encoders: dict) -> data.Splits:
   part = data.Split(blank, _labels(schema, 2), there, np.arange(2, dtype=np.int32), None)
   return data.Splits(
     "new",
-    part,
-    part,
-    None,
+    {"train": part, "validation": part},
     schema["task"],
     schema["num_outputs"],
     tuple(schema["class_names"]),
@@ -77,8 +75,9 @@ def stand_in(schema: dict, encoders: dict) -> data.Splits:
   )
 
 
-def _labels(schema: dict, rows: int) -> np.ndarray:
+def _labels(schema: dict, rows: int) -> np.ndarray | None:
   return {
+    GENERATION: None,
     CLASSIFICATION: np.zeros(rows, np.int32),
     REGRESSION: np.zeros((rows, schema["num_outputs"]), np.float32),
     MULTILABEL: np.zeros((rows, schema["num_outputs"]), np.int32),

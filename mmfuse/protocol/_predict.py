@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from mmfuse import data, report, tasks, train
-from mmfuse.names import CLASSIFICATION, MULTILABEL, REGRESSION
+from mmfuse.names import CLASSIFICATION, GENERATION, MULTILABEL, REGRESSION
 from mmfuse.protocol._config import Compare, UsageError, closest, own_sources
 from mmfuse.protocol._new_rows import NewRows, read_rows, stand_in
 from mmfuse.protocol._rows import Row, config_hash, encoder_choices, make_rows
@@ -132,6 +132,8 @@ def predict(run: str, path: str, *, method: str | None = None, seed: int | None 
   }
   if info.get("format") != FORMAT:  # its configuration may have other names
     raise UsageError(f"the run in {run!r} was written by another version of mmfuse")
+  if schema["task"] == GENERATION:
+    raise UsageError(f"the run in {run!r} has no labels (task {GENERATION}), so nothing to predict")
   cfg = Compare(**config, out=run)
   _check_run(info, schema, cfg)
   encoders = encoder_choices(cfg)

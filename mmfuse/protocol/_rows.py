@@ -11,6 +11,7 @@ import numpy as np
 
 from mmfuse import encoders, fusion, methods, report, schemes, train
 from mmfuse.core import Method, Sequence
+from mmfuse.names import GENERATION
 from mmfuse.protocol._config import (
   Compare,
   UsageError,
@@ -152,7 +153,8 @@ def make_rows(
     if any(r.name == name for r in rows):
       raise UsageError(f"two methods are called {name!r}; rename yours")
     if task not in entry.tasks:
-      unavailable[name] = f"needs {' or '.join(entry.tasks)} labels, these are {task}"
+      these = "there are none" if task == GENERATION else f"these are {task}"
+      unavailable[name] = f"needs {' or '.join(entry.tasks)} labels, {these}"
     elif entry.rates is not None and cfg.optimizer == "adam" and not source:
       unavailable[name] = (
         "its own learning rates are those of plain gradients; needs --optimizer sgd"
@@ -269,7 +271,8 @@ def make_model(splits: Any, fusion_name: str = "concat") -> fusion.LateFusion:
       )
     else:
       chosen[m] = spec
-  return fusion.LateFusion(chosen, splits.num_outputs, head)
+  # Without labels heads are for nothing; whatever is trained reads the encoders alone.
+  return fusion.LateFusion(chosen, splits.num_outputs or 1, head)
 
 
 def said_of_encoders(splits: Any, model: fusion.LateFusion) -> tuple[dict[str, str], list[str]]:
@@ -294,7 +297,7 @@ def checked_model(splits: Any, fusion_name: str, task: str) -> fusion.LateFusion
         encoders.check_encoder(model.encoders[m], splits.train.inputs[m], m, train=True)
   except (TypeError, ValueError) as error:
     raise UsageError(str(error)) from error
-  if task not in (tasks := methods.METHODS[fusion_name].tasks):
+  if task != GENERATION and task not in (tasks := methods.METHODS[fusion_name].tasks):
     raise UsageError(f"--fusion {fusion_name} needs {' or '.join(tasks)} labels, these are {task}")
   return model
 

@@ -36,7 +36,7 @@ class Search:
 
   def __post_init__(self):
     if self.splits.test is not None:
-      raise ValueError("a search must not hold test rows; pass splits.without_test()")
+      raise ValueError("a search must not hold test rows; pass splits.sealed()")
     self.model = make_model(self.splits, self.cfg.fusion)
     self._methods: dict[Any, Method] = {}
     self._first: dict[Any, float] = {}  # the rate that a method was built with

@@ -119,7 +119,7 @@ def notes(summary: Summary) -> list[str]:
 def linear_kind(summary: Summary) -> str:
   """logistic, or ridge where the task is regression."""
   task = tasks.TASKS.get(str(summary.info.get("task")))
-  return "logistic" if task is None else task.linear
+  return (None if task is None else task.linear) or "logistic"
 
 
 def _on_baselines(summary: Summary) -> list[str]:

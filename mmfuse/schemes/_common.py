@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -120,11 +120,6 @@ def num_outputs(model: Any, inputs: Mapping, mask: Mapping) -> int:
   return width
 
 
-def rows_of(split: Any) -> int:
-  """How many rows a split has."""
-  return len(next(iter(split.mask.values())))
-
-
 def judged_rows(split: Any) -> np.ndarray:
   """Places of the rows whose label counts. Raises Unavailable where there is none."""
   rows = np.flatnonzero(train.judged(split))
@@ -148,22 +143,6 @@ def mean_logits(outputs: Outputs, mask: Mapping[str, jax.Array]) -> Outputs:
   return outputs._replace(logits=total / jnp.maximum(present.sum(0), 1))
 
 
-def padded_batches(split: Any, rows: np.ndarray, batch_size: int) -> Iterator[Batch]:
-  """Chosen rows of a split as batches of one shape; the last is padded with rows of weight 0.
-
-  Rows keep their weights; padding has no modality.
-  """
-  size = min(batch_size, len(rows))
-  whole = train.to_batch(split)
-  for start in range(0, len(rows), size):
-    chosen = rows[start : start + size]
-    index = np.resize(chosen, size)
-    batch = jax.tree.map(lambda x, index=index: np.asarray(x)[index], whole)
-    real = np.arange(size) < len(chosen)
-    mask = {m: v & real for m, v in batch.mask.items()}
-    yield batch._replace(weight=batch.weight * real, mask=mask)
-
-
 @functools.partial(jax.jit, static_argnames=("function",))
 def _apply(function, state, batch):
   return function(state, batch)
@@ -182,12 +161,12 @@ def over_split(
   Compiled once per function: give one that compares by value (a frozen dataclass of the model).
   The optimiser state is left out of what is compiled.
   """
-  rows = np.arange(rows_of(split)) if rows is None else rows
+  count = len(split) if rows is None else len(rows)
   parts = [
     jax.device_get(_apply(function, state._replace(opt={}), batch))
-    for batch in padded_batches(split, rows, batch_size)
+    for batch in split.batches(batch_size, rows)
   ]
-  return jax.tree.map(lambda *x: np.concatenate(x)[: len(rows)], *parts)
+  return jax.tree.map(lambda *x: np.concatenate(x)[:count], *parts)
 
 
 def generator(key: jax.Array) -> np.random.Generator:

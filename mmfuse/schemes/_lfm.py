@@ -76,7 +76,7 @@ def lfm(
     del key
     split = _common.validation_of(splits, "lfm")
     rows = _common.spread_rows(split, validation_rows)
-    batch = next(_common.padded_batches(split, rows, len(rows)))
+    batch = next(split.batches(len(rows), rows))
     memory = state.memory["objective"]
     halved = clock.epoch > 0 and clock.epoch % _HALVE_EVERY == 0
     rate = (0.5 if halved else 1.0) * memory["rate"]

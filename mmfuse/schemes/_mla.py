@@ -16,7 +16,7 @@ import optax
 from mmfuse import objectives, train, tree
 from mmfuse.balancing import _mla as rule
 from mmfuse.balancing._groups import check_choice
-from mmfuse.core import Batch, Clock, Method, Outputs, State, label_weight
+from mmfuse.core import Batch, Clock, Method, Outputs, State, label_weight, used
 from mmfuse.fusion._late import named_key
 from mmfuse.objectives._branches import check_classes
 from mmfuse.schemes import _common
@@ -218,7 +218,7 @@ class _AlternatingStep:
   name: str  # of the phase
 
   def __call__(self, state: State, batch: Batch, key: jax.Array, clock: Clock):
-    batch = train.counted(sorted(self.turns), batch)
+    batch = used(train.counted(sorted(self.turns), batch))
     known = label_weight(batch) > 0
     parts, opt = split(state.params, self.turns), dict(state.opt[self.name])
     stats, memory = state.stats, state.memory["mla"]

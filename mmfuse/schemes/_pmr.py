@@ -57,7 +57,7 @@ def pmr(
     count = max(1, len(rows) // size // 10) * size
     chosen = _common.generator(key).permutation(rows)[:count]
     memory, total = state.memory["objective"], None
-    for batch in _common.padded_batches(splits["train"], chosen, size):
+    for batch in splits["train"].batches(size, chosen):
       now = _sums(method.predict, state._replace(opt={}), batch)
       total = now if total is None else jax.tree.map(jnp.add, total, now)
     return _common.remember(state, objective=_renewed(memory, total, momentum))

@@ -91,7 +91,7 @@ def _values(model, state, split, rows):
 def _by_sample(model, state, split, rng):
   """{m: copies int8 [N]}: every labelled row is valued."""
   del rng
-  rows, count = _common.judged_rows(split), _common.rows_of(split)
+  rows, count = _common.judged_rows(split), len(split)
   phi, present = _values(model, state, split, rows)
   table = {m: np.zeros(count, np.int8) for m in phi}
   for m, p in phi.items():
@@ -103,7 +103,7 @@ def _by_sample(model, state, split, rng):
 def _by_modality(part_ratio: float):
   def copies(model, state, split, rng):
     """{m: copies int8 [N]}: int(D n) of n labelled rows again with only the modality that lags."""
-    judged, count = _common.judged_rows(split), _common.rows_of(split)
+    judged, count = _common.judged_rows(split), len(split)
     rows = np.sort(rng.choice(judged, max(1, int(part_ratio * len(judged))), replace=False))
     phi, present = _values(model, state, split, rows)
     means = {m: float(p[present[m]].mean()) for m, p in phi.items() if present[m].any()}
@@ -140,7 +140,7 @@ def _method(model, tx, grow: bool, value: Callable[..., dict]) -> Method:
 
   def rows(state, splits, key, clock):
     del clock
-    copies, count = state.memory["valuation"]["copies"], _common.rows_of(splits["train"])
+    copies, count = state.memory["valuation"]["copies"], len(splits["train"])
     index, only = [np.arange(count)], [np.full(count, -1)]
     for i, m in enumerate(names):
       index.append(np.repeat(np.arange(count), np.asarray(copies[m])))

@@ -11,6 +11,8 @@ from mmfuse.train._checkpoint import Checkpointer
 from mmfuse.train._checkpoint import load_weights
 from mmfuse.train._checkpoint import remove_checkpoints
 from mmfuse.train._checkpoint import save_weights
+from mmfuse.train._collect import collect
+from mmfuse.train._collect import part_of
 from mmfuse.train._cost import Cost
 from mmfuse.train._cost import cost_of
 from mmfuse.train._cost import step_cost
@@ -56,6 +58,7 @@ __all__ = [
   "budget",
   "cache_dir",
   "clip_global_norm",
+  "collect",
   "cost_of",
   "counted",
   "enable_compilation_cache",
@@ -71,6 +74,7 @@ __all__ = [
   "linear_probe",
   "load_weights",
   "modality_values",
+  "part_of",
   "predict_split",
   "release_programs",
   "remove_checkpoints",

@@ -2,32 +2,20 @@
 
 import functools
 from collections.abc import Callable, Iterable
-from typing import Any, cast
+from typing import Any
 
 import jax
 import numpy as np
 
 from mmfuse import masks, metrics
-from mmfuse.core import Batch, Method, Outputs, State, label_weight
+from mmfuse.core import Batch, Method, Outputs, Source, State, label_weight
 from mmfuse.tree import FUSED
 
 
-def to_batch(split: Any) -> Batch:
+def to_batch(split: Source) -> Batch:
   """All rows of a split as one `Batch` of host arrays; weights are the split's, 1 by default."""
-  rows = len(next(iter(split.mask.values())))
-  weight, labelled = getattr(split, "weight", None), getattr(split, "labelled", None)
-  weight = np.ones(rows, np.float32) if weight is None else np.asarray(weight, np.float32)
-  labelled = np.ones(rows, bool) if labelled is None else np.asarray(labelled)
-  index = np.arange(rows, dtype=np.int32)
-  return Batch(
-    dict(split.inputs),
-    split.label,
-    dict(split.mask),
-    cast(Any, weight),
-    cast(Any, index),
-    {},
-    cast(Any, labelled),
-  )
+  whole = getattr(split, "batch", None)  # as they lie in memory, where the source has them there
+  return next(iter(split.batches(len(split)))) if whole is None else whole()
 
 
 def padded_batches(split: Any, batch_size: int) -> Batch:
@@ -221,7 +209,7 @@ def _predict_jit(predict, state, inputs, mask):
 def predict_split(method: Method, state: State, split: Any, *, batch_size: int = 512) -> Outputs:
   """All outputs of a split, collected on the host in row order: logits [N, C] and so on."""
   batches = padded_batches(split, batch_size)
-  rows = len(next(iter(split.mask.values())))
+  rows = len(split)
   parts = []
   for i in range(batches.weight.shape[0]):
     inputs, mask = jax.tree.map(lambda x, i=i: x[i], (batches.inputs, batches.mask))

@@ -48,12 +48,13 @@ class Plan(NamedTuple):
 
 
 def _take(arrays: Batch, rows, keep) -> Batch:
-  """The rows of a batch; -1 is padding: weight 0, nothing present."""
+  """The rows of a batch and what a step keeps of them; -1 is padding: weight 0, nothing present."""
   real = rows >= 0
   batch = jax.tree.map(lambda x: x[jnp.maximum(rows, 0)], arrays)
   return batch._replace(
     weight=jnp.where(real, batch.weight, 0.0),
-    mask={m: v & keep[m] & real for m, v in batch.mask.items()},
+    mask={m: v & real for m, v in batch.mask.items()},
+    keep=keep,
   )
 
 
@@ -526,29 +527,25 @@ class Group:
     return Clock(*numbers)
 
   def rows(self, number, phase, state, key, epoch, splits):
-    """-> rows [N, B] (or [N, S, B]) and kept modalities of the same shape."""
+    """-> rows [N, B] (or [N, S, B]) and what is kept of them, of the same shape, or None = all."""
     size = self.plan.batch_size[phase.name]
-    names = sorted(self.plan.data.train.mask)
     if phase.rows is None:
       count = self.arrays.weight.shape[0]
       orders = [_order(s, number, epoch, count, size) for s in self.seeds]
-      keeps = [{m: np.ones(o.shape, bool) for m in names} for o in orders]
-    else:
-      index, keep = phase.rows(state, splits, key, self.hour(phase, epoch))
-      index = np.asarray(index)
-      if len(index) == 0:
-        raise ValueError(f"phase {phase.name!r} chose no rows for epoch {epoch}")
-      order = _order(self.seeds[0], number, epoch, len(index), min(size, len(index)))
-      orders = [np.where(order < 0, -1, index[order]).astype(np.int32)]
-      keeps = [
-        {
-          m: np.ones(order.shape, bool) if keep is None else np.asarray(keep[m])[order]
-          for m in names
-        }
-      ]
-    if not self.plan.stacked:
-      return orders[0], keeps[0]
-    return np.stack(orders, 1), {m: np.stack([k[m] for k in keeps], 1) for m in names}
+      return (np.stack(orders, 1) if self.plan.stacked else orders[0]), None
+    index, keep = phase.rows(state, splits, key, self.hour(phase, epoch))
+    index = np.asarray(index)
+    if index.size == 0:
+      raise ValueError(f"phase {phase.name!r} chose no rows for epoch {epoch}")
+    keep = {
+      m: np.ones(index.shape, bool) if keep is None else np.asarray(keep[m])
+      for m in sorted(self.plan.data.train.mask)
+    }
+    if index.ndim == 2:  # batches in an order of its own
+      return index.astype(np.int32), keep
+    order = _order(self.seeds[0], number, epoch, len(index), min(size, len(index)))
+    rows = np.where(order < 0, -1, index[order]).astype(np.int32)
+    return rows, {m: k[order] for m, k in keep.items()}
 
   def epoch(self, phase, state, rows, keep, key, clock):
     plan = self.plan
@@ -563,7 +560,7 @@ class Group:
     collected = []
     for i in range(rows.shape[0]):
       now = clock._replace(step=clock.step + i, batch=jnp.int32(i))
-      kept = {m: v[i] for m, v in keep.items()}
+      kept = jax.tree.map(lambda x, i=i: x[i], keep)
       state, metrics = _step_jit(*fixed, state, self.arrays, rows[i], kept, key, now)
       collected.append(metrics)
     return state, jax.tree.map(lambda *x: jnp.stack(x), *collected)
@@ -579,7 +576,7 @@ class Group:
       run: Callable[..., Any] = _evaluate.loop_batches if looped else whole
       entry["validation"] = run(predict, metric, seen, self.validation, self.keep)
     if plan.diagnose and "diagnose" in plan.method.functions:
-      kept = {m: v[0] for m, v in keep.items()}
+      kept = jax.tree.map(lambda x: x[0], keep)
       entry |= _diagnose_jit(
         plan.method.functions["diagnose"],
         plan.stacked,
@@ -618,7 +615,8 @@ class Group:
           raise ValueError(f"cannot select by {select!r}; this task has: {known}")
         passport = {s.name: s for s in metric.scores}.get(select, metrics_lib.score(select))
         score = float(scores[FUSED][select]) * (1 if passport.larger_is_better else -1)
-        loss = float(scores[FUSED].get(tasks.get(plan.data.task).loss, 0.0))
+        tie = tasks.get(plan.data.task).loss
+        loss = 0.0 if tie is None else float(scores[FUSED].get(tie, 0.0))
       better[i] = log.append(
         phase.name,
         epoch,

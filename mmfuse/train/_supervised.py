@@ -13,7 +13,18 @@ import optax
 
 from mmfuse import balancing, masks, metrics, tree
 from mmfuse import objectives as objectives_lib
-from mmfuse.core import Batch, Clock, Method, Objective, Outputs, Phase, State, label_weight
+from mmfuse.core import (
+  Batch,
+  Clock,
+  Method,
+  Model,
+  Objective,
+  Outputs,
+  Phase,
+  State,
+  label_weight,
+  used,
+)
 from mmfuse.names import REGRESSION
 from mmfuse.train import _plans
 from mmfuse.train._dependence import dependence
@@ -33,9 +44,10 @@ def _as_objective(objective: Any) -> Objective:
   return Objective(lambda batch, outputs: (), apply)
 
 
-# What an objective gets by naming it: the model itself, in evaluation mode. Those that go through
-# the encoders make a loss depend on all of them, which the stacked plan cannot see.
-HANDLES = ("forward", "encode", "heads")
+# What an objective gets by naming it: the model itself, in evaluation mode, and the batch before the
+# step dropped anything (`Batch.keep`). Those that go through the encoders make a loss depend on all of
+# them, which the stacked plan cannot see.
+HANDLES = ("forward", "encode", "heads", "complete")
 THROUGH_ENCODERS = ("forward", "encode")
 SHARED = "shared"  # the leaves of no modality, among those that wait for a row (`_freeze_absent`)
 
@@ -47,7 +59,7 @@ def _wanted(fn: Any) -> tuple[str, ...]:
 
 
 def supervised(
-  model: Any,
+  model: Model,
   objectives: Any = objectives_lib.fused_and_unimodal,
   tx: optax.GradientTransformation | None = None,
   *,
@@ -67,7 +79,8 @@ def supervised(
     model: the contract of `core.Model` (`fusion.LateFusion`, `fusion.from_linen(...)`).
     objectives: `fn(outputs, batch, **extra) -> {name: scalar}` or an `Objective` with memory. Of
       the model in evaluation mode it may name `forward(inputs, mask) -> Outputs`, `encode(inputs,
-      mask) -> features` and `heads(features, mask) -> Outputs`, all differentiable.
+      mask) -> features` and `heads(features, mask) -> Outputs`, all differentiable; and `complete`, the
+      batch with what this step drops (`Batch.keep`), which its own `batch.mask` leaves out.
     tx: any Optax transform, modulators included; `train.sgd()` if None.
     aggregator: a rule on the K losses or gradients; None minimises their sum.
     augment: `(batch, key) -> batch`, inside the compiled step.
@@ -181,7 +194,10 @@ def counted(modalities, batch: Batch) -> Batch:
     x = jnp.asarray(x)
     return jnp.where(known.reshape((-1,) + (1,) * (x.ndim - 1)), x, jnp.zeros((), x.dtype))
 
-  return batch._replace(inputs=inputs, mask=mask, label=jax.tree.map(select, batch.label))
+  keep = None if batch.keep is None else {m: batch.keep[m] for m in mask}
+  return batch._replace(
+    inputs=inputs, mask=mask, keep=keep, label=jax.tree.map(select, batch.label)
+  )
 
 
 def _eval(model, params, stats, inputs, mask) -> Outputs:
@@ -295,6 +311,7 @@ class _Spine:
           variables, *_view(self.modalities, inputs, mask), **options
         )[0],
         "heads": lambda features, mask: self.model.heads(variables, features, mask, **options)[0],
+        "complete": batch,
       }
 
     def encode(params):
@@ -302,11 +319,14 @@ class _Spine:
       features, stats = self.model.encode(
         variables, batch.inputs, batch.mask, train=True, rngs=rngs
       )
-      rows = (batch.weight, batch.mask)
+      seen = used(batch)
+      if batch.keep is not None:
+        features = masks.fill(features, seen.mask)
+      rows = (seen.weight, seen.mask)
       if self.perturb is not None:
         handles = evaluated(params, stats)
         features = self.perturb(
-          features, batch, key=noise, clock=clock, **{h: handles[h] for h in perturbing}
+          features, seen, key=noise, clock=clock, **{h: handles[h] for h in perturbing}
         )
         if isinstance(features, tuple):
           features, changed = features
@@ -315,7 +335,7 @@ class _Spine:
 
     def heads(params, features, carried):
       stats, (weight, mask) = carried
-      seen = batch._replace(weight=weight, mask=mask)
+      seen = batch._replace(weight=weight, mask=mask, keep=None)
 
       def apply(features, params=params):
         variables = {"params": params, "batch_stats": stats}
@@ -427,6 +447,7 @@ class _Spine:
     forward, labels, separable, reads = self._plans(
       state, batch, forward_key, clock, rows=needs_rows
     )
+    batch = used(batch)  # from here on: what the step drops counts as absent
     plan = self._choose(separable)
     rows_of = self._row_weights(forward.names, reads, batch)
     opt = dict(state.opt[self.name])

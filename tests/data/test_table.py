@@ -94,10 +94,10 @@ def test_labels_are_stratified():
     np.testing.assert_array_equal(part.label.sum(0), [3, 1])
 
 
-def test_without_test():
+def test_sealed():
   splits = table().splits()
-  assert splits.without_test().test is None and splits.test is not None
-  np.testing.assert_array_equal(splits.without_test().train.label, splits.train.label)
+  assert splits.sealed().test is None and splits.test is not None
+  np.testing.assert_array_equal(splits.sealed().train.label, splits.train.label)
 
 
 def test_absent_rows_are_zero_after_scaling():

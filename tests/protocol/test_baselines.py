@@ -1,7 +1,6 @@
 """Baselines of a comparison: on every table, sealed from test rows, whatever is absent."""
 
 import csv
-import dataclasses
 import json
 import math
 
@@ -19,11 +18,11 @@ def raised(line, error):
 
 
 def fitted(splits):
-  return {x.name: x for x in _baselines.fit_lines(splits.without_test(), raised)}
+  return {x.name: x for x in _baselines.fit_lines(splits.sealed(), raised)}
 
 
 def entries(tmp_path, splits):
-  lines = _baselines.fit_lines(splits.without_test(), raised)
+  lines = _baselines.fit_lines(splits.sealed(), raised)
   found = _baselines.write_entries(tmp_path, {None: lines}, {None: splits})
   assert json.loads((tmp_path / "baselines.json").read_text()) == found
   return {e["name"]: e for e in found}
@@ -65,10 +64,10 @@ def test_nothing_in_the_test_rows_reaches_a_fit():
     made[m][test] = np.random.default_rng(5).normal(size=(test.sum(), 4)) * 1e3
   made["label"][test] = 1 - made["label"][test]
   garbage = fitted(data.from_arrays(made))
-  bad = splits.test._replace(
+  bad = splits.test.replace(
     inputs={m: np.full_like(x, np.nan) for m, x in splits.test.inputs.items()}
   )
-  nan = {x.name: x for x in _baselines.fit_lines(dataclasses.replace(splits, test=bad), raised)}
+  nan = {x.name: x for x in _baselines.fit_lines(splits.with_parts(test=bad), raised)}
   for name, line in plain.items():
     for other in (garbage[name], nan[name]):
       assert line.fit.C == other.fit.C and line.validation == other.validation
@@ -109,31 +108,18 @@ def test_a_modality_alone_is_fitted_and_scored_in_the_rows_that_have_it(tmp_path
 def test_rows_without_a_label_count_nowhere(tmp_path):
   splits = data.from_arrays(arrays())
   known = lambda s: np.arange(len(s.label)) % 4 > 0
-  hidden = dataclasses.replace(
-    splits,
+  hidden = splits.with_parts(
     **{
-      p: (s := getattr(splits, p))._replace(label=np.where(known(s), s.label, 0), labelled=known(s))
+      p: (s := getattr(splits, p)).replace(label=np.where(known(s), s.label, 0), labelled=known(s))
       for p in ("train", "validation", "test")
     },
   )
 
-  def cut(s):
-    keep = known(s)
-    return s._replace(
-      inputs={m: x[keep] for m, x in s.inputs.items()},
-      label=s.label[keep],
-      mask={m: x[keep] for m, x in s.mask.items()},
-      index=s.index[keep],
-    )
-
-  few = dataclasses.replace(
-    splits, **{p: cut(getattr(splits, p)) for p in ("train", "validation", "test")}
-  )
+  cut = lambda s: s.rows(known(s))
+  few = splits.with_parts(**{p: cut(getattr(splits, p)) for p in ("train", "validation", "test")})
   a, b = entries(tmp_path, hidden), entries(tmp_path, few)
   assert a == b and a["linear"]["rows"]["train"] == 36
-  none = dataclasses.replace(
-    hidden, validation=hidden.validation._replace(labelled=np.zeros(16, bool))
-  )
+  none = hidden.with_parts(validation=hidden.validation.replace(labelled=np.zeros(16, bool)))
   assert entries(tmp_path, none)["linear"]["why"] == "no validation row has a label"
 
 
@@ -146,7 +132,7 @@ def test_an_error_is_the_reason_of_its_line_alone(monkeypatch):
     return fits(split, modalities, *rest)
 
   monkeypatch.setattr(_linear, "fits", broken)
-  splits = data.from_arrays(arrays()).without_test()
+  splits = data.from_arrays(arrays()).sealed()
   lines = _baselines.fit_lines(splits, lambda line, error: f"failed: {line.name}: {error}")
   assert [x.why for x in lines] == [None, None, "failed: linear/b: no room"]
 

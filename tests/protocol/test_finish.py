@@ -154,8 +154,8 @@ def test_a_probe_is_fitted_when_asked_for(finished):
 
 def test_the_majority_row_predicts_the_most_frequent_training_label(finished):
   splits = finished.fits[0]["splits"]
-  part = splits.train._replace(label=np.where(np.arange(48) < 30, 1, 0).astype(np.int32))
-  test = splits.validation._replace(label=np.where(np.arange(16) < 4, 0, 1).astype(np.int32))
+  part = splits.train.replace(label=np.where(np.arange(48) < 30, 1, 0).astype(np.int32))
+  test = splits.validation.replace(label=np.where(np.arange(16) < 4, 0, 1).astype(np.int32))
 
   class Made:
     task, num_outputs = "classification", 2
@@ -163,8 +163,8 @@ def test_the_majority_row_predicts_the_most_frequent_training_label(finished):
   Made.train, Made.test = part, test
   assert _baselines.constant(Made, "test")["accuracy"] == 0.75
   # Where the label is unknown a row is neither counted nor judged.
-  Made.train = part._replace(labelled=np.arange(48) >= 29)
-  Made.test = test._replace(labelled=np.arange(16) < 5)
+  Made.train = part.replace(labelled=np.arange(48) >= 29)
+  Made.test = test.replace(labelled=np.arange(16) < 5)
   assert round(_baselines.constant(Made, "test")["accuracy"], 6) == 0.8
 
 

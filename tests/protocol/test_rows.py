@@ -138,9 +138,8 @@ def test_a_fusion_that_attends_to_steps_gets_them_unless_the_module_is_the_users
   splits = finished.fits[0]["splits"]
   x = np.zeros((6, 9, 2), np.float32)
   inputs = {"a": x, "b": Sequence(x, np.full(6, 9))}
-  splits = dataclasses.replace(
-    splits, train=splits.train._replace(inputs=inputs), encoders={"b": "conv1d"}
-  )
+  splits = splits.with_parts(train=splits.train.replace(inputs=inputs))
+  splits = dataclasses.replace(splits, encoders={"b": "conv1d"})
   pools = lambda splits, name: {
     m: e.pool for m, e in rows.make_model(splits, name).encoders.items()
   }
@@ -261,8 +260,8 @@ def _lacking(part=None, labelled=True, **options):
   splits = {None: data.from_arrays({**arrays, "split": split})}
   if not labelled:
     validation = splits[None].validation
-    known = splits[None].validation._replace(labelled=np.zeros(len(validation.index), bool))
-    splits = {None: dataclasses.replace(splits[None], validation=known)}
+    known = splits[None].validation.replace(labelled=np.zeros(len(validation.index), bool))
+    splits = {None: splits[None].with_parts(validation=known)}
   made, unavailable = _rows(methods=("unimodal,late_average,joint",))
   kept = rows.present(made, splits, unavailable)
   assert {r.name for r in made} == {r.name for r in kept} | set(unavailable)

@@ -1,7 +1,6 @@
 """The search sees no test row, spends the same on every row, and chooses by one rule."""
 
 import collections
-import dataclasses
 
 import jax
 import numpy as np
@@ -28,7 +27,7 @@ def test_no_fit_is_given_the_test_rows(finished):
 
 def test_a_search_refuses_test_rows(finished, tmp_path):
   splits = finished.fits[0]["splits"]
-  whole = dataclasses.replace(splits, test=splits.validation)
+  whole = splits.with_parts(test=splits.validation)
   with pytest.raises(ValueError, match="must not hold test rows"):
     Search(Compare(), Store(tmp_path), whole, None, lambda *_: None, {})
 

@@ -34,7 +34,7 @@ def test_over_split_keeps_the_order_and_drops_the_padding(size):
 
 
 def test_padded_batches_mark_the_padding():
-  batches = list(_common.padded_batches(_small.splits().train, np.arange(5), 3))
+  batches = list(_small.splits().train.batches(3, np.arange(5)))
   assert [b.weight.tolist() for b in batches] == [[1, 1, 1], [1, 1, 0]]
   assert [b.index.tolist() for b in batches] == [[0, 1, 2], [3, 4, 3]]
 

@@ -40,7 +40,7 @@ def test_update_steps_against_the_gradient_halves_the_rate_and_clips():
   method, state = make(a1=0.3, a1_rate=0.5)
   update = method.phases[0].begin
   assert method.phases[0].epoch_end is update
-  rows = next(_common.padded_batches(_small.splits().validation, np.arange(12), 12))
+  rows = next(_small.splits().validation.batches(12, np.arange(12)))
   slope = float(_lfm.alignment_gradient(_small.model(), state, rows))
   after = update(state, _small.hooks(), jax.random.key(0), _small.hour()).memory["objective"]
   np.testing.assert_allclose(after["weights"], [0.7 + 0.5 * slope, 0.3 - 0.5 * slope], rtol=1e-5)

@@ -32,7 +32,7 @@ def test_phases_in_turn_and_the_last_state_of_the_first_is_handed_on(name):
   holes = {
     m: np.where(splits.train.mask[m][:, None], x, np.nan) for m, x in splits.train.inputs.items()
   }
-  splits = splits.__class__(**{**vars(splits), "train": splits.train._replace(inputs=holes)})
+  splits = splits.with_parts(train=splits.train.replace(inputs=holes))
   result = train.fit(
     method, splits, epochs=3, batch_size=_small.BATCH, learning_rate=0.2, loop="scan"
   )
@@ -101,7 +101,7 @@ def test_labels_are_learnt_and_read_from_one_modality():
     arrays[m] = np.repeat(np.eye(3)[label], 2, 1) + 0.2 * rng.normal(size=(180, 6))
   splits = data.from_arrays(arrays)
   method = schemes.mdrnn(_small.model(), 0.3, num_hidden=32)
-  result = train.fit(method, splits.without_test(), epochs=40, batch_size=20, diagnose=False)
+  result = train.fit(method, splits.sealed(), epochs=40, batch_size=20, diagnose=False)
   scores = result.validation[0]
   assert scores["fused"] > 0.9
   assert min(scores["a"], scores["b"]) > 0.6
@@ -141,7 +141,7 @@ def test_other_labels(task):
   splits = data.from_arrays({"a": x, "b": x[:, 0], "label": label})
   model = LateFusion({m: MLP(3, ()) for m in "ab"}, splits.num_outputs)
   result = train.fit(
-    BUILDERS["mdrnn_pcd"](model), splits.without_test(), epochs=2, batch_size=8, diagnose=False
+    BUILDERS["mdrnn_pcd"](model), splits.sealed(), epochs=2, batch_size=8, diagnose=False
   )
   assert result.logs[0].best is not None
 

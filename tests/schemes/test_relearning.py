@@ -97,7 +97,7 @@ def test_a_modality_alone_and_labels():
     method.phases[0].begin(
       state, _modulated.without_validation(given), jax.random.key(0), _modulated.hour()
     )
-  wrong = given.train._replace(label=given.train.label.astype(np.float32))
+  wrong = given.train.replace(label=given.train.label.astype(np.float32))
   with pytest.raises(ValueError, match="one integer per row"):
     method.phases[0].begin(
       state,
@@ -126,9 +126,9 @@ def test_a_part_without_a_modality_or_a_label_has_no_purity(hide):
   method = schemes.relearning(_small.model(2))
   split = _small.splits(2).validation
   if hide == "mask":
-    split = split._replace(mask={**split.mask, "b": np.zeros(12, bool)})
+    split = split.replace(mask={**split.mask, "b": np.zeros(12, bool)})
   else:
-    split = split._replace(labelled=~split.mask["b"])
+    split = split.replace(labelled=~split.mask["b"])
   found = _relearning.modality_purities(
     method, _small.start(method), split, np.random.default_rng(0)
   )

@@ -127,7 +127,7 @@ def test_refusals():
   nine = type(_small.model())({f"m{i}": _small.model().encoders["a"] for i in range(9)}, 3)
   with pytest.raises(schemes.Unavailable, match="9 modalities are more than 8"):
     schemes.valuation_sample(nine)
-  split = _small.hooks()["train"]._replace(label=np.zeros(_small.ROWS, np.float32))
+  split = _small.hooks()["train"].replace(label=np.zeros(_small.ROWS, np.float32))
   method = schemes.valuation_sample(_small.model())
   with pytest.raises(schemes.Unavailable, match="one class per row"):
     method.phases[0].begin(_small.start(method), {"train": split}, None, _small.hour())

@@ -1,7 +1,5 @@
 """Small problems of the training tests: models, batches, data, and methods with known scores."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -194,8 +192,8 @@ class Known:
       "truth": np.eye(2, dtype=np.float32)[own],
       "rank": ((np.arange(count) + 0.5) / count).astype(np.float32)[:, None],
     }
-    return dataclasses.replace(
-      split, validation=split.validation._replace(inputs=inputs, label=own.astype(np.int32))
+    return split.with_parts(
+      validation=split.validation.replace(inputs=inputs, label=own.astype(np.int32))
     )
 
 

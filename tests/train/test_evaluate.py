@@ -82,7 +82,7 @@ def test_bad_questions_are_refused(state, split):
   with pytest.raises(ValueError, match="modality 'depth' not in data; available: a, b"):
     train.evaluate(METHOD, state, split, metric=ACCURACY, present=("a", "depth"))
   with pytest.raises(ValueError, match="the split to evaluate is empty"):
-    train.evaluate(METHOD, state, jax.tree.map(lambda x: x[:0], split), metric=ACCURACY)
+    train.evaluate(METHOD, state, split.rows(np.arange(0)), metric=ACCURACY)
   with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
     train.evaluate(METHOD, state, split, metric=ACCURACY, batch_size=0)
   assert isinstance(ACCURACY, metrics.Metric)

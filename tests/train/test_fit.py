@@ -1,7 +1,5 @@
 """`fit`: the loop, selection, phases, the guard, and what it leaves alone."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -208,7 +206,7 @@ def test_a_run_broken_from_the_start_has_no_selected_epoch():
 
 def test_the_guard_works_without_validation():
   problem = Known((0.5,) * 4, broken=5)
-  data = dataclasses.replace(problem.splits(), validation=None)
+  data = problem.splits().with_parts(validation=None)
   result = train.fit(problem.method(), data, epochs=4, batch_size=4)
   assert result.logs[0].diverged_at == 5 and float(result.state(0).params["w"]) == 4.0
 
@@ -389,16 +387,15 @@ class Sealed:
 def test_the_test_split_is_never_opened():
   problem = Known((0.5, 0.9))
   wanted = train.fit(problem.method(), problem.splits(), epochs=2, batch_size=4)
-  for data in (Sealed(problem.splits()), problem.splits().without_test()):
+  for data in (Sealed(problem.splits()), problem.splits().sealed()):
     found = train.fit(problem.method(), data, epochs=2, batch_size=4)
     assert history(found.logs[0]) == history(wanted.logs[0])
 
 
 def test_donation_never_reaches_the_callers_arrays(splits, both):
-  on_device = dataclasses.replace(
-    splits,
+  on_device = splits.with_parts(
     **{
-      name: getattr(splits, name)._replace(
+      name: getattr(splits, name).replace(
         **{
           field: jax.tree.map(jnp.asarray, getattr(getattr(splits, name), field))
           for field in ("inputs", "label", "mask")
@@ -460,9 +457,9 @@ def test_bad_settings_are_refused_with_a_sentence(options, sentence):
 def test_an_empty_training_split_is_refused():
   problem = Known((0.5,))
   data = problem.splits()
-  empty = jax.tree.map(lambda x: x[:0], data.train)
+  empty = data.train.rows(np.arange(0))
   with pytest.raises(ValueError, match="the training split is empty"):
-    train.fit(problem.method(), dataclasses.replace(data, train=empty))
+    train.fit(problem.method(), data.with_parts(train=empty))
 
 
 def test_step_times_are_interleaved(splits):

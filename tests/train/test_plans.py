@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mmfuse import balancing, masks, objectives, train, tree
-from mmfuse.core import Model
+from mmfuse.core import Functions
 
 from ._problems import (
   batch,
@@ -93,7 +93,7 @@ def test_parts_stacked_equals_general_and_each_part_is_the_gradient_of_its_rows(
 
 
 def linen_like(base, heads=None, encode=None):
-  return Model(base.init, encode or base.encode, heads or base.heads, base.modalities)
+  return Functions(base.init, encode or base.encode, heads or base.heads, base.modalities)
 
 
 def shared_trunk(base):

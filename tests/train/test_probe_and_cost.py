@@ -51,7 +51,7 @@ def test_a_probe_finds_what_is_linear_and_not_what_is_not_there():
   options = {"task": "classification", "num_outputs": 2}
   got = train.linear_probe(method, state, splits.train, splits.test, **options)
   assert got["a"] >= 0.9 and got["b"] <= 0.8
-  gone = splits.test._replace(mask={**splits.test.mask, "b": np.zeros(20, bool)})
+  gone = splits.test.replace(mask={**splits.test.mask, "b": np.zeros(20, bool)})
   assert set(train.linear_probe(method, state, splits.train, gone, **options)) == {"a"}
 
 

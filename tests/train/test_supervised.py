@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from mmfuse import balancing, masks, objectives, train
-from mmfuse.core import Batch, Model, Objective
+from mmfuse.core import Batch, Functions, Objective
 from mmfuse.fusion import Gated
 
 from ._problems import (
@@ -88,7 +88,7 @@ def without_unimodal(base):
     outputs, stats = base.heads(variables, features, mask, train=train, rngs=rngs)
     return outputs._replace(unimodal_logits={}), stats
 
-  return Model(base.init, base.encode, heads, base.modalities)
+  return Functions(base.init, base.encode, heads, base.modalities)
 
 
 def test_heads_that_no_objective_trains_are_probed_without_touching_the_rest():
@@ -112,7 +112,7 @@ def test_a_probe_of_heads_that_share_the_fused_kernel_leaves_it_alone():
   given = batch(2)
   tied = gradient(
     train.supervised(
-      Model(DENSE.init, DENSE.encode, heads, DENSE.modalities), objectives.fused, plain()
+      Functions(DENSE.init, DENSE.encode, heads, DENSE.modalities), objectives.fused, plain()
     ),
     given,
   )
