@@ -132,7 +132,7 @@ def test_a_part_is_the_same_part_of_the_whole(start, stop):
 
 def test_parts_draw_different_sounds():
   raw = sources.fake_sources(30, 10, 10)
-  same = raw.train.replace(part=raw.test.part)
+  same = raw.train._replace(part=raw.test.part)
   a, b = (next(recipe.build(s, raw.basis, 0, 3)) for s in (raw.train, same))
   np.testing.assert_array_equal(a.image, b.image)
   assert (a.audio != b.audio).mean() > 0.5
