@@ -3,8 +3,10 @@
 from mmfuse.metrics._calibration import auroc
 from mmfuse.metrics._calibration import average_precision
 from mmfuse.metrics._calibration import ece
+from mmfuse.metrics._calibration import f1
 from mmfuse.metrics._contribution import contribution
 from mmfuse.metrics._contribution import imbalance
+from mmfuse.metrics._contribution import over_subsets
 from mmfuse.metrics._contribution import shapley
 from mmfuse.metrics._diagnostics import conflict
 from mmfuse.metrics._diagnostics import cosine
@@ -12,6 +14,7 @@ from mmfuse.metrics._latent_quality import latent_quality
 from mmfuse.metrics._metric import Metric
 from mmfuse.metrics._metric import per_head
 from mmfuse.metrics._metric import row_mean
+from mmfuse.metrics._presentation_attack import acer
 from mmfuse.metrics._running import RowMetric
 from mmfuse.metrics._running import classification
 from mmfuse.metrics._running import multi_label
@@ -19,22 +22,31 @@ from mmfuse.metrics._running import regression
 from mmfuse.metrics._scores import SCORES
 from mmfuse.metrics._scores import Score
 from mmfuse.metrics._scores import score
+from mmfuse.metrics._segmentation import confusion
+from mmfuse.metrics._segmentation import iou
+from mmfuse.metrics._segmentation import mean_iou
 
 __all__ = [
   "SCORES",
   "Metric",
   "RowMetric",
   "Score",
+  "acer",
   "auroc",
   "average_precision",
   "classification",
   "conflict",
+  "confusion",
   "contribution",
   "cosine",
   "ece",
+  "f1",
   "imbalance",
+  "iou",
   "latent_quality",
+  "mean_iou",
   "multi_label",
+  "over_subsets",
   "per_head",
   "regression",
   "row_mean",
