@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 Mask = dict[str, jax.Array]
+MOST_SUBSETS = 6  # modalities up to which all 2^M subsets are scored
 
 
 def combinations(modalities: Iterable[str]) -> list[tuple[str, ...]]:

@@ -58,12 +58,12 @@ def acer(logits, label, *, live: int = 1, variant: str = "iso") -> dict[str, flo
     filled = (0.0, 0.0, 0.0) if math.isnan(mean) else (live_error, attack_error, mean)
     return dict(zip(("accuracy", "apcer", "npcer", "acer"), (accuracy, *filled)))
   called_live = int(said.sum())
-  old = (
+  rates = (
     attack_error,
     live_error,
     mean,
     _rate(missed, len(said) - called_live),
     _rate(false, called_live),
   )
-  old = (1.0,) * 5 if any(map(math.isnan, old)) else tuple(map(_six, old))
+  old = [1.0 if any(map(math.isnan, rates)) else _six(rate) for rate in rates]
   return dict(zip(("accuracy", "far", "frr", "hter", "apcer", "npcer"), (accuracy, *old)))

@@ -14,12 +14,15 @@ from mmfuse.train._checkpoint import save_weights
 from mmfuse.train._cost import Cost
 from mmfuse.train._cost import cost_of
 from mmfuse.train._cost import step_cost
+from mmfuse.train._evaluate import View
 from mmfuse.train._evaluate import absent
 from mmfuse.train._evaluate import evaluate
 from mmfuse.train._evaluate import evaluate_subsets
+from mmfuse.train._evaluate import evaluate_views
 from mmfuse.train._evaluate import judged
 from mmfuse.train._evaluate import modality_values
 from mmfuse.train._evaluate import predict_split
+from mmfuse.train._evaluate import subset_view
 from mmfuse.train._evaluate import to_batch
 from mmfuse.train._fit import fit
 from mmfuse.train._initial import initial
@@ -51,6 +54,7 @@ __all__ = [
   "Cost",
   "Result",
   "RunLog",
+  "View",
   "absent",
   "adam",
   "budget",
@@ -61,6 +65,7 @@ __all__ = [
   "enable_compilation_cache",
   "evaluate",
   "evaluate_subsets",
+  "evaluate_views",
   "fit",
   "has_learning_rate",
   "initial",
@@ -79,6 +84,7 @@ __all__ = [
   "set_learning_rate",
   "sgd",
   "step_cost",
+  "subset_view",
   "supervised",
   "tensorboard_writer",
   "to_batch",
