@@ -44,7 +44,8 @@ def sample_bernoulli(key: jax.Array, mask: Mapping[str, jax.Array], drop: float)
   Rows that would lose everything keep what they had (the rejection of all-zero draws).
   """
   names = sorted(mask)
-  keep = jax.random.bernoulli(key, 1.0 - drop, (len(names), mask[names[0]].shape[0]))
+  # Rows first: the draws of a row do not depend on how many there are.
+  keep = jax.random.bernoulli(key, 1.0 - drop, (mask[names[0]].shape[0], len(names))).T
   drawn = jnp.stack([mask[m] for m in names]) & keep
   drawn = jnp.where(drawn.any(0, keepdims=True), drawn, jnp.stack([mask[m] for m in names]))
   return dict(zip(names, drawn))
