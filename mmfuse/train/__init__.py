@@ -38,6 +38,8 @@ from mmfuse.train._probe import linear_probe
 from mmfuse.train._result import Result
 from mmfuse.train._result import RunLog
 from mmfuse.train._result import validation_scores
+from mmfuse.train._selection import Selection
+from mmfuse.train._selection import parse as parse_select
 from mmfuse.train._supervised import counted
 from mmfuse.train._supervised import supervised
 from mmfuse.train._timing import interleaved_step_times
@@ -54,6 +56,7 @@ __all__ = [
   "Cost",
   "Result",
   "RunLog",
+  "Selection",
   "View",
   "absent",
   "adam",
@@ -76,6 +79,7 @@ __all__ = [
   "linear_probe",
   "load_weights",
   "modality_values",
+  "parse_select",
   "predict_split",
   "release_programs",
   "remove_checkpoints",

@@ -33,6 +33,7 @@ FURTHER = (
   "scores",
   "contribution",
   "shapley",
+  "subsets",
   "probe",
   "conflict_rate",
   "relative_step_time",
