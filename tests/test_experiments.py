@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
-TABLES = ("balance_benchmark", "compare", "mimo", "bogc", "mla", "panel")
+TABLES = ("balance_benchmark", "compare", "mimo", "bogc", "mla", "panel", "missing_digits")
 
 
 def test_every_module_is_covered():

@@ -28,7 +28,7 @@ def best_fused(records: Iterable[Record]) -> str | None:
   return best_by_validation(groups)
 
 
-def _score(record: Record) -> float | None:
+def chosen_score(record: Record) -> float | None:
   """What a run was chosen by: the score over subsets that `select` names, or that of the fused head."""
   if not record.get("select"):
     return value(record, "validation", FUSED)
@@ -37,7 +37,7 @@ def _score(record: Record) -> float | None:
 
 
 def _scores(records: Sequence[Record]) -> list[float]:
-  found = [_score(r) for r in records]
+  found = [chosen_score(r) for r in records]
   return [] if None in found else [v for v in found if v is not None]
 
 

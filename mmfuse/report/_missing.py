@@ -51,7 +51,8 @@ def _over(record: Record, subsets: set[Subset]) -> dict[str, float | None]:
   return metrics.over_subsets(everything, larger_is_better=passport.larger_is_better)
 
 
-def _estimate(records: Sequence[Record], pick: Any) -> Estimate | None:
+def by_units(records: Sequence[Record], pick: Any) -> Estimate | None:
+  """The estimate over units of `pick(record)`; None where no run has it."""
   runs = _runs(records, pick)
   return estimate(per_unit(runs, runs))
 
@@ -78,10 +79,10 @@ def missing_of(
   )
   return {
     m: Missing(
-      {name: _estimate(group, lambda r, n=name: over[id(r)][n]) for name in SUMMARIES},
-      {s: _estimate(group, lambda r, s=s: scores_of(r).get(s)) for s in order},
+      {name: by_units(group, lambda r, n=name: over[id(r)][n]) for name in SUMMARIES},
+      {s: by_units(group, lambda r, s=s: scores_of(r).get(s)) for s in order},
       differences[m],
-      {rate: _estimate(group, lambda r, q=rate: at(r, q)) for rate in rates},
+      {rate: by_units(group, lambda r, q=rate: at(r, q)) for rate in rates},
     )
     for m, group in groups.items()
   }
@@ -121,7 +122,8 @@ def notes(info: Mapping[str, Any], rows: Sequence[Any]) -> list[str]:
   lines = [
     "complete, on ...: the fused prediction with nothing but those modalities, in the rows that have "
     f"some of them; mean, worst: over the {len(found[0].subsets) - len(nobody)} subsets that have a "
-    "score, the same for all rows. mean vs ...: the difference of that mean, paired."
+    "score, the same for all rows. mean vs ...: the difference of that mean, paired. validation: what "
+    "was chosen by."
   ]
   if nobody:
     said = ", ".join("+".join(s) for s in nobody)

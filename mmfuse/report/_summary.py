@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mmfuse.report._best import best_by_validation
+from mmfuse.report._best import best_by_validation, chosen_score
 from mmfuse.report._diverged import diverged
 from mmfuse.report._lines import CONSTANT, LINEAR, fields, less, reasons, scores_of
-from mmfuse.report._missing import Missing, missing_of
+from mmfuse.report._missing import Missing, by_units, missing_of
 from mmfuse.report._records import Record, check_unique
 from mmfuse.report._statistics import Difference, Estimate, estimate, holm
 from mmfuse.report._units import FUSED, UNIMODAL, by_run, difference, per_unit, value
@@ -271,7 +271,8 @@ def summarise(
   rows = _mark_best(_compare(rows, groups, run, split), groups)
   if info.get("missing"):
     over = missing_of(groups, run)
-    rows = [r._replace(missing=over[r.method]) for r in rows]
+    chosen = {m: by_units(group, chosen_score) for m, group in groups.items()}
+    rows = [r._replace(missing=over[r.method], validation=chosen[r.method]) for r in rows]
   known = scores_of(lines := list(lines), split)
   rows = [_against_linear(r, groups[r.method], split, known.get(LINEAR, {})) for r in rows]
   absent, said = reasons(lines, known)
