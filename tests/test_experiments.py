@@ -18,7 +18,7 @@ def test_every_module_is_covered():
   assert found == {*TABLES, "fusion_heads", "i2m2", "mdrnn", "provable_mml", "rule_properties"}
 
 
-SLOW = ("balance_benchmark", "bogc", "mla")  # beyond a minute
+SLOW = ("balance_benchmark", "bogc", "mla", "missing_digits")  # beyond a minute
 
 
 @pytest.mark.parametrize(
