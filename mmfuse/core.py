@@ -131,7 +131,8 @@ class Phase(NamedTuple):
   predict: Callable[..., Outputs] | None = None  # what it is validated with; None = the method's
   # `metrics.Metric` that it is validated by; None = the task's. Its first score selects, unless `select` says
   metric: Any = None
-  # Score; the best params are put back on leaving. None = fit's; LAST = no validation, the last ones.
+  # Score ("accuracy", "mean/accuracy" or "worst/accuracy" over subsets, "accuracy@audio"); the best
+  # params are put back on leaving. None = fit's; LAST = no validation, the last ones.
   select: str | None = None
   share: float = 1.0  # of the epoch budget
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 Mask = dict[str, jax.Array]
+MOST_SUBSETS = 6  # modalities up to which all 2^M subsets are scored
 
 
 def combinations(modalities: Iterable[str]) -> list[tuple[str, ...]]:
@@ -43,31 +44,79 @@ def sample_bernoulli(key: jax.Array, mask: Mapping[str, jax.Array], drop: float)
   Rows that would lose everything keep what they had (the rejection of all-zero draws).
   """
   names = sorted(mask)
-  keep = jax.random.bernoulli(key, 1.0 - drop, (len(names), mask[names[0]].shape[0]))
+  # Rows first: the draws of a row do not depend on how many there are.
+  keep = jax.random.bernoulli(key, 1.0 - drop, (mask[names[0]].shape[0], len(names))).T
   drawn = jnp.stack([mask[m] for m in names]) & keep
   drawn = jnp.where(drawn.any(0, keepdims=True), drawn, jnp.stack([mask[m] for m in names]))
   return dict(zip(names, drawn))
 
 
+def sample_subset(key: jax.Array, mask: Mapping[str, jax.Array]) -> Mask:
+  """Keeps, row by row, one of the non-empty subsets of what is present, all equally likely.
+
+  A row of p present modalities draws u in 1..2^p - 1; its bits say which are kept. At most 30
+  modalities may be present. A row without any stays as it is.
+  """
+  names = sorted(mask)
+  present = jnp.stack([mask[m] for m in names])
+  place = jnp.cumsum(present, 0) - 1  # of a modality among those that the row has
+  drawn = jax.random.randint(key, present.shape[1:], 1, 2 ** present.sum(0))
+  bits = (drawn[None] >> jnp.maximum(place, 0)) & 1
+  return dict(zip(names, present & (bits == 1)))
+
+
+EVEN = "even"  # the losses of a missing table are spread over all modalities
+
+
+def losses(losers: Sequence[int], modalities: Sequence[str], kind: str = EVEN) -> dict[str, list]:
+  """{modality: the rows that lose it}, of the rows `losers` in the order they were drawn.
+
+  kind: "even": int(count / M) rows lose each modality, in the order given, but the last, which takes
+  the rest (of two: int(count / 2) the first, the others the second); or the modality that all lose.
+  Raises ValueError for another kind.
+  """
+  names, rows = list(modalities), [int(r) for r in losers]
+  if kind not in (EVEN, *names):
+    raise ValueError(f"unknown kind {kind!r}; expected {EVEN} or one of: {', '.join(names)}")
+  if kind in names:  # also of a modality that is called "even"
+    return {m: rows if m == kind else [] for m in names}
+  share = len(rows) // len(names)
+  starts = [i * share for i in range(len(names))]
+  return {m: rows[a:b] for m, a, b in zip(names, starts, [*starts[1:], len(rows)])}
+
+
+def lose(rows: int, lost: Mapping[str, Sequence[int]]) -> dict[str, np.ndarray]:
+  """{modality: bool [rows]}, True = present: everything but what `lost` {modality: rows} names."""
+  table = {m: np.ones(rows, bool) for m in lost}
+  for m, losers in lost.items():
+    table[m][np.asarray(losers, int)] = False
+  return table
+
+
 def missing_table(
-  seed: int, rows: int, rate: float, modalities: Sequence[str]
+  seed: int | Sequence[int], rows: int, rate: float, modalities: Sequence[str], kind: str = EVEN
 ) -> dict[str, np.ndarray]:
   """A fixed table of missing modalities: int(rows * rate) rows lose one each, none loses all.
 
-  Drawn once and stored, as in the missing-rate protocol; the lost modality is spread evenly.
-  Returns {modality: bool [rows]}, True = present.
+  Drawn once and stored, as in the missing-rate protocol (Lee et al., "Multimodal Prompting with
+  Missing Modalities", CVPR 2023): rows without replacement, then `losses` by `kind`.
+  Returns {modality: bool [rows]}, True = present, modalities sorted. Raises ValueError for a rate
+  outside [0, 1], one modality, an unknown kind.
   """
   if not 0 <= rate <= 1:
     raise ValueError(f"rate must lie in [0, 1], got {rate}")
   names = sorted(modalities)
   if len(names) < 2 and rate > 0:
     raise ValueError("a missing table needs at least two modalities: no row may lose everything")
-  generator = np.random.default_rng(seed)
-  losers = generator.choice(rows, int(rows * rate), replace=False)
-  table = {m: np.ones(rows, bool) for m in names}
-  for i, row in enumerate(losers):
-    table[names[i % len(names)]][row] = False
-  return table
+  losers = np.random.default_rng(seed).choice(rows, int(rows * rate), replace=False)
+  return lose(rows, losses(losers.tolist(), names, kind))
+
+
+def without(mask: Mapping[str, np.ndarray], table: Mapping[str, np.ndarray]) -> dict:
+  """`mask` less what a missing table takes away; a row that would lose its last modality keeps it."""
+  left = {m: mask[m] & table[m] for m in sorted(mask)}
+  nothing = ~np.any([left[m] for m in left], axis=0)
+  return {m: np.where(nothing, mask[m], v) for m, v in left.items()}
 
 
 def fill(

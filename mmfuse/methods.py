@@ -37,6 +37,7 @@ class Entry(NamedTuple):
   rates: tuple[float, ...] | None = None  # the three to search, of a builder with its own optimiser
   per_modality: bool = False  # a row per modality; `build` takes `modality=`
   reads_validation: bool = False  # validation rows also steer its training, not its selection alone
+  by_name: bool = False  # `all` leaves it out: it is no method, but what methods are measured by
 
   def __call__(self, model: Any, learning_rate: float = 0.03, **hyper) -> Method:
     return self.build(model, learning_rate, **hyper)
@@ -183,6 +184,19 @@ METHODS: dict[str, Entry] = {
     late_average, "baseline", "baseline", "independent models, averaged"),
   "joint": _row(joint, "baseline", "baseline", "fused loss only"),
   "uniform": _row(uniform, "baseline", "baseline", "sum of fused and uni-modal losses"),
+  # Baselines where modalities are missing.
+  "dropout": _row(
+    schemes.dropout, "baseline", "baseline", "features of uniformly drawn subsets",
+    family="missing"),
+  "moddrop": _row(
+    schemes.moddrop, "forward", "equations", "Neverova et al., TPAMI 2016",
+    "neverova2016moddrop", {"drop": (0.2, 0.5, 0.8)}, family="missing"),
+  "mean_fill": _row(
+    schemes.mean_fill, "baseline", "baseline", "absent features are their training mean",
+    family="missing"),
+  "custom": _row(
+    schemes.custom, "baseline", "baseline", "a model per subset of modalities",
+    family="missing", by_name=True),
   # Modulators: the gradients of each encoder are scaled.
   "ogm": _row(
     ogm, "modulator", "parity", "Peng et al., CVPR 2022", "peng2022balanced",

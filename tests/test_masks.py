@@ -68,7 +68,8 @@ def test_missing_table_properties(seed, rows, rate, names):
   assert sorted(table) == list(table) == sorted(names)
   assert absent.sum() == int(rows * rate)
   assert absent.sum(0).max(initial=0) <= 1  # a row loses one modality at most
-  assert np.ptp(absent.sum(1)) <= 1  # spread evenly
+  count = int(rows * rate)
+  assert absent.sum(1)[:-1].tolist() == [count // len(names)] * (len(names) - 1)
   again = masks.missing_table(seed, rows, rate, names[::-1])
   assert all((again[m] == table[m]).all() for m in names)
 
@@ -95,3 +96,34 @@ def test_fill_selects_so_that_nan_is_never_read():
   np.testing.assert_array_equal(masks.fill(inputs, mask, -1.0)["a"][0], [-1, -1])
   gradient = jax.grad(lambda x: masks.fill({"a": x}, {"a": mask["a"]})["a"].sum())(inputs["a"])
   np.testing.assert_array_equal(gradient, [[0, 0], [1, 1]])
+
+
+def test_a_table_of_one_kind_and_the_order_of_losers():
+  table = masks.missing_table(0, 20, 0.5, ("a", "b"), "b")
+  assert table["a"].all() and (~table["b"]).sum() == 10
+  assert masks.losses([4, 2, 9, 7, 1], ("x", "y")) == {"x": [4, 2], "y": [9, 7, 1]}
+  assert masks.losses([4, 2], ("even", "y"), "even") == {"even": [4, 2], "y": []}
+  with pytest.raises(ValueError, match="unknown kind 'z'; expected even or one of: x, y"):
+    masks.losses([1], ("x", "y"), "z")
+
+
+def test_a_row_never_loses_its_last_modality_to_a_table():
+  mask = {"a": np.array([True, True]), "b": np.array([False, True])}
+  found = masks.without(mask, {"a": np.array([False, False]), "b": np.array([True, True])})
+  assert found["a"].tolist() == [True, False] and found["b"].tolist() == [False, True]
+
+
+def test_subsets_are_drawn_uniformly_from_what_a_row_has():
+  rows = 7000
+  mask = {m: jnp.ones(rows, bool) for m in "abc"}
+  mask["b"] = jnp.arange(rows) % 7 > 0
+  found = masks.sample_subset(jax.random.key(0), mask)
+  code = sum(2**i * np.asarray(found[m]) for i, m in enumerate("abc"))
+  counts = np.bincount(code[np.asarray(mask["b"])], minlength=8)
+  assert counts[0] == 0
+  np.testing.assert_allclose(counts[1:] / counts.sum(), 1 / 7, atol=0.02)
+  fewer = np.bincount(code[~np.asarray(mask["b"])], minlength=8)
+  assert set(np.flatnonzero(fewer)) == {1, 4, 5}
+  np.testing.assert_allclose(fewer[[1, 4, 5]] / fewer.sum(), 1 / 3, atol=0.06)
+  nothing = masks.sample_subset(jax.random.key(0), {"a": jnp.zeros(3, bool)})
+  assert not nothing["a"].any()

@@ -13,6 +13,7 @@ from mmfuse.fusion._deep_set import DeepSet
 from mmfuse.fusion._early import Early
 from mmfuse.fusion._expert_head import ExpertHead
 from mmfuse.fusion._experts import ProductOfExperts, combine_experts, mix_experts
+from mmfuse.fusion._fill import Fill
 from mmfuse.fusion._gated import FiLM, Gated
 from mmfuse.fusion._gaussian import GaussianProduct, gaussian_product
 from mmfuse.fusion._late import LateFusion
@@ -40,6 +41,7 @@ __all__ = [
   "Early",
   "ExpertHead",
   "FiLM",
+  "Fill",
   "Gated",
   "GaussianProduct",
   "LateFusion",

@@ -8,8 +8,10 @@ from mmfuse.metrics._collected import average_precision_at_k
 from mmfuse.metrics._collected import map_at_k
 from mmfuse.metrics._collected import ood_auroc
 from mmfuse.metrics._collected import relevance
+from mmfuse.metrics._calibration import f1
 from mmfuse.metrics._contribution import contribution
 from mmfuse.metrics._contribution import imbalance
+from mmfuse.metrics._contribution import over_subsets
 from mmfuse.metrics._contribution import shapley
 from mmfuse.metrics._dense import dense
 from mmfuse.metrics._diagnostics import conflict
@@ -18,6 +20,7 @@ from mmfuse.metrics._latent_quality import latent_quality
 from mmfuse.metrics._metric import Metric
 from mmfuse.metrics._metric import per_head
 from mmfuse.metrics._metric import row_mean
+from mmfuse.metrics._presentation_attack import acer
 from mmfuse.metrics._running import RowMetric
 from mmfuse.metrics._running import classification
 from mmfuse.metrics._running import multi_label
@@ -25,6 +28,9 @@ from mmfuse.metrics._running import regression
 from mmfuse.metrics._scores import SCORES
 from mmfuse.metrics._scores import Score
 from mmfuse.metrics._scores import score
+from mmfuse.metrics._segmentation import confusion
+from mmfuse.metrics._segmentation import iou
+from mmfuse.metrics._segmentation import mean_iou
 
 __all__ = [
   "SCORES",
@@ -32,20 +38,26 @@ __all__ = [
   "Metric",
   "RowMetric",
   "Score",
+  "acer",
   "auroc",
   "average_precision",
   "average_precision_at_k",
   "classification",
   "conflict",
+  "confusion",
   "contribution",
   "cosine",
   "dense",
   "ece",
+  "f1",
   "imbalance",
+  "iou",
   "latent_quality",
   "map_at_k",
+  "mean_iou",
   "multi_label",
   "ood_auroc",
+  "over_subsets",
   "per_head",
   "regression",
   "relevance",

@@ -104,3 +104,26 @@ def average_precision(score, label) -> float:
   without a positive row are left out.
   """
   return _mean_over_columns(_average_precision, score, label, "average_precision", "a positive row")
+
+
+def f1(logits, label, *, threshold: float = 0.0) -> dict[str, float | np.ndarray]:
+  """{"macro", "micro", "per_label" [L]}: F1 = 2 TP / (2 TP + FP + FN) of a multi-label prediction.
+
+  A label is predicted where its logit is above `threshold`, default 0 (a sigmoid of one half). One
+  that neither occurs nor is predicted counts 0. As `multi_label` has it, from all rows at once.
+  logits [B, L], label [B, L] of 0/1. Raises ValueError for other shapes and non-finite logits.
+  """
+  logits, label = _rows(logits, label, "logits")
+  if logits.ndim != 2 or label.shape != logits.shape:
+    raise ValueError(
+      f"f1 expects logits and label [B, L], got {list(logits.shape)} and {list(label.shape)}"
+    )
+  truth, said = label > 0.5, logits > threshold
+  hit, wrong = (truth & said).sum(0), (truth ^ said).sum(0)
+  share = lambda hit, wrong: 2 * hit / np.maximum(2 * hit + wrong, 1)
+  each = share(hit, wrong)
+  return {
+    "macro": float(each.mean()),
+    "micro": float(share(hit.sum(), wrong.sum())),
+    "per_label": each,
+  }

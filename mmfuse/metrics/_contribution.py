@@ -40,6 +40,26 @@ def contribution(scores: Mapping[tuple[str, ...], float]) -> dict[str, float]:
   return {m: everything - _value(values, set(names) - {m}) for m in names}
 
 
+def over_subsets(
+  scores: Mapping[tuple[str, ...], float | None], *, larger_is_better: bool = True
+) -> dict[str, float | None]:
+  """{"complete", "mean", "worst"} of the scores of subsets of modalities, None where there is none.
+
+  complete: that of the largest subset; mean, worst: over the subsets with a score, the complete one
+  included, unweighted. None stands for a subset that no row has. A NaN (a run that diverged) is
+  handed on.
+  """
+  values, names = {frozenset(s): v for s, v in scores.items()}, frozenset().union(*scores)
+  known = [float(v) for v in values.values() if v is not None]
+  if not known:
+    return dict.fromkeys(("complete", "mean", "worst"))
+  if any(v != v for v in known):
+    worst = float("nan")
+  else:
+    worst = min(known) if larger_is_better else max(known)
+  return {"complete": values.get(names), "mean": sum(known) / len(known), "worst": worst}
+
+
 def shapley(scores: Mapping[tuple[str, ...], float]) -> dict[str, float]:
   r"""Shapley values: {m: \sum_{S not containing m} |S|! (M - |S| - 1)! / M! (v(S + m) - v(S))}.
 

@@ -15,8 +15,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from mmfuse import data, report, schemes, tasks, train
-from mmfuse.protocol import _baselines, _finish, _resume
-from mmfuse.protocol._config import Compare, UsageError, own_sources, parse_pairs, split_words
+from mmfuse.protocol import _baselines, _finish, _missing, _resume
+from mmfuse.protocol._config import Compare, own_sources, parse_pairs, split_words
 from mmfuse.protocol._progress import Progress, duration
 from mmfuse.protocol._rows import (
   Row,
@@ -107,6 +107,7 @@ def run(cfg: Compare, command: str = "") -> report.Summary:
   cfg.check()
   cfg = smoke_of(cfg)
   table = load_table(cfg)
+  cfg = _missing.configured(cfg, table.modalities, table.task)
   folds = [None] if cfg.folds is None else list(range(cfg.folds))
   options: dict[str, Any] = {
     "class_weights": cfg.class_weights,
@@ -114,7 +115,7 @@ def run(cfg: Compare, command: str = "") -> report.Summary:
     "allow_straddling": cfg.allow_straddling,
     "scale": parse_pairs(cfg.scale, "--scale"),
   }
-  splits = {fold: table.splits(fold=fold, folds=cfg.folds, **options) for fold in folds}
+  splits = {fold: _missing.split(cfg, table, fold, **options) for fold in folds}
   cfg, spoken = budgeted(cfg, min(len(s.train.index) for s in splits.values()))
   out = cfg.out or f"results/{table.name}"
   asked = cfg
@@ -122,7 +123,8 @@ def run(cfg: Compare, command: str = "") -> report.Summary:
   rows, unavailable = make_rows(cfg, table.modalities, table.task)
   rows = present(rows, splits, unavailable)
   if cfg.select is not None:
-    _check_select(cfg.select, table)
+    scores = sorted(s.name for s in tasks.metric(table.task, table.num_outputs).scores)
+    _missing.check_select(cfg.select, table.modalities, scores, table.task)
   model = checked_model(splits[folds[0]], cfg.fusion, table.task)
   chosen, remarks = said_of_encoders(splits[folds[0]], model)
   spoken += ["encoders: " + "; ".join(f"{m} {said}" for m, said in chosen.items()), *remarks]
@@ -130,9 +132,11 @@ def run(cfg: Compare, command: str = "") -> report.Summary:
   rows = available(cfg, rows, model, unavailable)
   named = _resume.named_rows(asked, table.modalities, table.task)
   unavailable = {name: why for name, why in unavailable.items() if name in named}
+  tables = _missing.tables_of(cfg, splits)
   with Store.open(out, cfg.resume, elsewhere=cfg.out is None) as store:
     info = {**_info(asked, table, command), "encoders": chosen}
-    info = store.start(info, cfg.resume)
+    info = store.start({**info, **_missing.described(cfg, table.modalities, tables)}, cfg.resume)
+    _missing.save(store.folder, tables)
     return _run(cfg, store, info, splits, rows, named, unavailable, [*spoken, *left_out])
 
 
@@ -222,14 +226,6 @@ def _info(cfg: Compare, table: data.Table, command: str) -> dict[str, Any]:
     "data": cfg.data,
     "name": table.name,
   }
-
-
-def _check_select(select: str, table: data.Table) -> None:
-  names = sorted(s.name for s in tasks.metric(table.task, table.num_outputs).scores)
-  if select not in names:
-    raise UsageError(
-      f"--select has no metric {select!r} for {table.task}; available: {', '.join(names)}"
-    )
 
 
 def _runs_per_row(row: Row, cfg: Compare) -> int:
@@ -399,6 +395,7 @@ def _report(
     except KeyboardInterrupt:  # the rows are complete, and only this is not known of them
       interrupted = "interrupted: step times were not measured; --resume goes on"
   records = []
+  tables = {fold: _missing.of_test(cfg, s, fold) for fold, s in splits.items()}
   for row, choices in list(done.items()):
     train.release_programs()
     shared = {
@@ -409,7 +406,9 @@ def _report(
       records += [
         record
         for fold, choice in choices.items()
-        for record in _finish.records_of(searches[fold], row, choice, splits[fold].test, shared)
+        for record in _finish.records_of(
+          searches[fold], row, choice, splits[fold].test, shared, tables[fold]
+        )
       ]
     except ForeignFile:
       raise
@@ -433,6 +432,7 @@ def _report(
       "sizes": {part: len(getattr(split, part).index) for part in ("train", "validation", "test")},
       "varies": _varies(cfg),
       "one_rate": cfg.tune == 1,
+      **_missing.said(cfg),
       "interrupted": bool(interrupted),
       "notes": [
         *info["notes"],

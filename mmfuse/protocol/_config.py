@@ -77,11 +77,21 @@ class Compare:
   patience: int | None = None
   """Stop a run after so many epochs without improvement."""
   select: str | None = None
-  """Validation metric of the fused head: accuracy, macro_f1, r2... None = by task."""
+  """Validation metric of the fused head: accuracy, macro_f1, r2... None = by task. `mean/accuracy`,
+  `worst/accuracy`: over subsets of modalities; `accuracy@audio`: of one modality's head."""
   drop_empty: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
   """Drop rows without any modality instead of refusing them."""
   allow_straddling: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
   """Take the data's own split as it is where groups stand in several of its parts."""
+  missing: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+  """Rows may lack modalities: all rows chosen by the validation mean over subsets of modalities,
+  a column for each subset, and a curve over the rate of test rows that lose one."""
+  missing_rate: tuple[float, ...] = ()
+  """With `--missing`: the rates of the curve; default .1 to .9."""
+  missing_kind: str = "even"
+  """With `--missing`: what those rows lose, `even` (shared out) or the name of one modality."""
+  missing_train: float | None = None
+  """With `--missing`: this fraction of the training rows loses a modality, by the same rule."""
   data_dir: str | None = None
   """Where the raw files of built-in sets lie; default $MMFUSE_DATA_DIR."""
   train_size: int | None = None
@@ -118,7 +128,17 @@ class Compare:
 
   def numeric(self) -> dict:
     """What can change a number, besides the data (their fingerprint says more than their name)."""
-    skip = ("data", "data_dir", "out", "resume", "threads", "checkpoint_seconds", "probe")
+    skip: tuple[str, ...] = (
+      "data",
+      "data_dir",
+      "out",
+      "resume",
+      "threads",
+      "checkpoint_seconds",
+      "probe",
+    )
+    if not self.missing:  # runs of before have none of these
+      skip += ("missing", "missing_rate", "missing_kind", "missing_train")
     return {k: v for k, v in dataclasses.asdict(self).items() if k not in skip}
 
   def check(self) -> None:
@@ -145,6 +165,7 @@ class Compare:
       raise UsageError(
         "--rates says which rates are tried: it goes with neither --tune nor --learning-rate"
       )
+    self._check_missing()
     if self.tune not in (1, 3, 9):
       raise UsageError(f"--tune takes 1, 3 or 9 trials, got {self.tune}")
     if rate is not None and self.tune != 1:
@@ -155,6 +176,22 @@ class Compare:
       raise UsageError(f"--weight-decay must not be negative, got {self.weight_decay}")
     if not (math.isfinite(self.checkpoint_seconds) and self.checkpoint_seconds >= 0):
       raise UsageError(f"--checkpoint-seconds must not be negative, got {self.checkpoint_seconds}")
+
+  def _check_missing(self) -> None:
+    given = (
+      *(("missing-rate",) if self.missing_rate else ()),
+      *(("missing-kind",) if self.missing_kind != "even" else ()),
+      *(("missing-train",) if self.missing_train is not None else ()),
+    )
+    if given and not self.missing:
+      raise UsageError(f"--{given[0]} says how modalities go missing: it needs --missing")
+    for name, rates in (
+      ("rate", self.missing_rate),
+      ("train", () if self.missing_train is None else (self.missing_train,)),
+    ):
+      for rate in rates:
+        if not 0 < rate <= 1:
+          raise UsageError(f"--missing-{name} must lie above 0 and be at most 1, got {rate}")
 
 
 _OUTSIDE_BRACKETS = r"[,\s]+(?![^\[]*\])"  # a list is one value

@@ -10,33 +10,39 @@ import numpy as np
 
 from mmfuse import masks, metrics, report, tasks, train
 from mmfuse.core import Sequence
+from mmfuse.protocol._missing import Questions
 from mmfuse.protocol._rows import Row, config_hash
 from mmfuse.protocol._search import Search, Trial
 from mmfuse.protocol._store import read_json, write_json
 from mmfuse.train import validation_scores
 from mmfuse.tree import FUSED
 
-MOST_SUBSETS = 6  # modalities up to which all 2^M subsets are scored
-
 
 def test_subsets(modalities: tuple[str, ...]) -> list[tuple[str, ...]]:
   """All 2^M subsets, for Shapley values; of many modalities only the full set and all but one."""
   every = tuple(sorted(modalities))
-  if len(every) <= MOST_SUBSETS:
+  if len(every) <= masks.MOST_SUBSETS:
     return masks.every_subset(every)
   left = [tuple(m for m in every if m != out) for out in every]
   return [every, *(s for s in left if s)]
 
 
 def records_of(
-  search: Search, row: Row, choice: dict, test: Any, shared: Mapping[str, Any]
+  search: Search,
+  row: Row,
+  choice: dict,
+  test: Any,
+  shared: Mapping[str, Any],
+  tables: Mapping[float, Any] = {},
 ) -> list[dict]:
   """One record per seed of a row on one split; opens the test rows.
 
   `unimodal` rows and `late_average` have no fused head: `fused` is that system's own prediction. A
   modality that no training or no test row has is not judged: its head's scores are None, and it has
   no contribution, Shapley value or probe.
-  `shared` holds the fields that are the same for all records of the row.
+  `shared` holds the fields that are the same for all records of the row; `tables` {rate: table} are
+  scored with `--missing`. A subset of modalities that no test row has all of has no score, and there
+  are no Shapley values then.
   """
   trial = search.chosen(choice)
   method = search.method(row, trial)
@@ -46,22 +52,20 @@ def records_of(
   trained = [m for m in modalities if search.splits.train.mask[m].any()]
   nobody = train.absent(test)
   judged = tuple(m for m in trained if m not in nobody)
+  subsets = test_subsets(judged)
+  questions = Questions(test, subsets, judged, tables)
   out = []
   for seed in search.seeds:
     saved = search.saved(row, seed, trial)
     log = train.RunLog.from_json(saved["log"])
     name = tasks.get(search.splits.task).primary
-    full, by_subset, probes = {}, {}, {}  # a run that diverged before any usable epoch has no score
+    # A run that diverged before any usable epoch has no score.
+    full, by_subset, probes, answers = {}, {}, {}, {}
     if log.selected_epoch >= 0:
       state = search.load_weights(row, seed, trial, template)
-      subsets = test_subsets(judged)
-      scored = dict(
-        train.evaluate_subsets(
-          method, state, test, metric=metric, subsets=dict.fromkeys([*subsets, modalities])
-        )
-      )
-      by_subset = {subset: scored[subset][FUSED][name] for subset in subsets}
-      full = scored[modalities]
+      answers = questions.ask(method, state, test, metric)
+      by_subset = {subset: answers["whole", subset][FUSED][name] for subset in subsets}
+      full = answers["whole", modalities]
       if search.cfg.probe:
         probes = train.linear_probe(
           method,
@@ -95,7 +99,13 @@ def records_of(
         "test": tested,
         "scores": {"test": full.get(FUSED, {}), "validation": further_validation(log)},
         "contribution": contribution(by_subset, judged),
-        "shapley": shapley(by_subset, judged),
+        "shapley": shapley(by_subset, judged) if questions.every(judged) else {},
+        "subsets": questions.subsets(answers, name),
+        **(
+          {"select": search.cfg.select, "missing_rates": questions.curve(answers, name)}
+          if search.cfg.missing
+          else {}
+        ),
         "probe": probes,
         "conflict_rate": conflict_rate(log, modalities),
         "seconds_per_step": _step_seconds(log),
@@ -154,6 +164,8 @@ def histories(
 ) -> dict[str, list[list[dict]]]:
   """{method: per seed the curve of the final run}, for the plots."""
   name = tasks.get(search.splits.task).primary
+  if search.cfg.missing and search.cfg.select is not None:
+    name = search.cfg.select  # over subsets: what was chosen by
   out = {}
   for row, trial in rows_and_trials:
     curves = []
@@ -163,7 +175,7 @@ def histories(
         [
           {
             "epoch": i,
-            "validation": e["validation"][FUSED][name],
+            "validation": e["validation"][FUSED].get(name),
             "train_loss": sum(v for k, v in e.items() if k.startswith("loss/")),
           }
           for i, e in enumerate(history)
@@ -175,7 +187,7 @@ def histories(
 
 
 def write_report(folder: pathlib.Path, summary: report.Summary, curves: dict) -> None:
-  """table.md, table.csv, two PNGs and index.html, each written whole."""
+  """table.md, table.csv, the PNGs and index.html, each written whole."""
   report.write_whole(folder / "table.md", (report.markdown(summary) + "\n").encode())
   report.write_whole(folder / "table.csv", report.csv(summary).encode())
   images: dict[str, pathlib.Path] = {}
@@ -187,6 +199,8 @@ def write_report(folder: pathlib.Path, summary: report.Summary, curves: dict) ->
       images["Learning curves"] = report.curves(
         curves, folder / "curves.png", metric=summary.metric
       )
+    if any(row.missing is not None and row.missing.curve for row in summary.rows):
+      images["Score over the missing rate"] = report.missing_curve(summary, folder / "missing.png")
   report.html(summary, images, folder / "index.html")
 
 

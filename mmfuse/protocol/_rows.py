@@ -123,7 +123,7 @@ def method_words(cfg: Compare) -> list[str]:
   words = []
   for word in split_words(cfg.methods):
     if word == "all":  # under one fusion; `heads` are the fusions
-      words += [name for name in methods.METHODS if name not in methods.HEADS]
+      words += [n for n, e in methods.METHODS.items() if n not in methods.HEADS and not e.by_name]
     elif word == "heads":  # `joint` is the one of --fusion
       words += ["joint", *(name for name in methods.HEADS if name != cfg.fusion)]
     elif word == "default":

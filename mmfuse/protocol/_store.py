@@ -231,6 +231,8 @@ def _check_same(old: dict, info: dict) -> None:
     raise UsageError(
       f"--resume: the data differ from those of the run ({here[:12]}, there {there[:12]})"
     )
+  if old.get("missing") != info.get("missing"):
+    raise UsageError("--resume: the missing tables differ from those of the run; use another --out")
   names = {*old["config"], *info["config"]} - {"methods"}
   changed = sorted(k for k in names if old["config"].get(k) != info["config"].get(k))
   if changed:

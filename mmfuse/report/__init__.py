@@ -6,6 +6,8 @@ from mmfuse.report._curves import curves
 from mmfuse.report._html import html
 from mmfuse.report._lines import CONSTANT
 from mmfuse.report._lines import LINEAR
+from mmfuse.report._missing import Missing
+from mmfuse.report._missing_curve import missing_curve
 from mmfuse.report._records import read_jsonl
 from mmfuse.report._records import write_jsonl
 from mmfuse.report._records import write_whole
@@ -30,6 +32,7 @@ __all__ = [
   "TERMINAL_WIDTH",
   "Difference",
   "Estimate",
+  "Missing",
   "Row",
   "Summary",
   "bars",
@@ -41,6 +44,7 @@ __all__ = [
   "holm",
   "html",
   "markdown",
+  "missing_curve",
   "paired",
   "read_jsonl",
   "sentence",

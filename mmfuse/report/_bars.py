@@ -7,8 +7,17 @@ from typing import Any
 
 from mmfuse.report import _format
 from mmfuse.report._columns import majority_row, marked
-from mmfuse.report._figure import COLOURS, HATCHES, INK, new_figure, plain, save, tidy, wrap
-from mmfuse.report._statistics import Estimate
+from mmfuse.report._figure import (
+  COLOURS,
+  HATCHES,
+  INK,
+  interval_ends,
+  new_figure,
+  plain,
+  save,
+  tidy,
+  wrap,
+)
 from mmfuse.report._summary import Row, Summary, as_summary
 from mmfuse.report._units import FUSED, UNIMODAL
 
@@ -20,13 +29,6 @@ def _bars_of(row: Row, modalities: Sequence[str]) -> list[tuple[str, Any]]:
   else:
     found = [(FUSED, row.test), *((m, row.unimodal.get(m)) for m in modalities)]
   return [(head, e) for head, e in found if e is not None]
-
-
-def _ends(e: Estimate, share: bool) -> tuple[float, float]:
-  """The ends of an interval, (mean, mean) where there is none; a share's stay within 0 and 1."""
-  half = e.half or 0.0
-  low, high = e.mean - half, e.mean + half
-  return (min(max(low, 0.0), e.mean), max(min(high, 1.0), e.mean)) if share else (low, high)
 
 
 def bars(results: Any, path: str | os.PathLike) -> pathlib.Path:
@@ -57,7 +59,7 @@ def bars(results: Any, path: str | os.PathLike) -> pathlib.Path:
     y += free / 2
     ticks.append(y + (len(found) - 1) / 2)
     for head, e in found:
-      low, high = (scale * end for end in _ends(e, share))
+      low, high = (scale * end for end in interval_ends(e, share))
       mean = scale * e.mean
       handles.setdefault(
         head,

@@ -28,14 +28,23 @@ def best_fused(records: Iterable[Record]) -> str | None:
   return best_by_validation(groups)
 
 
+def chosen_score(record: Record) -> float | None:
+  """What a run was chosen by: the score over subsets that `select` names, or that of the fused head."""
+  if not record.get("select"):
+    return value(record, "validation", FUSED)
+  found = ((record.get("scores") or {}).get("validation") or {}).get(record["select"])
+  return None if found is None or not math.isfinite(found) else float(found)
+
+
 def _scores(records: Sequence[Record]) -> list[float]:
-  found = [value(r, "validation", FUSED) for r in records]
+  found = [chosen_score(r) for r in records]
   return [] if None in found else [v for v in found if v is not None]
 
 
 def _losses(records: Sequence[Record]) -> list[float]:
   scores = [(r.get("scores") or {}).get("validation") or {} for r in records]
-  found = [s.get("nll", s.get("rmse")) for s in scores]
+  names = [("mean/nll", "mean/rmse") if r.get("select") else ("nll", "rmse") for r in records]
+  found = [s.get(nll, s.get(rmse)) for s, (nll, rmse) in zip(scores, names)]
   return [math.inf if v is None or not math.isfinite(v) else float(v) for v in found]
 
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 from mmfuse import tasks
 from mmfuse.report import _format
 from mmfuse.report._lines import CONSTANT, LINEAR
+from mmfuse.report._missing import SUMMARIES, label
 from mmfuse.report._statistics import Difference, Estimate
 from mmfuse.report._summary import Row, Summary, bare
 
@@ -64,6 +65,32 @@ def _of_modality(modality: str, metric: str) -> Column:
   return _score(modality, lambda row: row.unimodal.get(modality), metric, "modality")
 
 
+def _over_subsets(summary: Summary) -> list[Column]:
+  """complete, mean, worst, the differences of the mean, and a column a subset; [] without them."""
+  found = [row.missing for row in summary.rows if row.missing is not None]
+  if not found:
+    return []
+  of = lambda pick: lambda row: None if row.missing is None else pick(row.missing)
+  out = [_score(name, of(lambda m, n=name: m.over[n]), summary.metric, name) for name in SUMMARIES]
+  out += [_mean_difference(summary, base) for base in summary.baselines]
+  return out + [
+    _score(label(s), of(lambda m, s=s: m.subsets.get(s)), summary.metric, "modality")
+    for s in found[0].subsets
+  ]
+
+
+def _mean_difference(summary: Summary, base: str) -> Column:
+  found = lambda row: None if row.missing is None else row.missing.differences.get(base)
+
+  def cell(row):
+    if row.method == base:
+      return "baseline"
+    return _format.difference(found(row), summary.metric)
+
+  name = f"mean vs {base}"
+  return Column(name, cell, lambda row: _mean(found(row)), key=name)
+
+
 def _further(score: str) -> Column:
   return _score(_format.name(score), lambda row: row.scores.get(score), score, score)
 
@@ -92,6 +119,7 @@ def columns(summary: Summary, *, further: bool = False) -> list[Column]:
   ]
   if summary.split != "validation":
     out.append(_score("validation", lambda row: row.validation, metric, "validation", False))
+  out += _over_subsets(summary)
   out += [_of_modality(m, metric) for m in summary.modalities]
   out.extend(_difference(summary, base) for base in compared_with(summary))
   if further:

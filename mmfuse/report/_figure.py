@@ -8,6 +8,7 @@ import re
 from typing import Any
 
 from mmfuse.report._records import write_whole
+from mmfuse.report._statistics import Estimate
 
 # Okabe and Ito's palette: told apart with every kind of colour vision.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#999999")
@@ -80,3 +81,10 @@ def wrap(name: str, width: int) -> str:
 def tidy(axes: Any) -> None:
   axes.spines[["top", "right"]].set_visible(False)
   axes.tick_params(labelsize=8, colors=INK)
+
+
+def interval_ends(e: Estimate, share: bool) -> tuple[float, float]:
+  """The ends of an interval, (mean, mean) where there is none; a share's stay within 0 and 1."""
+  half = e.half or 0.0
+  low, high = e.mean - half, e.mean + half
+  return (min(max(low, 0.0), e.mean), max(min(high, 1.0), e.mean)) if share else (low, high)

@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mmfuse.report._best import best_by_validation
+from mmfuse.report._best import best_by_validation, chosen_score
 from mmfuse.report._diverged import diverged
 from mmfuse.report._lines import CONSTANT, LINEAR, fields, less, reasons, scores_of
+from mmfuse.report._missing import Missing, by_units, missing_of
 from mmfuse.report._records import Record, check_unique
 from mmfuse.report._statistics import Difference, Estimate, estimate, holm
 from mmfuse.report._units import FUSED, UNIMODAL, by_run, difference, per_unit, value
@@ -39,6 +40,9 @@ class Row(NamedTuple):
   best: bool  # the best single modality by validation
   best_fused: bool = False  # the best of the other rows by validation
   trials: int | None = None  # points of the search that were tried, most over splits
+  missing: Missing | None = (
+    None  # scores over subsets of modalities, where the caller asks for them
+  )
 
 
 def bare(method: str, test: Estimate | None, **known: Any) -> Row:
@@ -238,7 +242,8 @@ def summarise(
     lines: baselines as in `baselines.json`: every row is compared with `linear`, by fold where there
       are folds; on one split that is a number, and the interval is the row's own. No test of it.
     info: any of `name`, `task`, `sizes` (text or {split: rows}), `date`, `command`, `varies`
-      ("5 seeds of one split"), `notes` (lines), `one_rate` (True: one learning rate for all rows).
+      ("5 seeds of one split"), `notes` (lines), `one_rate` (True: one learning rate for all rows),
+      `missing` ({"kind", "select"}: show the scores over subsets of modalities).
 
   Raises:
     ValueError: nothing to show, two records of one (method, seed, fold), or records of different
@@ -264,6 +269,10 @@ def summarise(
   run = tuple(b for b in baselines if b in groups)
   rows = [_row(m, group, split, modalities) for m, group in groups.items()]
   rows = _mark_best(_compare(rows, groups, run, split), groups)
+  if info.get("missing"):
+    over = missing_of(groups, run)
+    chosen = {m: by_units(group, chosen_score) for m, group in groups.items()}
+    rows = [r._replace(missing=over[r.method], validation=chosen[r.method]) for r in rows]
   known = scores_of(lines := list(lines), split)
   rows = [_against_linear(r, groups[r.method], split, known.get(LINEAR, {})) for r in rows]
   absent, said = reasons(lines, known)

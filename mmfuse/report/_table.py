@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from mmfuse.report._columns import all_rows, columns, compared_with
+from mmfuse.report._missing import SUMMARIES, curve_table, label
 from mmfuse.report._summary import Row, Summary, as_summary
 from mmfuse.report._words import caption, notes, sentence
 
@@ -36,6 +37,12 @@ def markdown(results: Any) -> str:
     _line([_escape(m), _escape(f"n/a: {why}"), *blank]) for m, why in summary.unavailable.items()
   ]
   text = f"{caption(summary)}\n\n" + "\n".join(lines) + f"\n\n{sentence(summary)}\n"
+  if curve := curve_table(summary.metric, summary.rows):
+    head, *body = curve
+    rule = "|" + "|".join(["---", *["---:"] * (len(head) - 1)]) + "|"
+    text += (
+      "\n" + "\n".join([_line(head), rule, *(_line(list(map(_escape, r))) for r in body)]) + "\n"
+    )
   extra = notes(summary)
   return text + ("\n" + "\n".join(f"- {n}" for n in extra) + "\n" if extra else "")
 
@@ -72,6 +79,15 @@ def _flat(row: Row, summary: Summary, further: list[str]) -> dict[str, Any]:
       f"vs_{base}_p_holm": d and d.p_holm,
       f"vs_{base}_significant": d and d.significant,
     }
+  if row.missing is not None:
+    for name in SUMMARIES:
+      out |= spread(name, row.missing.over[name])
+    for base, d in row.missing.differences.items():
+      out |= spread(f"mean_vs_{base}", d)
+    for subset, e in row.missing.subsets.items():
+      out |= spread(label(subset), e)
+    for rate, e in row.missing.curve.items():
+      out |= spread(f"missing_{rate:g}", e)
   for m in summary.modalities:
     out[f"contribution_{m}"] = row.contribution.get(m)
   return out | {

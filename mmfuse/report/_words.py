@@ -3,7 +3,7 @@
 import numpy as np
 
 from mmfuse import tasks
-from mmfuse.report import _format
+from mmfuse.report import _format, _missing
 from mmfuse.report._columns import majority_row
 from mmfuse.report._format import plural
 from mmfuse.report._lines import LINEAR
@@ -69,6 +69,8 @@ def caption(summary: Summary) -> str:
       )
   else:
     parts.append(f"{measured}, {varies(summary)}.")
+  if summary.info.get("missing"):
+    parts.append(_missing.chosen_by(summary.info))
   return " ".join([*parts, _units(summary)])
 
 
@@ -111,6 +113,7 @@ def notes(summary: Summary) -> list[str]:
       "extended twice."
     )
   lines += _heads(summary)
+  lines += _missing.notes(summary.info, summary.rows)
   lines += _on_baselines(summary)
   own = summary.info.get("notes") or ()
   return [*lines, *summary.notes, *([own] if isinstance(own, str) else map(str, own))]
@@ -240,7 +243,8 @@ def sentence(summary: Summary) -> str:
   It begins with `linear` where no fused row beats it, and ends with the best single modality where
   none beats that. Where nothing can be said (one unit, no baseline, one row) it says that.
   """
-  return " ".join(filter(None, (_leads(summary), _beyond_noise(summary), _single(summary))))
+  over = _missing.sentence(summary.metric, summary.rows, summary.baselines)
+  return " ".join(filter(None, (_leads(summary), _beyond_noise(summary), over, _single(summary))))
 
 
 def _beyond_noise(summary: Summary) -> str:

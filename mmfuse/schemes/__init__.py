@@ -10,6 +10,9 @@ from mmfuse.schemes._agm import agm_light
 from mmfuse.schemes._amco import amco
 from mmfuse.schemes._common import Unavailable
 from mmfuse.schemes._common import mean_logits
+from mmfuse.schemes._custom import custom
+from mmfuse.schemes._dropout import dropout
+from mmfuse.schemes._dropout import moddrop
 from mmfuse.schemes._gblending import gblending
 from mmfuse.schemes._greedy import greedy
 from mmfuse.schemes._head import head
@@ -22,6 +25,7 @@ from mmfuse.schemes._lfm import lfm
 from mmfuse.schemes._linear_probe import linear_probe
 from mmfuse.schemes._mdrnn import mdrnn
 from mmfuse.schemes._mdrnn import mdrnn_pcd
+from mmfuse.schemes._mean_fill import mean_fill
 from mmfuse.schemes._mla import mla
 from mmfuse.schemes._mmcosine import mmcosine
 from mmfuse.schemes._mses import mses
@@ -40,6 +44,8 @@ __all__ = [
   "agm",
   "agm_light",
   "amco",
+  "custom",
+  "dropout",
   "gblending",
   "greedy",
   "head",
@@ -51,9 +57,11 @@ __all__ = [
   "linear_probe",
   "mdrnn",
   "mdrnn_pcd",
+  "mean_fill",
   "mean_logits",
   "mla",
   "mmcosine",
+  "moddrop",
   "mses",
   "mslr",
   "opm",

@@ -48,7 +48,9 @@ class Reader:
   def init(self, key, inputs, mask):
     """The parameters and statistics of `unsupervised`, and a head."""
     rows = jnp.arange(next(iter(mask.values())).shape[0])
-    state = self.unsupervised.init(key, Batch(inputs, None, mask, jnp.ones(rows.shape), rows))
+    state = self.unsupervised.init(
+      key, Batch(inputs, None, mask, jnp.ones(rows.shape), rows), rows.shape[0]
+    )
     hidden = jax.eval_shape(lambda: self._hidden(state, inputs, mask))
     dense = nn.Dense(_common.num_outputs(self.model, inputs, mask))
     head = dense.init(named_key(key, f"{HEADS}/{FUSED}"), jnp.zeros((1, hidden.shape[1])))["params"]

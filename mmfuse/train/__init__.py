@@ -16,12 +16,15 @@ from mmfuse.train._collect import part_of
 from mmfuse.train._cost import Cost
 from mmfuse.train._cost import cost_of
 from mmfuse.train._cost import step_cost
+from mmfuse.train._evaluate import View
 from mmfuse.train._evaluate import absent
 from mmfuse.train._evaluate import evaluate
 from mmfuse.train._evaluate import evaluate_subsets
+from mmfuse.train._evaluate import evaluate_views
 from mmfuse.train._evaluate import judged
 from mmfuse.train._evaluate import modality_values
 from mmfuse.train._evaluate import predict_split
+from mmfuse.train._evaluate import subset_view
 from mmfuse.train._evaluate import to_batch
 from mmfuse.train._fit import fit
 from mmfuse.train._initial import initial
@@ -37,6 +40,8 @@ from mmfuse.train._probe import linear_probe
 from mmfuse.train._result import Result
 from mmfuse.train._result import RunLog
 from mmfuse.train._result import validation_scores
+from mmfuse.train._selection import Selection
+from mmfuse.train._selection import parse as parse_select
 from mmfuse.train._supervised import counted
 from mmfuse.train._supervised import supervised
 from mmfuse.train._timing import interleaved_step_times
@@ -53,6 +58,8 @@ __all__ = [
   "Cost",
   "Result",
   "RunLog",
+  "Selection",
+  "View",
   "absent",
   "adam",
   "budget",
@@ -64,6 +71,7 @@ __all__ = [
   "enable_compilation_cache",
   "evaluate",
   "evaluate_subsets",
+  "evaluate_views",
   "fit",
   "has_learning_rate",
   "initial",
@@ -74,6 +82,7 @@ __all__ = [
   "linear_probe",
   "load_weights",
   "modality_values",
+  "parse_select",
   "part_of",
   "predict_split",
   "release_programs",
@@ -83,6 +92,7 @@ __all__ = [
   "set_learning_rate",
   "sgd",
   "step_cost",
+  "subset_view",
   "supervised",
   "tensorboard_writer",
   "to_batch",

@@ -1,8 +1,8 @@
 """Evaluation: padded batches, nothing dropped, every subset of modalities in one compilation."""
 
 import functools
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -91,10 +91,21 @@ def scan_batches(predict, metric, state, batches, keep, stacked=False):
   return jax.tree.map(lambda *v: np.stack(v), *each)
 
 
-@functools.partial(jax.jit, static_argnames=("predict", "metric"))
-def _map_subsets(predict, metric, state, batches, keeps):
-  """{head: accumulators [S, ...]} for keeps {m: bool [S]}, one program whatever S."""
-  return jax.lax.map(lambda keep: _run(predict, metric, state, batches, keep), keeps)
+def _of_view(batches: Batch, mask, counts) -> Batch:
+  """Batches whose rows have what `mask` says, and weigh nothing where not `counts`."""
+  return batches._replace(mask=mask, weight=batches.weight * counts)
+
+
+@functools.partial(jax.jit, static_argnames=("predict", "metric", "stacked"))
+def _map_views(predict, metric, state, batches, masks, counts, stacked=False):
+  """{head: accumulators [V, ...]} for masks {m: bool [V, N, B]}, counts alike: one program whatever V."""
+  keep = {m: np.array(True) for m in masks}
+
+  def each(state):
+    one = lambda v: _run(predict, metric, state, _of_view(batches, *v), keep)
+    return jax.lax.map(one, (masks, counts))
+
+  return jax.vmap(each)(state) if stacked else each(state)
 
 
 def loop_batches(predict, metric, state, batches, keep):
@@ -158,22 +169,104 @@ def evaluate_subsets(
   predict: Callable[..., Outputs] | None = None,
 ) -> list[tuple[tuple[str, ...], dict[str, dict[str, float]]]]:
   """As `evaluate` for several subsets (default: all 2^M - 1), in one compiled call."""
-  batches = padded_batches(split, batch_size)
   names = sorted(split.mask)
   chosen = [tuple(s) for s in (masks.combinations(names) if subsets is None else subsets)]
   for subset in chosen:
     unknown = sorted(set(subset) - set(names))
     if unknown:
       raise ValueError(f"modality {unknown[0]!r} not in data; available: {', '.join(names)}")
-  keeps = {m: np.array([m in subset for subset in chosen]) for m in names}
-  totals = jax.device_get(
-    _map_subsets(predict or method.predict, metric, seen(state), batches, keeps)
+  views = [subset_view(split, subset) for subset in chosen]
+  found = evaluate_views(
+    method, state, split, views, metric=metric, batch_size=batch_size, predict=predict
   )
-  each = [_scores(metric, jax.tree.map(lambda x, i=i: x[i], totals)) for i in range(len(chosen))]
+  return list(zip(chosen, found))
+
+
+class View(NamedTuple):
+  """A question to a state: which modalities the N rows of a split have, and which rows are judged."""
+
+  mask: Mapping[str, np.ndarray]  # {m: bool [N]}, True = present
+  counts: np.ndarray | None = None  # bool [N]; None = all
+
+
+def subset_view(split: Any, subset: Iterable[str], *, covered: bool = False) -> View:
+  """The split with nothing but `subset`; with `covered`, judged on the rows that have some of it."""
+  kept = set(subset)
+  mask = {m: np.asarray(v) & (m in kept) for m, v in split.mask.items()}
+  return View(mask, np.any([mask[m] for m in sorted(mask)], axis=0) if covered else None)
+
+
+class StackedViews(NamedTuple):
+  """Different views as arrays, beside the batches [N, B] that they look at."""
+
+  batches: Batch
+  masks: dict[str, Any]  # {m: bool [V, N, B]}
+  counts: Any  # bool [V, N, B]
+
+
+def stack_views(
+  split: Any, views: Sequence[View], batch_size: int = 512
+) -> tuple[StackedViews, list[int]]:
+  """-> (the views that differ, the place of each among them)."""
+  batches = padded_batches(split, batch_size)
+  names, rows = sorted(split.mask), len(next(iter(split.mask.values())))
+  found: dict[bytes, int] = {}
+  columns: list[np.ndarray] = []
+  place: list[int] = []
+  for mask, counts in views:
+    counted = np.ones(rows, bool) if counts is None else np.asarray(counts, bool)
+    column = np.stack([*(np.asarray(mask[m], bool) for m in names), counted])
+    place.append(found.setdefault(column.tobytes(), len(found)))
+    columns += [column] * (len(found) > len(columns))
+  arrays = np.stack(columns)[:, :, batches.index]  # [V, M + 1, N, B]
+  masks_ = {m: arrays[:, i] for i, m in enumerate(names)}
+  return StackedViews(batches, masks_, arrays[:, -1]), place
+
+
+def scan_views(predict, metric, state, views: StackedViews, stacked=False) -> list[dict]:
+  """[{head: {score: value}}] of each view in one call; `stacked`: states and values [S, ...]."""
+  totals = jax.device_get(_map_views(predict, metric, state, *views, stacked))
+  at = lambda *i: _scores(metric, jax.tree.map(lambda x: x[i], totals))
+  number = len(views.counts)
+  if not stacked:
+    return [at(v) for v in range(number)]
+  runs = range(len(jax.tree.leaves(totals)[0]))
+  return [jax.tree.map(lambda *x: np.stack(x), *(at(r, v) for r in runs)) for v in range(number)]
+
+
+def loop_views(predict, metric, state, views: StackedViews) -> list[dict]:
+  """As `scan_views`, from a Python loop over views and batches; it compiles what `loop_batches` does."""
+  keep = keep_all(views.masks)
   return [
-    (subset, {h: {k: float(v) for k, v in values.items()} for h, values in scores.items()})
-    for subset, scores in zip(chosen, each)
+    loop_batches(
+      predict,
+      metric,
+      state,
+      _of_view(views.batches, {m: x[v] for m, x in views.masks.items()}, views.counts[v]),
+      keep,
+    )
+    for v in range(len(views.counts))
   ]
+
+
+def evaluate_views(
+  method: Method,
+  state: State,
+  split: Any,
+  views: Sequence[View],
+  *,
+  metric: metrics.Metric,
+  batch_size: int = 512,
+  predict: Callable[..., Outputs] | None = None,
+) -> list[dict[str, dict[str, float]]]:
+  """As `evaluate`, for every view of the split (subsets of modalities, missing tables), in one compiled call.
+
+  NaN where no row is judged. Views that are equal are scored once.
+  """
+  stacked, place = stack_views(split, views, batch_size)
+  found = scan_views(predict or method.predict, metric, seen(state), stacked)
+  plain = [{h: {k: float(v) for k, v in s.items()} for h, s in each.items()} for each in found]
+  return [plain[i] for i in place]
 
 
 def modality_values(

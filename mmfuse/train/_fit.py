@@ -16,7 +16,7 @@ from mmfuse import metrics as metrics_lib
 from mmfuse import tasks
 from mmfuse.core import LAST, Batch, Clock, Method, Phase, State
 from mmfuse.train import _budget as budget_lib
-from mmfuse.train import _evaluate
+from mmfuse.train import _evaluate, _selection
 from mmfuse.train import _identity as identity_lib
 from mmfuse.train._cache import enable_compilation_cache, release_programs
 from mmfuse.train._checkpoint import Checkpointer
@@ -24,7 +24,6 @@ from mmfuse.train._dependence import contains_primitive
 from mmfuse.train._initial import check_signatures, initial
 from mmfuse.train._optimizer import set_learning_rate
 from mmfuse.train._result import Result, RunLog
-from mmfuse.tree import FUSED
 
 
 class Plan(NamedTuple):
@@ -173,9 +172,11 @@ def fit(
       the same for every method.
     learning_rate: overrides the rate kept in the optimiser's state; one, or one per seed. Compiles
       nothing.
-    select: validation metric; None = the primary score of the task; "last" = none, the last epoch's
-      parameters are kept. A phase's own `select` goes before it. Epochs that tie are told apart by
-      the validation loss, then the earlier one is kept.
+    select: validation metric of the fused head; None = the primary score of the task; "mean/accuracy"
+      or "worst/accuracy": over the subsets of modalities that validation rows have, each judged on
+      the rows with some of it; "accuracy@audio": of that modality's head; "last" = none, the last
+      epoch's parameters are kept. A phase's own `select` goes before it. Epochs that tie are told
+      apart by the validation loss, then the earlier one is kept.
     patience: stop a run after so many epochs without improvement.
     mesh: a mesh with a `data` axis; the batch is split over it, everything else replicated.
     checkpoint_dir: where to keep checkpoints; a run found there is continued.
@@ -261,6 +262,8 @@ def make_plan(
       "no validation row has a known label and a weight above 0: there is nothing to "
       "select an epoch by; give some, or select='last'"
     )
+  for phase in method.phases:
+    _selection.check(phase.select or select, data.validation)
   usual = budget_lib.budget(rows, batch_size if isinstance(batch_size, int) else None)
   batch_size = usual.batch_size if batch_size is None else batch_size
   epochs = usual.epochs if epochs is None else epochs
@@ -353,6 +356,7 @@ class Group:
     self.validation = (
       None if validation is None else self._place(_evaluate.padded_batches(validation, 512))
     )
+    self.subsets: _selection.SubsetViews | None = None  # made where something is selected over them
     self.absent = frozenset() if validation is None else _evaluate.absent(validation)
     self.keep = _evaluate.keep_all(plan.data.train.mask)
     self.itself: dict[str, Any] = {}  # what the checkpoints of this run say of themselves
@@ -493,6 +497,7 @@ class Group:
       entries = self._entries(
         validate,
         metric,
+        _selection.parse(select),
         state,
         metrics,
         rows,
@@ -565,16 +570,27 @@ class Group:
       collected.append(metrics)
     return state, jax.tree.map(lambda *x: jnp.stack(x), *collected)
 
-  def _entries(self, predict, metric, state, metrics, rows, keep, key, clock, phase: str):
+  def _validated(self, predict, metric, selection, state):
+    """{head: {score: value}} on the validation rows, over subsets too where they are selected by."""
+    plan = self.plan
+    looped = self.loop == "python" and not plan.stacked
+    if selection.over:
+      if self.subsets is None:
+        self.subsets = _selection.SubsetViews(plan.data.validation, self._place)
+      return self.subsets.scores(predict, metric, state, looped=looped, stacked=plan.stacked)
+    whole = functools.partial(_evaluate.scan_batches, stacked=plan.stacked)
+    run: Callable[..., Any] = _evaluate.loop_batches if looped else whole
+    return run(predict, metric, state, self.validation, self.keep)
+
+  def _entries(
+    self, predict, metric, selection, state, metrics, rows, keep, key, clock, phase: str
+  ):
     """Everything logged of this epoch, on the host: leaves [] or [S]. `predict` None: not validated."""
     plan = self.plan
     seen = _evaluate.seen(state)
     entry = {k: v.mean(0) for k, v in metrics.items() if k != "finite"}
     if self.validation is not None and predict is not None:
-      looped = self.loop == "python" and not plan.stacked
-      whole = functools.partial(_evaluate.scan_batches, stacked=plan.stacked)
-      run: Callable[..., Any] = _evaluate.loop_batches if looped else whole
-      entry["validation"] = run(predict, metric, seen, self.validation, self.keep)
+      entry["validation"] = self._validated(predict, metric, selection, seen)
     if plan.diagnose and "diagnose" in plan.method.functions:
       kept = jax.tree.map(lambda x: x[0], keep)
       entry |= _diagnose_jit(
@@ -605,18 +621,7 @@ class Group:
       if scores is not None:
         # A modality that no validation row has is judged on nothing; NaN stays for what diverged.
         scores = {h: dict.fromkeys(v) if h in self.absent else v for h, v in scores.items()}
-        if FUSED not in scores:
-          raise ValueError(
-            "nothing to select by: the prediction has no fused logits; give the "
-            "phase a `predict` that sets them"
-          )
-        if select not in scores[FUSED]:
-          known = ", ".join(sorted(scores[FUSED]))
-          raise ValueError(f"cannot select by {select!r}; this task has: {known}")
-        passport = {s.name: s for s in metric.scores}.get(select, metrics_lib.score(select))
-        score = float(scores[FUSED][select]) * (1 if passport.larger_is_better else -1)
-        tie = tasks.get(plan.data.task).loss
-        loss = 0.0 if tie is None else float(scores[FUSED].get(tie, 0.0))
+        score, loss = _selection.judge(select, scores, metric, tasks.get(plan.data.task).loss)
       better[i] = log.append(
         phase.name,
         epoch,

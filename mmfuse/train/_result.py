@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from mmfuse.core import State
+from mmfuse.train._selection import parse
 from mmfuse.tree import FUSED
 
 
@@ -119,7 +120,12 @@ class Result:
   @property
   def validation(self) -> list[dict[str, float | None]]:
     """Per run, {fused, <modality>: metric} at the selected epoch; None where no head is."""
-    return [validation_scores(log, self.metric, self.modalities) for log in self.logs]
+    return [validation_scores(log, self._score, self.modalities) for log in self.logs]
+
+  @property
+  def _score(self) -> str:
+    """What was selected by, on the data as they are."""
+    return parse(self.metric).score
 
   @property
   def seconds_per_step(self) -> float:
@@ -134,7 +140,7 @@ class Result:
         "method": name,
         "seed": log.seed,
         "fold": None,
-        "metric": self.metric,
+        "metric": self._score,
         "selected_epoch": log.selected_epoch,
         "learning_rate": log.learning_rate,
         "validation": scores,

@@ -1,120 +1,91 @@
-"""Scores of whole parts: retrieval against brute force, dense labels, what is out of distribution."""
+"""Scores of collected predictions: attacks, dense labels, multi-label F1, means over subsets."""
 
-import jax
-import jax.numpy as jnp
+import math
+
 import numpy as np
 import pytest
 
-from mmfuse import data, metrics, train
-from mmfuse.core import Batch, Method, Outputs, State, Unavailable
-
-RNG = np.random.default_rng(0)
+from mmfuse import metrics, tasks
+from mmfuse.core import Batch, Outputs
 
 
-def brute_force(similarity, relevant, k):
-  found = []
-  for s, r in zip(similarity, relevant):
-    order = sorted(range(len(s)), key=lambda i: (-s[i], i))[:k]
-    hits, total = 0, 0.0
-    for rank, i in enumerate(order, 1):
-      hits += r[i]
-      total += r[i] * hits / rank
-    found.append(total / max(min(k, r.sum()), 1))
-  return found
+def logits_of(said):
+  return np.eye(2)[np.asarray(said)]
 
 
-@pytest.mark.parametrize("k", [1, 3, 50])
-def test_average_precision_is_that_of_brute_force_with_ties(k):
-  similarity = RNG.integers(0, 3, (6, 11)).astype(float)
-  relevant = RNG.random((6, 11)) < 0.3
-  relevant[2] = False  # a query without a relevant row
-  found = metrics.average_precision_at_k(similarity, relevant, k)
-  np.testing.assert_allclose(found, brute_force(similarity, relevant, k))
-  assert found[2] == 0
+def test_acer_by_hand_and_with_the_other_class_live():
+  said, label = [1, 1, 0, 0, 1], [1, 0, 0, 1, 1]  # 1 of 3 live rejected, 1 of 2 attacks accepted
+  found = metrics.acer(logits_of(said), label)
+  assert found == pytest.approx({"accuracy": 0.6, "apcer": 1 / 2, "bpcer": 1 / 3, "acer": 5 / 12})
+  turned = metrics.acer(logits_of(said), label, live=0)
+  assert (turned["apcer"], turned["bpcer"]) == (found["bpcer"], found["apcer"])
+  swapped = metrics.acer(logits_of(said), label, variant="released")
+  assert (swapped["apcer"], swapped["npcer"]) == (found["bpcer"], found["apcer"])
 
 
-def test_relevant_is_the_same_class_or_a_label_in_common():
-  assert metrics.relevance(np.asarray([0, 1]), np.asarray([1, 1, 0])).tolist() == [
-    [False, False, True],
-    [True, True, False],
+def test_without_a_class_a_rate_is_undefined_and_the_fillers_are_the_variants():
+  found = metrics.acer(logits_of([1, 0]), [1, 1])
+  assert math.isnan(found["apcer"]) and math.isnan(found["acer"]) and found["bpcer"] == 0.5
+  assert list(metrics.acer(logits_of([1, 0]), [1, 1], variant="released").values()) == [
+    0.5,
+    0,
+    0,
+    0,
   ]
-  many = metrics.relevance(np.asarray([[1, 0], [0, 0]]), np.asarray([[1, 1], [0, 1]]))
-  assert many.tolist() == [[True, False], [False, False]]
+  # Both classes are there, but nothing is called an attack: that helper divides by it.
+  old = metrics.acer(logits_of([1, 1]), [1, 0], variant="released_old")
+  assert list(old.values()) == [0.5, 1, 1, 1, 1, 1]
 
 
-def splits():
-  """Two modalities that are the same vector of a class, turned by a quarter in b."""
-  label = np.arange(36) % 3
-  x = np.eye(3)[label] + 0.01 * RNG.normal(size=(36, 3))
-  column = np.repeat(["train", "validation", "test", "query", "ood"], [12, 6, 6, 6, 6])
-  missing = np.arange(36) % 6 != 5
-  arrays = {"a": x, "b": x[:, ::-1], "mask_b": missing, "label": label, "split": column}
-  return data.from_arrays(arrays, scale={"a": "raw", "b": "raw"})
+@pytest.mark.parametrize(
+  "arguments, message",
+  [
+    ({"variant": "new"}, "unknown variant 'new'; expected one of: iso, released, released_old"),
+    ({"label": [0, 1]}, r"logits \[B, 2\] and label \[B\], got \[3, 2\] and \[2\]"),
+    ({"label": [0, 1, 2]}, "labels of 0 and 1"),
+  ],
+)
+def test_acer_refuses_what_it_cannot_judge(arguments, message):
+  with pytest.raises(ValueError, match=message):
+    metrics.acer(**{"logits": logits_of([0, 1, 1]), "label": [0, 1, 1], **arguments})
 
 
-def aligned(turn):
-  """A method that says what it is given, b turned back or not."""
-
-  def predict(state, inputs, mask):
-    b = inputs["b"][:, ::-1] if turn else inputs["b"]
-    return Outputs(inputs["a"] * state.params, features={"a": inputs["a"], "b": b})
-
-  return Method(lambda *_: State(jnp.ones(()), {}, {}, {}), predict, ())
-
-
-STATE = State(jnp.ones(()), {}, {}, {})
-
-
-def test_retrieval_reads_its_parts_by_role():
-  given = splits()
-  score = lambda turn, selecting, s=given: train.collect(
-    aligned(turn), STATE, s, metrics.map_at_k(3), selecting=selecting
-  )
-  found = score(True, False)
-  assert found == {"map@3": 1.0, "map@3/a->b": 1.0, "map@3/b->a": 1.0}
-  assert score(False, False)["map@3"] < 0.7
-  role = lambda name, selecting: train.part_of(given, name, selecting=selecting).index[0]
-  assert [role("query", True), role("database", True)] == [12, 0]
-  assert [role("query", False), role("database", False), role("ood", False)] == [24, 0, 30]
-  plain = given.with_parts(query=None)
-  assert train.part_of(plain, "query", selecting=False).index[0] == 18  # the test rows
-  assert score(True, True, given.sealed())["map@3"] == 1.0
+def test_iou_leaves_out_void_and_says_what_an_absent_class_counts():
+  label, said = np.array([[0, 0, 1], [-1, 1, -1]]), np.array([[0, 1, 1], [7, 1, 2]])
+  counts = metrics.confusion(label, said, 3)
+  np.testing.assert_array_equal(counts, [[1, 1, 0], [0, 2, 0], [0, 0, 0]])
+  np.testing.assert_allclose(metrics.iou(counts), [1 / 2, 2 / 3, np.nan])
+  assert metrics.mean_iou(counts) == pytest.approx((1 / 2 + 2 / 3) / 3)
+  assert metrics.mean_iou(counts, absent="skip") == pytest.approx((1 / 2 + 2 / 3) / 2)
+  assert math.isnan(metrics.mean_iou(np.zeros((2, 2)), absent="skip"))
+  with pytest.raises(ValueError, match="absent must be one of: zero, skip"):
+    metrics.mean_iou(counts, absent="one")
+  with pytest.raises(ValueError, match=r"prediction must lie in 0..1, got 0..7"):
+    metrics.confusion(np.zeros((2, 3), int), said, 2)
 
 
-def test_parts_that_are_sealed_or_not_there_are_said():
-  with pytest.raises(Unavailable, match="the part 'ood' is sealed until the report"):
-    train.part_of(splits(), "ood", selecting=True)
-  with pytest.raises(Unavailable, match="it reads the part 'shifted', and the data have: train"):
-    train.part_of(splits(), "shifted", selecting=False)
+def test_f1_is_that_of_the_running_metric():
+  rng = np.random.default_rng(0)
+  logits = rng.normal(size=(9, 4)).astype(np.float32)
+  logits[:, 3] = -1  # a label that neither occurs nor is predicted
+  label = (rng.random((9, 4)) < 0.5) & (np.arange(4) < 3)
+  metric, outputs = tasks.metric("multilabel", 4), Outputs(logits)
+  rows = np.arange(9, dtype=np.int32)
+  batch = Batch({}, label.astype(np.int32), {}, np.ones(9, np.float32), rows)
+  want = metric.compute(metric.update(metric.init(outputs), outputs, batch))["fused"]
+  found = metrics.f1(logits, label)
+  assert found["macro"] == pytest.approx(want["macro_f1"])
+  assert found["micro"] == pytest.approx(want["micro_f1"])
+  assert found["per_label"][3] == 0 and found["per_label"].shape == (4,)
+  with pytest.raises(ValueError, match=r"got \[9, 4\] and \[9, 3\]"):
+    metrics.f1(logits, label[:, :3])
 
 
-def test_entropy_tells_what_is_unlike_the_training_rows():
-  sure, unsure = 9 * np.eye(3)[np.arange(6) % 3], np.zeros((5, 3))
-  outputs = {"test": Outputs(sure), "ood": Outputs(unsure)}
-  assert metrics.ood_auroc().compute(outputs, {}) == {"ood_auroc": 1.0}
-  # Members that are sure of different classes are unsure together.
-  members = np.stack([sure, np.roll(sure, 1, 1)], 1)
-  agree = np.stack([sure, sure], 1)
-  said = {
-    "test": Outputs(sure, aux={"members": agree}),
-    "ood": Outputs(sure, aux={"members": members}),
-  }
-  assert metrics.ood_auroc().compute(said, {}) == {"ood_auroc": 1.0}
-
-
-def test_dense_labels_are_judged_place_by_place_without_void():
-  logits = RNG.normal(size=(4, 3, 5, 2)).astype(np.float32)
-  label = RNG.integers(-1, 2, (4, 3, 5)).astype(np.int32)
-  weight = np.asarray([1, 1, 0, 1], np.float32)
-  metric = metrics.dense(metrics.classification(2))
-  batch = Batch({}, label, {}, weight, np.arange(4))
-  outputs = Outputs(logits)
-  found = metric.compute(jax.device_get(metric.update(metric.init(outputs), outputs, batch)))
-  counts = (label != -1) & (weight[:, None, None] > 0)
-  said, truth = logits.argmax(-1)[counts], label[counts]
-  assert found["fused"]["accuracy"] == pytest.approx((said == truth).mean(), abs=1e-6)
-  dice = [
-    2 * ((said == c) & (truth == c)).sum() / ((said == c).sum() + (truth == c).sum())
-    for c in (0, 1)
-  ]
-  assert found["fused"]["macro_f1"] == pytest.approx(np.mean(dice), abs=1e-6)
+def test_the_mean_over_subsets_leaves_out_those_that_no_row_has():
+  scores = {("a",): 0.5, ("b",): None, ("b", "a"): 0.75}
+  assert metrics.over_subsets(scores) == {"complete": 0.75, "mean": 0.625, "worst": 0.5}
+  assert metrics.over_subsets(scores, larger_is_better=False)["worst"] == 0.75
+  assert metrics.over_subsets({("a",): None}) == dict.fromkeys(("complete", "mean", "worst"))
+  assert metrics.over_subsets({("a",): 0.5, ("a", "b"): None})["complete"] is None
+  broken = metrics.over_subsets({("a",): 0.5, ("a", "b"): math.nan})
+  assert math.isnan(broken["mean"]) and math.isnan(broken["worst"])

@@ -168,6 +168,13 @@ KERNELS = [
   Kernel("i2m2_encoders", r"gru", _i2m2.gru),
   Kernel("i2m2_encoders", r"auprc", _i2m2.auprc, host=True),
   Kernel("balance_family", r"shapley", _metrics.shapley, host=True),
+  Kernel("missing_protocol", r"acer", _metrics.acer, host=True),
+  Kernel("missing_protocol", r"miou", _metrics.segmentation, host=True),
+  Kernel("missing_protocol", r"combos_m\d", _metrics.combinations, host=True),
+  Kernel("missing_protocol", r"mean_over_combos", _metrics.mean_over_combinations, host=True),
+  Kernel("missing_protocol", r"f1_multilabel", _metrics.f1, host=True),
+  Kernel("missing_protocol", r"auroc", _metrics.auroc, host=True),
+  Kernel("missing_prediction", r"missing_table", _metrics.missing_table, host=True),
 ]
 
 

@@ -33,6 +33,7 @@ FURTHER = (
   "scores",
   "contribution",
   "shapley",
+  "subsets",
   "probe",
   "conflict_rate",
   "relative_step_time",
@@ -64,6 +65,7 @@ def test_one_line_per_method_and_seed_with_the_stable_fields(finished):
     assert 0 <= r["selected_epoch"] < 2 and r["seconds_per_step"] > 0
     assert {"cpu_count", "device_count", "XLA_FLAGS", "jax"} <= set(r["versions"])
     assert r["diverged_at"] is None
+    assert [s["modalities"] for s in r["subsets"]] == [["a"], ["b"], ["a", "b"]]
   assert len({r["config_hash"] for r in found}) == len(ROWS)
   assert len({r["data_fingerprint"] for r in found}) == 1
 
