@@ -55,7 +55,7 @@ def linear_probe(
 
   Each head sees the labelled rows where its modality is present, features standardised by the training rows.
   It minimises the supervised loss of the task plus decay / 2 |W|^2 by L-BFGS. A modality absent
-  from all rows, and features that are no array [N, D], are left out.
+  from all rows, and features that are no array [N, D] or of no modality (a joint layer), are left out.
 
   Args:
     method, state: what encodes.
@@ -69,7 +69,7 @@ def linear_probe(
   metric = tasks.metric(task, num_outputs)
   seen = [_evaluate.predict_split(method, state, s).features for s in (train_split, split)]
   out = {}
-  for m in sorted(seen[0]):
+  for m in sorted(set(seen[0]) & set(train_split.mask)):
     fitted, judged = (np.asarray(f[m], np.float32) for f in seen)
     here, there = (
       np.asarray(s.mask[m] & _evaluate.judged(s), np.float32) for s in (train_split, split)

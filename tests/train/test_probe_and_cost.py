@@ -55,6 +55,21 @@ def test_a_probe_finds_what_is_linear_and_not_what_is_not_there():
   assert set(train.linear_probe(method, state, splits.train, gone, **options)) == {"a"}
 
 
+def test_features_of_no_modality_are_not_probed():
+  splits, plain = _splits(), _identity()
+
+  def joined(state, inputs, mask):
+    outputs = plain.predict(state, inputs, mask)
+    return outputs._replace(features={"a": outputs.features["a"], "hidden": outputs.logits})
+
+  method = plain._replace(predict=joined)
+  state = method.init(jax.random.key(0), None, 0)
+  got = train.linear_probe(
+    method, state, splits.train, splits.test, task="classification", num_outputs=2
+  )
+  assert set(got) == {"a"}
+
+
 def test_modality_values_are_those_of_the_subsets():
   splits, method = _splits(), _identity()
   state = method.init(jax.random.key(0), None, 0)
