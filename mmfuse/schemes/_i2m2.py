@@ -71,7 +71,7 @@ def _expert_phase(
     own = train.supervised(
       model, objectives.unimodal, tx, name=label, predict=functools.partial(_own_logits, name)
     )
-  inner = _common.only_phase(own)
+  inner = train.only_phase(own)
 
   def step(state, batch, key, clock):
     after, log = inner.step(_part(state, experts, name), batch, key, clock)
@@ -124,7 +124,7 @@ def _build(experts: Experts, tx, pretrained: bool, expert_tx, tune_share, predic
       state = state._replace(opt={**state.opt, **opt}, memory={**state.memory, **empty.memory})
     return state
 
-  end = _common.only_phase(tuned)._replace(share=last)
+  end = train.only_phase(tuned)._replace(share=last)
   return tuned._replace(init=init, phases=(*(phase for phase, _ in parts.values()), end))
 
 

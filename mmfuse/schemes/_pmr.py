@@ -57,13 +57,13 @@ def pmr(
     count = max(1, len(rows) // size // 10) * size
     chosen = _common.generator(key).permutation(rows)[:count]
     memory, total = state.memory["objective"], None
-    for batch in _common.padded_batches(splits["train"], chosen, size):
+    for batch in train.batches_of(splits["train"], chosen, size):
       now = _sums(method.predict, state._replace(opt={}), batch)
       total = now if total is None else jax.tree.map(jnp.add, total, now)
-    return _common.remember(state, objective=_renewed(memory, total, momentum))
+    return train.remember(state, objective=_renewed(memory, total, momentum))
 
   _prototypes.prototypes(jnp.zeros((1, 1)), jnp.ones(1), momentum=momentum)  # checks the number
-  phase = _common.only_phase(method)
+  phase = train.only_phase(method)
   return method._replace(phases=(phase._replace(begin=estimate, epoch_end=estimate),))
 
 

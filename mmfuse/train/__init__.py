@@ -1,4 +1,4 @@
-"""Training: the supervised builder, the one loop, evaluation, checkpoints."""
+"""Training: the supervised builder, the one loop, composition, evaluation, checkpoints."""
 
 from mmfuse.train._budget import FEW_STEPS
 from mmfuse.train._budget import LEAST_STEPS
@@ -11,6 +11,14 @@ from mmfuse.train._checkpoint import Checkpointer
 from mmfuse.train._checkpoint import load_weights
 from mmfuse.train._checkpoint import remove_checkpoints
 from mmfuse.train._checkpoint import save_weights
+from mmfuse.train._compose import only_phase
+from mmfuse.train._compose import parts
+from mmfuse.train._compose import remember
+from mmfuse.train._compose import restore
+from mmfuse.train._compose import then
+from mmfuse.train._compose import weights_of
+from mmfuse.train._compose import with_memory
+from mmfuse.train._compose import with_share
 from mmfuse.train._cost import Cost
 from mmfuse.train._cost import cost_of
 from mmfuse.train._cost import step_cost
@@ -24,6 +32,10 @@ from mmfuse.train._evaluate import to_batch
 from mmfuse.train._fit import fit
 from mmfuse.train._initial import initial
 from mmfuse.train._memory import keep_freed_memory
+from mmfuse.train._minimise import Aux
+from mmfuse.train._minimise import Player
+from mmfuse.train._minimise import alternate
+from mmfuse.train._minimise import minimise
 from mmfuse.train._optimizer import SCHEDULES
 from mmfuse.train._optimizer import adam
 from mmfuse.train._optimizer import clip_global_norm
@@ -31,6 +43,9 @@ from mmfuse.train._optimizer import has_learning_rate
 from mmfuse.train._optimizer import scale_by_progress
 from mmfuse.train._optimizer import set_learning_rate
 from mmfuse.train._optimizer import sgd
+from mmfuse.train._optimizer import unsearched
+from mmfuse.train._over_split import batches_of
+from mmfuse.train._over_split import over_split
 from mmfuse.train._probe import linear_probe
 from mmfuse.train._result import Result
 from mmfuse.train._result import RunLog
@@ -38,6 +53,10 @@ from mmfuse.train._result import validation_scores
 from mmfuse.train._supervised import counted
 from mmfuse.train._supervised import supervised
 from mmfuse.train._timing import interleaved_step_times
+from mmfuse.train._with_head import with_head
+from mmfuse.train._wrapped import Wrapped
+from mmfuse.train._wrapped import frozen
+from mmfuse.train._wrapped import heads_only
 from mmfuse.train._writers import jsonl_writer
 from mmfuse.train._writers import tensorboard_writer
 from mmfuse.train._writers import wandb_writer
@@ -46,13 +65,18 @@ __all__ = [
   "FEW_STEPS",
   "LEAST_STEPS",
   "SCHEDULES",
+  "Aux",
   "Budget",
   "Checkpointer",
   "Cost",
+  "Player",
   "Result",
   "RunLog",
+  "Wrapped",
   "absent",
   "adam",
+  "alternate",
+  "batches_of",
   "budget",
   "cache_dir",
   "clip_global_norm",
@@ -62,7 +86,9 @@ __all__ = [
   "evaluate",
   "evaluate_subsets",
   "fit",
+  "frozen",
   "has_learning_rate",
+  "heads_only",
   "initial",
   "interleaved_step_times",
   "jsonl_writer",
@@ -70,10 +96,16 @@ __all__ = [
   "keep_freed_memory",
   "linear_probe",
   "load_weights",
+  "minimise",
   "modality_values",
+  "only_phase",
+  "over_split",
+  "parts",
   "predict_split",
   "release_programs",
+  "remember",
   "remove_checkpoints",
+  "restore",
   "save_weights",
   "scale_by_progress",
   "set_learning_rate",
@@ -81,7 +113,13 @@ __all__ = [
   "step_cost",
   "supervised",
   "tensorboard_writer",
+  "then",
   "to_batch",
+  "unsearched",
   "validation_scores",
   "wandb_writer",
+  "weights_of",
+  "with_head",
+  "with_memory",
+  "with_share",
 ]

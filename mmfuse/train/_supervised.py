@@ -15,8 +15,9 @@ from mmfuse import balancing, masks, metrics, tree
 from mmfuse import objectives as objectives_lib
 from mmfuse.core import Batch, Clock, Method, Objective, Outputs, Phase, State, label_weight
 from mmfuse.names import REGRESSION
-from mmfuse.train import _plans
+from mmfuse.train import _plans, _update
 from mmfuse.train._dependence import dependence
+from mmfuse.train._lens import FROZEN
 
 
 def _as_objective(objective: Any) -> Objective:
@@ -34,10 +35,9 @@ def _as_objective(objective: Any) -> Objective:
 
 
 # What an objective gets by naming it: the model itself, in evaluation mode. Those that go through
-# the encoders make a loss depend on all of them, which the stacked plan cannot see.
-HANDLES = ("forward", "encode", "heads")
+# the encoders make a loss depend on all of them, which the stacked plan cannot see. `frozen`: `parts`.
+HANDLES = ("forward", "encode", "heads", FROZEN)
 THROUGH_ENCODERS = ("forward", "encode")
-SHARED = "shared"  # the leaves of no modality, among those that wait for a row (`_freeze_absent`)
 
 
 def _wanted(fn: Any) -> tuple[str, ...]:
@@ -67,7 +67,8 @@ def supervised(
     model: the contract of `core.Model` (`fusion.LateFusion`, `fusion.from_linen(...)`).
     objectives: `fn(outputs, batch, **extra) -> {name: scalar}` or an `Objective` with memory. Of
       the model in evaluation mode it may name `forward(inputs, mask) -> Outputs`, `encode(inputs,
-      mask) -> features` and `heads(features, mask) -> Outputs`, all differentiable.
+      mask) -> features` and `heads(features, mask) -> Outputs`, all differentiable, and `frozen`, the
+      parts that `train.parts` lets it read.
     tx: any Optax transform, modulators included; `train.sgd()` if None.
     aggregator: a rule on the K losses or gradients; None minimises their sum.
     augment: `(batch, key) -> batch`, inside the compiled step.
@@ -258,9 +259,7 @@ class _Spine:
     variables = _init_model(self.model, key, batch.inputs, batch.mask)
     params, stats = variables["params"], variables.get("batch_stats", {})
     outputs = jax.eval_shape(lambda: _eval(self.model, params, stats, batch.inputs, batch.mask))
-    opt = {"tx": self.tx.init(params)}
-    if not self.coast:
-      opt["seen"] = {m: jnp.zeros((), bool) for m in (*self.modalities, SHARED)}
+    opt = _update.init_opt(self.tx, params, self.modalities, self.coast)
     if self.aggregator is not None:
       like = (
         params
@@ -295,6 +294,7 @@ class _Spine:
           variables, *_view(self.modalities, inputs, mask), **options
         )[0],
         "heads": lambda features, mask: self.model.heads(variables, features, mask, **options)[0],
+        FROZEN: state.memory.get(FROZEN, {}),
       }
 
     def encode(params):
@@ -488,19 +488,11 @@ class _Spine:
 
     outputs, stats, memory = aux
     context |= self._seen(outputs, batch)
-    updates, opt["tx"] = self.tx.update(
-      grads, opt["tx"], state.params, losses=losses, value=losses.sum(), **context
-    )
-    if not self.coast:
-      # A row without a label moves nothing where every loss reads it.
-      moving = label_weight(batch) > 0 if all(reads) else batch.weight > 0
-      updates, opt["seen"] = _freeze_absent(
-        updates,
-        labels,
-        opt["seen"],
-        {**{m: jnp.any(v & moving) for m, v in batch.mask.items()}, SHARED: jnp.any(moving)},
-      )
-    params = optax.apply_updates(state.params, updates)
+    # A row without a label moves nothing where every loss reads it.
+    moving = label_weight(batch) > 0 if all(reads) else batch.weight > 0
+    present = None if self.coast else _update.present_in(batch.mask, moving)
+    context |= {"losses": losses, "value": losses.sum()}
+    params, opt = _update.move(self.tx, grads, opt, state.params, labels, present, context)
     new = State(params, stats, {**state.opt, self.name: opt}, {**state.memory, self.memory: memory})
     if getattr(self.aggregator, "after", None) is not None:
       after = jnp.stack(_plans.run(forward, params)[0][0])
@@ -509,9 +501,9 @@ class _Spine:
           self._part_shares(forward.names, reads, batch) * after.reshape(self.parts, -1)
         ).sum(0)
       opt["aggregator"] = self.aggregator.after(after, opt["aggregator"])
-    log = {f"loss/{n}": l for n, l in zip(forward.names, losses)}
-    log["gradient_norm"] = optax.tree.norm(grads)
-    log["finite"] = jnp.isfinite(losses.sum()) & jnp.isfinite(log["gradient_norm"])
+    log = _update.guarded(
+      {f"loss/{n}": l for n, l in zip(forward.names, losses)}, losses.sum(), grads
+    )
     return new, log
 
   def _seen(self, outputs: Outputs, batch: Batch) -> dict:
@@ -546,18 +538,3 @@ def _over_parts(shares: jax.Array, gradients: jax.Array) -> jax.Array:
   """The mean over the batch from the means over its parts: [S, K] x [S, K, *param] -> [K, *param]."""
   shaped = shares.reshape(*shares.shape, *(1,) * (gradients.ndim - 2)).astype(gradients.dtype)
   return (shaped * gradients).sum(0)
-
-
-def _freeze_absent(updates, labels, before, now):
-  """(updates, seen): zero for the leaves of a modality absent since they moved last.
-
-  before, now {m or "shared": bool}: present in a batch since then, and in this one. A transform that
-  accumulates (`optax.MultiSteps`) gives zeros until it emits, which may be on a batch without m.
-  """
-  owners = jax.tree.map(lambda l: l.modality or SHARED, labels)
-  seen = {m: before[m] | now[m] for m in before}
-  moved = dict.fromkeys(seen, jnp.zeros((), bool))
-  for u, owner in zip(jax.tree.leaves(updates), jax.tree.leaves(owners), strict=True):
-    moved[owner] = moved[owner] | jnp.any(u != 0)
-  frozen = jax.tree.map(lambda u, o: jnp.where(seen[o], u, jnp.zeros_like(u)), updates, owners)
-  return frozen, {m: seen[m] & ~moved[m] for m in seen}

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmfuse import schemes, tree
+from mmfuse import schemes, train, tree
 from mmfuse.objectives import _lfm as loss
 from mmfuse.schemes import _common, _lfm
 
@@ -40,14 +40,14 @@ def test_update_steps_against_the_gradient_halves_the_rate_and_clips():
   method, state = make(a1=0.3, a1_rate=0.5)
   update = method.phases[0].begin
   assert method.phases[0].epoch_end is update
-  rows = next(_common.padded_batches(_small.splits().validation, np.arange(12), 12))
+  rows = next(train.batches_of(_small.splits().validation, np.arange(12), 12))
   slope = float(_lfm.alignment_gradient(_small.model(), state, rows))
   after = update(state, _small.hooks(), jax.random.key(0), _small.hour()).memory["objective"]
   np.testing.assert_allclose(after["weights"], [0.7 + 0.5 * slope, 0.3 - 0.5 * slope], rtol=1e-5)
   assert float(after["rate"]) == 0.5
 
   at = lambda epoch, rate=0.5: update(
-    _common.remember(
+    train.remember(
       state,
       objective={**state.memory["objective"], "rate": jnp.float32(rate)},
     ),
