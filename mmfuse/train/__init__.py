@@ -7,6 +7,8 @@ from mmfuse.train._budget import budget
 from mmfuse.train._cache import cache_dir
 from mmfuse.train._cache import enable_compilation_cache
 from mmfuse.train._cache import release_programs
+from mmfuse.train._check_method import check_method
+from mmfuse.train._check_trees import MethodError
 from mmfuse.train._checkpoint import Checkpointer
 from mmfuse.train._checkpoint import load_weights
 from mmfuse.train._checkpoint import remove_checkpoints
@@ -69,6 +71,7 @@ __all__ = [
   "Budget",
   "Checkpointer",
   "Cost",
+  "MethodError",
   "Player",
   "Result",
   "RunLog",
@@ -79,6 +82,7 @@ __all__ = [
   "batches_of",
   "budget",
   "cache_dir",
+  "check_method",
   "clip_global_norm",
   "cost_of",
   "counted",
