@@ -33,6 +33,8 @@ from mmfuse.train._evaluate import predict_split
 from mmfuse.train._evaluate import to_batch
 from mmfuse.train._fit import fit
 from mmfuse.train._initial import initial
+from mmfuse.train._lens import Lens
+from mmfuse.train._lens import lift
 from mmfuse.train._memory import keep_freed_memory
 from mmfuse.train._minimise import Aux
 from mmfuse.train._minimise import Player
@@ -71,6 +73,7 @@ __all__ = [
   "Budget",
   "Checkpointer",
   "Cost",
+  "Lens",
   "MethodError",
   "Player",
   "Result",
@@ -98,6 +101,7 @@ __all__ = [
   "jsonl_writer",
   "judged",
   "keep_freed_memory",
+  "lift",
   "linear_probe",
   "load_weights",
   "minimise",

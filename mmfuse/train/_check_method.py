@@ -10,7 +10,13 @@ import numpy as np
 from mmfuse import masks
 from mmfuse.core import Batch, Clock, Method, Phase, State
 from mmfuse.train import _check_fits
-from mmfuse.train._check_trees import MethodError, demand_finite, demand_same, same_form
+from mmfuse.train._check_trees import (
+  MethodError,
+  demand_finite,
+  demand_moved,
+  demand_same,
+  same_form,
+)
 from mmfuse.train._evaluate import seen, to_batch
 from mmfuse.train._initial import check_signatures, initial
 
@@ -28,8 +34,8 @@ def check_method(
 ) -> None:
   """Checks a method the way the library checks its own, on a few rows of `splits`.
 
-  Of every phase, after its `begin`: the state keeps structure, shapes, dtypes and weak types; two steps
-  are one trace and finite; nothing depends on what stands in absent inputs and in rows of weight 0 (NaN
+  Of every phase, after its `begin`: the state keeps structure, shapes and dtypes; two steps are one trace,
+  finite, and change something; nothing depends on what stands in absent inputs and in rows of weight 0 (NaN
   too) or in place of an unknown label; rows that have a single modality are finite; rows of weight 0
   count nowhere. Of the prediction: all 2^M - 1 subsets are one trace and finite, and what it says of a
   row depends on nothing that is absent and on no other row.
@@ -108,10 +114,20 @@ class Problem:
   def unknown(self) -> tuple[Batch, Batch]:
     """Twice the batch in which every third label is unknown, with other labels in their place."""
     known = np.arange(self.real.shape[0]) % 3 != 1
-    label = self.batch.label
-    turned = jax.tree.map(lambda y: _fill(y, ~known, np.roll(y, 1, 0)), label)
-    one, two = (self.clean()._replace(labelled=known, label=y) for y in (label, turned))
+    first, other = _two_rows(self.batch.label)
+    written = [
+      jax.tree.map(lambda y, row=row: _fill(y, ~known, y[row]), self.batch.label)
+      for row in (first, other)
+    ]
+    one, two = (self.clean()._replace(labelled=known, label=label) for label in written)
     return one, two
+
+
+def _two_rows(label: Any) -> tuple[int, int]:
+  """The first row, and the first one with another label, if there is one."""
+  leaves = [np.asarray(y).reshape(len(y), -1) for y in jax.tree.leaves(label)]
+  differ = np.array([any((y[i] != y[0]).any() for y in leaves) for i in range(len(leaves[0]))])
+  return 0, int(np.argmax(differ))
 
 
 def _garbage(dtype) -> Any:
@@ -163,20 +179,21 @@ def _check_phase(
     middle, first = step(state, batch, key, _clock(2))
     same_form(state, middle, f"a step of {what}")
     after, second = step(middle, batch, jax.random.fold_in(key, 1), _clock(5))
-    return after, first, second
+    return {"state": after, "log": [first, second]}
 
   plain = two(problem.clean())
   step.demand_one(f"the step of {what}")
-  demand_finite((plain[0].params, plain[1:]), f"after two steps of {what}")
+  demand_finite(_said(plain), f"after two steps of {what}")
+  demand_moved(state, plain["state"], f"two steps of {what}")
   demand_same(plain, two(problem.dirty()), f"{what} depends on absent inputs or padding")
   one, other = (two(b) for b in problem.unknown())
   demand_same(one, other, f"{what} depends on the label of a row that has none")
   alone = two(problem.single())
-  demand_finite((alone[0].params, alone[1:]), f"with one modality a row, after two steps of {what}")
+  demand_finite(_said(alone), f"with one modality a row, after two steps of {what}")
   if unpadded:
     fewer = two(problem.unpadded())
     demand_same(plain, fewer, f"{what} counts rows of weight 0", rtol=1e-5)
-  after = plain[0]
+  after = plain["state"]
   if phase.epoch_end is not None:
     done = Clock(*HOUR)._replace(step=2, epoch=1)  # type: ignore[arg-type]
     after = _hooked(phase.epoch_end, f"epoch_end of {what}", after, problem, key, done)
@@ -184,6 +201,11 @@ def _check_phase(
     index, _ = phase.rows(after, problem.splits, key, Clock(*HOUR))
     _check_rows(np.asarray(index), problem.num_rows, what)
   return after
+
+
+def _said(run: Mapping[str, Any]) -> Mapping[str, Any]:
+  """What must be finite: an optimiser's or a rule's own state need not be."""
+  return {"params": run["state"].params, "log": run["log"]}
 
 
 def _hooked(hook, what: str, state: State, problem: Problem, key, hour: Clock) -> State:

@@ -61,3 +61,10 @@ def demand_same(a: Any, b: Any, what: str, rtol: float = 0.0) -> None:
       differ = not np.array_equal(x, y, equal_nan=np.issubdtype(x.dtype, np.floating))
     if differ:
       raise MethodError(f"{what}: {name} differs")
+
+
+def demand_moved(before: Any, after: Any, what: str) -> None:
+  """Demands that something changed."""
+  pairs = zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True)
+  if all(np.array_equal(_numbers(x), _numbers(y)) for x, y in pairs):
+    raise MethodError(f"{what} change nothing")
