@@ -134,13 +134,13 @@ def test_a_modality_whose_encoder_has_no_parameters_is_no_obstacle(name):
 @pytest.mark.parametrize("number", [1, 3])
 @pytest.mark.parametrize("name", methods.HEADS)
 def test_a_head_is_joint_with_that_fusion(name, number):
-  model = _model(number)
+  model, own = _model(number), {"layers": 1} if name == "mult" else {}
   batch = _batch(sorted(model.modalities))
-  other = dataclasses.replace(model, fusion=fusion.by_name(name))
+  other = dataclasses.replace(model, fusion=dataclasses.replace(fusion.by_name(name), **own))
   key = jax.random.key(0)
+  built = (methods.METHODS[name](model, 0.1, **own), methods.METHODS["joint"](other, 0.1))
   found, expected = (
-    jax.eval_shape(functools.partial(train.initial, methods.METHODS[m](which, 0.1)), key, batch)
-    for m, which in ((name, model), ("joint", other))
+    jax.eval_shape(functools.partial(train.initial, method), key, batch) for method in built
   )
   assert jax.tree.structure(found) == jax.tree.structure(expected)
   assert jax.tree.leaves(found.params) == jax.tree.leaves(expected.params)

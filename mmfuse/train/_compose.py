@@ -137,7 +137,8 @@ def parts(
   """Several methods side by side, each with parameters of its own; any architectures.
 
   `State.params`, `stats` and `memory` hold each part under its name; phases are "part/phase", in the
-  order given, and so are the optimisers' states and the functions. A phase moves its own part alone;
+  order given, and so are the optimisers' states and the functions (those of the part that predicts
+  are there under their own names too). A phase moves its own part alone;
   its hooks, prediction, metric and selection are those of the method. Shares are scaled to one in
   total. The key of a part is that of the run folded with its name: equal methods start differently.
 
@@ -178,6 +179,8 @@ def parts(
     else _AllParts(tuple((n, lifted[n].predict) for n in names), predict)
   )
   functions = {k: v for n in names for k, v in _prefixed(n, lifted[n].functions).items()}
+  if isinstance(predict, str):
+    functions |= lifted[predict].functions
   return Method(init, said, tuple(phases), functions)
 
 

@@ -125,18 +125,24 @@ def distance(outputs, batch, frozen, **extra):
   """A student's loss against a teacher that it may read."""
   del extra
   said = TEACHER.predict(frozen["teacher"], batch.inputs, batch.mask)
-  return {FUSED: jnp.mean(jnp.square(outputs.logits - said.logits))}
+  rows = jnp.square(outputs.logits - said.logits).mean(1)
+  return {FUSED: objectives.weighted_mean(rows, batch.weight)}
 
 
 TEACHER = supervised()
 
 
-def test_a_student_reads_a_frozen_teacher_and_does_not_move_it():
-  """The objective's value by hand; the part's state is what it was but for the student's own."""
+def student_and_teacher():
   student = supervised("student", distance)
-  method = train.parts(
+  return train.parts(
     {"teacher": TEACHER, "student": student}, predict="student", freeze=("teacher",)
   )
+
+
+def test_a_student_reads_a_frozen_teacher_and_does_not_move_it():
+  """The objective's value by hand; the part's state is what it was but for the student's own."""
+  method = student_and_teacher()
+  assert {"diagnose", "student/diagnose", "teacher/diagnose"} <= set(method.functions)
   given = _problems.batch()
   state = train.initial(method, jax.random.key(0), given)
   after, log = _problems.compiled(method.phases[1].step)(
@@ -144,7 +150,8 @@ def test_a_student_reads_a_frozen_teacher_and_does_not_move_it():
   )
   taught = method.phases[0].predict(state, given.inputs, given.mask).logits
   said = method.predict(state, given.inputs, given.mask).logits
-  np.testing.assert_allclose(log["loss/fused"], np.mean(np.square(said - taught)), rtol=1e-5)
+  want = np.average(np.square(said - taught).mean(1), weights=given.weight)
+  np.testing.assert_allclose(log["loss/fused"], want, rtol=1e-5)
   assert jax.tree.structure(after) == jax.tree.structure(state)
   _problems.same(after.params["teacher"], state.params["teacher"])
   assert _differ(after.params["student"], state.params["student"])
@@ -161,6 +168,12 @@ def test_parts_run_through_fit_with_several_seeds():
   together, apart = run(seeds=2, together=True), run(seeds=2, together=False)
   assert [e["phase"] for e in together.logs[0].history] == ["x/train", "y/own"]
   _problems.close(together.state(1).params, apart.state(1).params, 1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [lambda: student_and_teacher(), lambda: readout()])
+def test_composed_methods_keep_the_contract(make):
+  train.check_method(make(), _problems.tiny(), full=True)
 
 
 @pytest.mark.parametrize(
@@ -190,7 +203,8 @@ def init_mean(key, batch, num_rows):
 def centre(variables, batch, key, clock, memory):
   """The shift becomes minus the mean of the rows."""
   del key, clock
-  loss = jnp.mean(jnp.square(shifted(variables, batch.inputs)))
+  rows = jnp.square(shifted(variables, batch.inputs)).mean(1)
+  loss = objectives.weighted_mean(rows, batch.weight)
   return loss, train.Aux(memory={"seen": memory["seen"] + 1})
 
 
@@ -216,10 +230,13 @@ def unsupervised():
   )
 
 
+def readout():
+  tx = train.sgd(1.0, searched=False)
+  return train.with_head(unsupervised(), features, _problems.CLASSES, tx, 0.5)
+
+
 def test_an_unsupervised_method_becomes_a_classifier_of_any_subset():
-  method = train.with_head(
-    unsupervised(), features, _problems.CLASSES, train.sgd(1.0, searched=False), 0.5
-  )
+  method = readout()
   assert [(p.name, p.share) for p in method.phases] == [("pre", 0.5), ("head", 0.5)]
   splits = _problems.tiny(rows=60, validation=40)
   result = train.fit(method, splits, epochs=40, batch_size=20, learning_rate=0.3, diagnose=False)
