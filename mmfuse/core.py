@@ -21,6 +21,22 @@ ELBO = "elbo"  # in `Outputs.aux`: an evidence lower bound [B] in nats
 LAST = "last"  # `Phase.select` of a phase that is not validated: it hands its last state on
 
 
+# Names in `Outputs.aux` that mean the same for all models and methods; a fusion may return them.
+AUX = MappingProxyType(
+  {
+    "split_logits": "{modality: [B, C]}: what each adds to the fused logits",
+    "mu": "mean [B, D] of the latent, or {modality: [B, D]}",
+    "logvar": "logarithm of its variance, of the same shape",
+    "latent": "[B, D], or {modality: [B, D]}",
+    "reconstructions": "{modality: as its input}",
+    "codes": "[B, bits], or {modality: [B, bits]}",
+    "members": "[B, members, C], logits of an ensemble",
+    "cams": "class activation maps, {modality: [B, ..., C]}",
+    "elbo": "[B], evidence lower bound of each row",
+  }
+)
+
+
 class Sequence(NamedTuple):
   """A modality whose rows end early: what `inputs[m]` is instead of an array [B, T, ...]."""
 
@@ -94,7 +110,7 @@ class Outputs(NamedTuple):
   logits: Any  # [B, C] of the fused head ([B, L], [B, R] alike), None without one
   unimodal_logits: Mapping[str, Array] = {}  # {modality: [B, C]}
   features: Mapping[str, PyTree] = {}  # {modality: what the encoder returned}
-  aux: Mapping[str, PyTree] = {}  # "split_logits" {modality: [B, C]}, members, CAMs...
+  aux: Mapping[str, PyTree] = {}  # names of `AUX`, or the method's own
 
 
 class Clock(NamedTuple):

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from mmfuse import encoders, masks, tree
-from mmfuse.core import Outputs
+from mmfuse.core import AUX, Outputs
 from mmfuse.fusion._concat import Concat
 
 
@@ -59,8 +59,9 @@ class LateFusion:
   Bottleneck, Perceiver) gets [B, T, D] from an encoder whose `step_features` is D; steps of zeros at
   a row's end are none to it. A `core.Sequence` goes to encoders that say `reads_lengths`, to others
   its values with zeros after each end. num_classes C: the width of every head;
-  fusion: Linen module `(features, mask, *, num_classes, train) -> (logits [B, C],
-  split {m: [B, C]} or None)`, default `Concat()`; dropout: rate on the features before all heads
+  fusion: Linen module `(features, mask, *, num_classes, train) -> (logits [B, C], beside)`, default
+  `Concat()`; `beside` is split {m: [B, C]}, None, or {name: value} of names in `core.AUX` ("mu",
+  "logvar"), which become `Outputs.aux`; dropout: rate on the features before all heads
   (default 0). Initialisation of encoder m and head m depends on the key and the name m alone.
   Raises ValueError for no modality, a reserved name, what is no encoder, num_classes < 1, a rate
   outside [0, 1), or a fusion led by a modality that is not there; `init` for an encoder that returns
@@ -162,13 +163,14 @@ class LateFusion:
   def heads(self, variables, features, mask, *, train: bool, rngs=None):
     """(Outputs, batch_stats); `variables` must carry the statistics that `encode` returned.
 
-    aux["split_logits"] {m: [B, C]} is there where the fusion is additive (concat, sum).
+    aux["split_logits"] {m: [B, C]} is there where the fusion is additive (concat, sum). Raises ValueError
+    for what a fusion returns beside its logits under an unknown name.
     """
     params, stats = variables["params"][tree.HEADS], variables["batch_stats"]
     dropped = {m: self._drop(features[m], m, train, rngs) for m in self.modalities}
     unimodal = {m: self._dense().apply({"params": params[m]}, dropped[m]) for m in self.modalities}
     old = stats.get(tree.HEADS, {})
-    (logits, split), new = _apply(
+    (logits, beside), new = _apply(
       self.fusion,
       params.get(tree.FUSED, {}),
       old.get(tree.FUSED),
@@ -180,8 +182,21 @@ class LateFusion:
     )
     if tree.HEADS in stats:
       stats = {**stats, tree.HEADS: {tree.FUSED: new}}
-    aux = {} if split is None else {"split_logits": split}
-    return Outputs(logits, unimodal, dict(features), aux), stats
+    return Outputs(logits, unimodal, dict(features), self._aux(beside)), stats
+
+  def _aux(self, beside: Mapping[str, Any] | None) -> dict[str, Any]:
+    """`Outputs.aux` of what the fusion returned beside its logits."""
+    if beside is None:
+      return {}
+    if set(beside) == set(self.modalities):
+      return {"split_logits": beside}
+    unknown = sorted(set(beside) - set(AUX))
+    if unknown:
+      raise ValueError(
+        f"the fusion returned {unknown[0]!r} beside its logits; expected logits of each modality "
+        f"({', '.join(self.modalities)}), or some of: {', '.join(AUX)}"
+      )
+    return dict(beside)
 
   def _steps(self, features):
     """What the fusion reads: [B, T, D] where it reads sequences and the encoder keeps them."""

@@ -4,7 +4,6 @@ The rule is that of the BalanceBenchmark code (Xu et al., arXiv 2502.10816); its
 are in `objectives/_amco.py`.
 """
 
-import dataclasses
 from typing import Any
 
 import jax
@@ -22,47 +21,30 @@ from mmfuse.tree import FUSED
 REFINE = "refine"  # the extra layer's place in the parameters
 
 
-@dataclasses.dataclass(frozen=True)
-class Refined:
+def refined(model: Any) -> train.Wrapped:
   """logits = (model's logits) K + c: a `core.Model` with one more linear layer C -> C.
 
   params["refine"] = {"kernel": K [C, C], "bias": c [C]}, the identity and 0 at first, so that
   training starts from the model's own prediction. In training, aux["refine"] is K.
   """
+  return train.Wrapped(model, init_fn=_init_refined, heads_fn=_refine, own=REFINE)
 
-  model: Any
 
-  @property
-  def modalities(self) -> tuple[str, ...]:
-    """The model's."""
-    return self.model.modalities
+def _init_refined(model, key, inputs, mask):
+  variables = model.init(key, inputs, mask)
+  kept = {"params": variables["params"], "stats": variables.get("batch_stats", {})}
+  outputs = jax.eval_shape(lambda: _common.outputs_of(model, kept, inputs, mask))
+  width = outputs.logits.shape[-1]
+  layer = {"kernel": jnp.eye(width), "bias": jnp.zeros(width)}
+  return {**variables, "params": {**variables["params"], REFINE: layer}}
 
-  def restrict(self, modalities) -> "Refined":
-    """The same on fewer modalities."""
-    return Refined(self.model.restrict(modalities))
 
-  def init(self, key, inputs, mask):
-    """The model's variables and the layer's."""
-    variables = self.model.init(key, inputs, mask)
-    kept = {"params": variables["params"], "stats": variables.get("batch_stats", {})}
-    outputs = jax.eval_shape(lambda: _common.outputs_of(self.model, kept, inputs, mask))
-    width = outputs.logits.shape[-1]
-    layer = {"kernel": jnp.eye(width), "bias": jnp.zeros(width)}
-    return {**variables, "params": {**variables["params"], REFINE: layer}}
-
-  def encode(self, variables, inputs, mask, *, train, rngs=None):
-    """The model's."""
-    inner = _common.without(variables, REFINE)
-    return self.model.encode(inner, inputs, mask, train=train, rngs=rngs)
-
-  def heads(self, variables, features, mask, *, train, rngs=None):
-    """The model's outputs with the layer after the fused logits."""
-    inner = _common.without(variables, REFINE)
-    outputs, stats = self.model.heads(inner, features, mask, train=train, rngs=rngs)
-    layer = variables["params"][REFINE]
-    aux = {**outputs.aux, REFINE: layer["kernel"]} if train else outputs.aux
-    logits = outputs.logits @ layer["kernel"] + layer["bias"].reshape(1, -1)
-    return outputs._replace(logits=logits, aux=aux), stats
+def _refine(model, variables, features, mask, *, train, rngs=None):
+  outputs, stats = model.heads(variables, features, mask, train=train, rngs=rngs)
+  layer = variables["params"][REFINE]
+  aux = {**outputs.aux, REFINE: layer["kernel"]} if train else outputs.aux
+  logits = outputs.logits @ layer["kernel"] + layer["bias"].reshape(1, -1)
+  return outputs._replace(logits=logits, aux=aux), stats
 
 
 def _objective(sigma: float, eps: float) -> Objective:
@@ -131,4 +113,4 @@ def amco(
   if eps <= 0:
     raise ValueError(f"eps must be positive, got {eps}")
   tx = _common.optimiser(tx, learning_rate)
-  return train.supervised(Refined(model), _objective(sigma, eps), tx)
+  return train.supervised(refined(model), _objective(sigma, eps), tx)

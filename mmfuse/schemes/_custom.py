@@ -40,7 +40,7 @@ def custom(
     for subset in masks.combinations(names)
   }
   predict = _Predict(names, tuple((name, e.predict) for name, e in experts.items()))
-  steps = _Steps(names, {name: _common.only_phase(e) for name, e in experts.items()})
+  steps = _Steps(names, {name: train.only_phase(e) for name, e in experts.items()})
 
   def init(key, batch, num_rows):
     # One key: an encoder starts from the same parameters in all models, as between rows of a table.

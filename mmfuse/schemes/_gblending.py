@@ -55,7 +55,7 @@ def measure(model, state: State, split) -> np.ndarray:
   """Mean loss of each objective [K] on up to 2048 evenly spaced rows, over rows that have it."""
   rows = _common.spread_rows(split, MEASURED)
   small = state._replace(params={}, stats={})
-  losses, weights = _common.over_split(_Losses(model), small, split, rows)
+  losses, weights = train.over_split(_Losses(model), small, split, rows)
   return (losses * weights).sum(0) / np.maximum(weights.sum(0), 1e-12)
 
 
@@ -75,17 +75,17 @@ class _Builder:
     joint = train.supervised(model, objectives.fused, tx, name=PROBES[0])
     # One copy serves all modalities: encoder and head m see the loss of m alone.
     alone = train.supervised(model, objectives.unimodal, tx, name=PROBES[1])
-    self.method = _common.then(_common.then(joint, alone), self.main)
-    self.steps = {"joint": _common.only_phase(joint).step, "alone": _common.only_phase(alone).step}
+    self.method = train.then(train.then(joint, alone), self.main)
+    self.steps = {"joint": train.only_phase(joint).step, "alone": train.only_phase(alone).step}
 
   def probe_step(self, state, batch, key, clock):
     """One step of one copy, the other one's next; the model itself stays."""
 
     def move(copy):
       def one(state, batch, key, clock):
-        moved, log = self.steps[copy](_common.restore(state, state.memory[copy]), batch, key, clock)
-        kept = {copy: _common.weights_of(moved)}
-        return _common.remember(state._replace(opt=moved.opt), **kept), total_only(log)
+        moved, log = self.steps[copy](train.restore(state, state.memory[copy]), batch, key, clock)
+        kept = {copy: train.weights_of(moved)}
+        return train.remember(state._replace(opt=moved.opt), **kept), total_only(log)
 
       return one
 
@@ -94,12 +94,12 @@ class _Builder:
 
   def start(self, state, splits):
     """Copies and their optimisers from the current ones; losses at the first checkpoint."""
-    kept = _common.weights_of(state)
+    kept = train.weights_of(state)
     current = {k: v for k, v in state.opt["train"].items() if k != "aggregator"}
     opt = {**state.opt, **dict.fromkeys(PROBES, current)}
-    state = _common.remember(state._replace(opt=opt), joint=kept, alone=kept)
+    state = train.remember(state._replace(opt=opt), joint=kept, alone=kept)
     ends = [measure(self.model, state, s) for s in self.both(splits)]
-    return _common.remember(state, losses=jnp.asarray(np.stack(ends), jnp.float32))
+    return train.remember(state, losses=jnp.asarray(np.stack(ends), jnp.float32))
 
   def finish(self, state, splits):
     """Losses at the second checkpoint, and the weights they give."""
@@ -114,7 +114,7 @@ class _Builder:
 
   def memory(self, state, num_rows):
     del num_rows
-    kept = _common.weights_of(state)
+    kept = train.weights_of(state)
     losses = jnp.zeros((2, 1 + len(self.model.modalities)), jnp.float32)
     return {"joint": kept, "alone": kept, "losses": losses}
 
@@ -139,7 +139,7 @@ def _offline(build: _Builder) -> Method:
   )
   # The probe moved copies only: the model is where it was initialised.
   method = build.method._replace(phases=(probe, phase._replace(share=1 - PROBE_SHARE)))
-  return _common.with_memory(method, build.memory)
+  return train.with_memory(method, build.memory)
 
 
 def _online(build: _Builder, super_epoch: int) -> Method:
@@ -165,7 +165,7 @@ def _online(build: _Builder, super_epoch: int) -> Method:
     return build.start(state, splits) if clock.epoch % super_epoch == 0 else state
 
   phase = phase._replace(step=step, begin=begin, epoch_end=epoch_end)
-  return _common.with_memory(build.method._replace(phases=(phase,)), build.memory)
+  return train.with_memory(build.method._replace(phases=(phase,)), build.memory)
 
 
 def gblending(

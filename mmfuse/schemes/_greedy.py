@@ -69,9 +69,9 @@ def greedy(
     )
   tx = optax.chain(track_speed(names), _common.optimiser(tx, learning_rate))
   method = train.supervised(model, objectives.fused, tx)
-  phase = _common.only_phase(method)
+  phase = train.only_phase(method)
   step = _CuratedStep(phase.step, names, alpha, window, start_epoch)
-  method = _common.with_memory(
+  method = train.with_memory(
     method,
     lambda state, num_rows: {
       "greedy": {"left": jnp.zeros((), jnp.int32), "speed": jnp.zeros((), jnp.float32)}
@@ -149,7 +149,7 @@ class _CuratedStep:
     first, second = self.modalities
     chosen = {first: (speed > 0).astype(jnp.float32), second: (speed < 0).astype(jnp.float32)}
     held = {m: jnp.where(opens, chosen[m], jnp.where(left > 0, held[m], 0.0)) for m in held}
-    state = _common.remember(state, greedy={"left": left, "speed": speed})
+    state = train.remember(state, greedy={"left": left, "speed": speed})
     return hold_gates(state, held), {**log, "learning_speed_difference": speed}
 
 

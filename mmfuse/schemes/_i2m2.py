@@ -5,6 +5,7 @@ Multi-modal Learning, NeurIPS 2024. The model is in `_experts.py`. `inter`, the 
 the method `joint`.
 """
 
+import dataclasses
 import functools
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +15,7 @@ import jax.numpy as jnp
 import optax
 
 from mmfuse import objectives, train
-from mmfuse.core import Method, Phase
+from mmfuse.core import Method, State
 from mmfuse.fusion import mix_experts
 from mmfuse.objectives._branches import check_classes
 from mmfuse.schemes import _common
@@ -54,36 +55,31 @@ def _own_logits(modality: str, outputs, mask):
   return outputs._replace(logits=jnp.where(mask[modality][:, None], own, 0.0))
 
 
-def _part(state, experts: Experts, name: str):
-  return state._replace(
-    params=experts.take(state.params, name), stats=experts.take(state.stats, name, stats=True)
-  )
+@dataclasses.dataclass(frozen=True)
+class _Expert:
+  """The lens of one expert, a modality or "joint", in the state of all."""
+
+  experts: Experts
+  name: str
+
+  def take(self, state: State) -> State:
+    take = functools.partial(self.experts.take, name=self.name)
+    return state._replace(params=take(state.params), stats=take(state.stats, stats=True))
+
+  def put(self, state: State, own: State) -> State:
+    put = functools.partial(self.experts.put, name=self.name)
+    return own._replace(
+      params=put(state.params, own=own.params), stats=put(state.stats, own=own.stats, stats=True)
+    )
 
 
-def _expert_phase(
-  experts: Experts, name: str, model: Any, tx, share: float
-) -> tuple[Phase, Method]:
-  """(phase that trains one expert and leaves the others as they are, that expert's own method)."""
+def _expert_method(name: str, model: Any, tx) -> Method:
+  """An expert alone, on the rows that have it."""
   label = f"expert_{name}"
   if name == JOINT:
-    own = train.supervised(model, _joint_loss, tx, predict=_joint_logits, name=label)
-  else:
-    own = train.supervised(
-      model, objectives.unimodal, tx, name=label, predict=functools.partial(_own_logits, name)
-    )
-  inner = _common.only_phase(own)
-
-  def step(state, batch, key, clock):
-    after, log = inner.step(_part(state, experts, name), batch, key, clock)
-    return after._replace(
-      params=experts.put(state.params, name, after.params),
-      stats=experts.put(state.stats, name, after.stats, stats=True),
-    ), log
-
-  def predict(state, inputs, mask):
-    return own.predict(_part(state, experts, name), inputs, mask)
-
-  return Phase(label, step, predict=predict, share=share), own
+    return train.supervised(model, _joint_loss, tx, predict=_joint_logits, name=label)
+  own = functools.partial(_own_logits, name)
+  return train.supervised(model, objectives.unimodal, tx, name=label, predict=own)
 
 
 def _mixture(outputs, mask):
@@ -109,23 +105,24 @@ def _build(experts: Experts, tx, pretrained: bool, expert_tx, tune_share, predic
   count = len(experts.each())
   last = 1.0 / (count + 1) if tune_share is None else tune_share
   txs = {name: (expert_tx or {}).get(name, tx) for name, _ in experts.each()}
-  parts = {
-    name: _expert_phase(experts, name, model, txs[name], (1.0 - last) / count)
-    for name, model in experts.each()
-  }
+  alone = {name: _expert_method(name, model, txs[name]) for name, model in experts.each()}
 
   def init(key, batch, num_rows):
     state = tuned.init(key, batch, num_rows)
     # Shapes of the optimiser and the objective; the weights are those of `state`.
-    for name, (_, own) in parts.items():
+    for name, own in alone.items():
       empty = own.init(key, batch, num_rows)
       own_tx = txs[name].init(experts.take(state.params, name))
       opt = {k: {**v, "tx": own_tx} for k, v in empty.opt.items()}
       state = state._replace(opt={**state.opt, **opt}, memory={**state.memory, **empty.memory})
     return state
 
-  end = _common.only_phase(tuned)._replace(share=last)
-  return tuned._replace(init=init, phases=(*(phase for phase, _ in parts.values()), end))
+  phases = []
+  for name, own in alone.items():
+    seen = train.lift(own, _Expert(experts, name))
+    phases.append(train.only_phase(seen)._replace(predict=seen.predict, share=(1.0 - last) / count))
+  end = train.only_phase(tuned)._replace(share=last)
+  return tuned._replace(init=init, phases=(*phases, end))
 
 
 def i2m2(

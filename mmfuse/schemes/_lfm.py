@@ -29,7 +29,7 @@ def alignment_gradient(model, state: State, batch) -> jax.Array:
   mode, by forward over reverse: one jvp of one gradient, never a matrix. The first weight is the
   first leaf with two or more axes of the first modality's encoder.
   """
-  kept = _common.weights_of(state)
+  kept = train.weights_of(state)
   weights = state.memory["objective"]["weights"]
 
   def losses(params):
@@ -82,10 +82,10 @@ def lfm(
     rate = (0.5 if halved else 1.0) * memory["rate"]
     gradient = alignment_gradient(model, state._replace(opt={}), batch)
     weight = jnp.clip(memory["weights"][1] - rate * gradient, _LOW, _HIGH)
-    return _common.remember(
+    return train.remember(
       state,
       objective={"weights": jnp.stack([1.0 - weight, weight]), "rate": rate},
     )
 
-  phase = _common.only_phase(method)._replace(begin=update, epoch_end=update)
+  phase = train.only_phase(method)._replace(begin=update, epoch_end=update)
   return method._replace(phases=(phase,))

@@ -4,144 +4,29 @@ Sohn, Shang, Lee: "Improved Multimodal Deep Learning with Variation of Informati
 model and its objectives are in `generative`; here it meets labels.
 """
 
-import dataclasses
 from typing import Any
 
-import flax.linen as nn
 import jax
-import jax.numpy as jnp
-import numpy as np
 import optax
 
-from mmfuse import generative, objectives, train
-from mmfuse.core import Batch, Method, Outputs, Phase, State
-from mmfuse.fusion._late import named_key
+from mmfuse import generative, train
+from mmfuse.core import Method, Outputs
+from mmfuse.generative._mrbm import HIDDEN
 from mmfuse.generative._recipes import RECIPES
 from mmfuse.generative._units import check_others
 from mmfuse.schemes import _common
-from mmfuse.schemes._linear_probe import heads_only
-from mmfuse.tree import FUSED, HEADS
 
 MP, PCD = RECIPES["mp"], RECIPES["pcd"]
-HIDDEN = "hidden"  # h of all that is present, among the features by modality
-LEAST = 0.01  # standard deviation of h by which a unit is divided: a dead unit is not blown up
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Reader:
-  """logits = s(h) W + b, h given what is present; z_m = s(h_m) W + b, m alone given: a `core.Model`.
-
-  One head for all, as the paper tests one classifier with a half missing. s standardises by the
-  training rows (batch_stats["heads"]): after few epochs h varies little, and a head by gradient
-  descent would see next to nothing. Features: h and h_m [B, H], frozen. The parameters of
-  `unsupervised` stand beside params["heads"]["fused"].
-  """
-
-  model: Any  # its number of outputs and its modalities are taken, nothing else
-  unsupervised: Method
-
-  @property
-  def modalities(self) -> tuple[str, ...]:
-    """The model's."""
-    return tuple(sorted(self.model.modalities))
-
-  def init(self, key, inputs, mask):
-    """The parameters and statistics of `unsupervised`, and a head."""
-    rows = jnp.arange(next(iter(mask.values())).shape[0])
-    state = self.unsupervised.init(
-      key, Batch(inputs, None, mask, jnp.ones(rows.shape), rows), rows.shape[0]
-    )
-    hidden = jax.eval_shape(lambda: self._hidden(state, inputs, mask))
-    dense = nn.Dense(_common.num_outputs(self.model, inputs, mask))
-    head = dense.init(named_key(key, f"{HEADS}/{FUSED}"), jnp.zeros((1, hidden.shape[1])))["params"]
-    moments = {"mean": jnp.zeros(hidden.shape[1]), "std": jnp.ones(hidden.shape[1])}
-    return {
-      "params": {**state.params, HEADS: {FUSED: head}},
-      "batch_stats": {**state.stats, HEADS: moments},
-    }
-
-  def moments(self, state: State, split: Any) -> dict[str, jax.Array]:
-    """Mean and standard deviation of h over the rows of a split, {"mean": [H], "std": [H]}.
-
-    Labels are not read; rows of weight 0 do not count.
-    """
-    state = state._replace(params=_without_heads(state.params))
-    rows = np.flatnonzero(train.to_batch(split).weight > 0)
-    hidden = _common.over_split(self._of_batch, state, split, rows)
-    return {"mean": jnp.asarray(hidden.mean(0)), "std": jnp.maximum(hidden.std(0), LEAST)}
-
-  def _of_batch(self, state, batch):
-    return self._hidden(state, batch.inputs, batch.mask)
-
-  def _hidden(self, state, inputs, mask):
-    return self.unsupervised.predict(state, inputs, mask).features[HIDDEN]
-
-  def encode(self, variables, inputs, mask, *, train, rngs=None):
-    """({m: h_m, "hidden": h}, statistics as they were)."""
-    del train, rngs
-    state = State(_without_heads(variables["params"]), variables["batch_stats"], {}, {})
-    alone = lambda m: {n: v if n == m else jnp.zeros_like(v) for n, v in mask.items()}
-    views = {**{m: alone(m) for m in self.modalities}, HIDDEN: mask}
-    found = {name: self._hidden(state, inputs, view) for name, view in views.items()}
-    return jax.lax.stop_gradient(found), variables["batch_stats"]
-
-  def heads(self, variables, features, mask, *, train, rngs=None):
-    """The one head on each."""
-    del mask, train, rngs
-    head: Any = variables["params"][HEADS][FUSED]
-    mean, std = (variables["batch_stats"][HEADS][k][None] for k in ("mean", "std"))
-    dense: Any = nn.Dense(head["bias"].shape[0])
-    logits = {name: dense.apply({"params": head}, (h - mean) / std) for name, h in features.items()}
-    fused = logits.pop(HIDDEN)
-    return Outputs(fused, logits, dict(features)), variables["batch_stats"]
+def hidden(outputs: Outputs) -> jax.Array:
+  """h [B, H] given what is present, which the head reads."""
+  return outputs.features[HIDDEN]
 
 
-def _without_heads(params):
-  return {k: v for k, v in params.items() if k != HEADS}
-
-
-def _beside_head(phase: Phase, share: float) -> Phase:
-  """The phase of an unsupervised method, on a state that holds a head too."""
-  headless = lambda state: state._replace(params=_without_heads(state.params))
-  with_its = lambda new, old: new._replace(params={**new.params, HEADS: old.params[HEADS]})
-
-  def step(state, batch, key, clock):
-    after, log = phase.step(headless(state), batch, key, clock)
-    return with_its(after, state), log
-
-  def begin(state, splits, key, clock):
-    if phase.begin is None:
-      return state
-    return with_its(phase.begin(headless(state), splits, key, clock), state)
-
-  return phase._replace(step=step, begin=begin, share=share)
-
-
-def with_head(
-  model: Any, unsupervised: Method, tx: optax.GradientTransformation, share: float
-) -> Method:
-  """The phases of an unsupervised method, then "head": W, b of `Reader` by the loss of the labels.
-
-  `share` of the epochs goes to the former, evenly. Raises ValueError unless 0 < share < 1.
-  """
-  if not 0 < share < 1:
-    raise ValueError(f"share must lie in (0, 1), got {share}")
-  early = tuple(
-    _beside_head(p, share * p.share / _total(unsupervised)) for p in unsupervised.phases
-  )
-  reader = Reader(model, unsupervised)
-  head = train.supervised(reader, objectives.fused, heads_only(tx), name="head")
-
-  def begin(state, splits, key, clock):
-    del key, clock
-    return state._replace(stats={**state.stats, HEADS: reader.moments(state, splits["train"])})
-
-  late = _common.only_phase(head)._replace(share=1 - share, begin=begin)
-  return _common.then(unsupervised._replace(phases=early), head._replace(phases=(late,)))
-
-
-def _total(method: Method) -> float:
-  return sum(p.share for p in method.phases)
+def _with_head(model: Any, unsupervised: Method, tx, learning_rate: float, share: float) -> Method:
+  tx = _common.optimiser(tx, learning_rate)
+  return train.with_head(unsupervised, hidden, _common.Width(model), tx, share)
 
 
 def mdrnn(
@@ -195,7 +80,7 @@ def mdrnn(
     sparsity_target=sparsity_target,
     l2=l2,
   )
-  return with_head(model, unsupervised, _common.optimiser(tx, learning_rate), share)
+  return _with_head(model, unsupervised, tx, learning_rate, share)
 
 
 def mdrnn_pcd(
@@ -228,4 +113,4 @@ def mdrnn_pcd(
     sparsity_target=sparsity_target,
     l2=l2,
   )
-  return with_head(model, unsupervised, _common.optimiser(tx, learning_rate), share)
+  return _with_head(model, unsupervised, tx, learning_rate, share)

@@ -25,72 +25,64 @@ from mmfuse.tree import FUSED, HEADS
 REST = "shared"  # the parameters of no encoder: the head, and whatever else the model shares
 
 
-@dataclasses.dataclass(frozen=True)
-class SharedHead:
+def shared_head(model: Any, fusion: str = "sample") -> train.Wrapped:
   r"""z_m = h_m W + b for every m, logits = \sum_m lambda_m z_m: a `core.Model` on a model's encoders.
 
   The model's own heads and fusion are left out. params["heads"]["fused"]: kernel W [D, C] and bias
   b [C]. lambda: `balancing.entropy_weights` under `fusion`. Outputs: logits [B, C], the z_m as
   unimodal_logits, features h_m [B, D]. The model's dropout rate on features, if it has one, holds.
+  `init` raises Unavailable unless all features are [B, D].
   """
+  return train.Wrapped(model, init_fn=_init_shared, heads_fn=_SharedHeads(fusion))
 
-  model: Any
-  fusion: str = "sample"
 
-  @property
-  def modalities(self) -> tuple[str, ...]:
-    """The model's."""
-    return self.model.modalities
+def _init_shared(model, key, inputs, mask):
+  """The encoders' variables and one head."""
+  variables = model.init(key, inputs, mask)
+  if HEADS not in variables["params"]:
+    raise _common.Unavailable('mla needs a model with heads under params["heads"], to replace them')
+  features, outputs = jax.eval_shape(lambda v: _shapes(model, v, inputs, mask), variables)
+  width = _common_width(features)
+  dense = nn.Dense(_num_classes(outputs))
+  head = dense.init(named_key(key, f"{HEADS}/{FUSED}"), jnp.zeros((1, width)))["params"]
+  params = {**variables["params"], HEADS: {FUSED: head}}
+  stats = {k: v for k, v in variables.get("batch_stats", {}).items() if k != HEADS}
+  return {"params": params, "batch_stats": stats}
 
-  def restrict(self, modalities) -> "SharedHead":
-    """The same on fewer modalities."""
-    return dataclasses.replace(self, model=self.model.restrict(modalities))
 
-  def init(self, key, inputs, mask):
-    """The encoders' variables and one head. Raises Unavailable unless all features are [B, D]."""
-    variables = self.model.init(key, inputs, mask)
-    if HEADS not in variables["params"]:
-      raise _common.Unavailable(
-        'mla needs a model with heads under params["heads"], to replace them'
-      )
-    features, outputs = jax.eval_shape(lambda v: self._shapes(v, inputs, mask), variables)
-    width = _common_width(features)
-    dense = nn.Dense(_num_classes(outputs))
-    head = dense.init(named_key(key, f"{HEADS}/{FUSED}"), jnp.zeros((1, width)))["params"]
-    params = {**variables["params"], HEADS: {FUSED: head}}
-    stats = {k: v for k, v in variables.get("batch_stats", {}).items() if k != HEADS}
-    return {"params": params, "batch_stats": stats}
+def _shapes(model, variables, inputs, mask):
+  variables = {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
+  features, stats = model.encode(variables, inputs, mask, train=False, rngs=None)
+  variables = {**variables, "batch_stats": stats}
+  return features, model.heads(variables, features, mask, train=False, rngs=None)[0]
 
-  def _shapes(self, variables, inputs, mask):
-    variables = {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
-    features, stats = self.model.encode(variables, inputs, mask, train=False, rngs=None)
-    variables = {**variables, "batch_stats": stats}
-    return features, self.model.heads(variables, features, mask, train=False, rngs=None)[0]
 
-  def encode(self, variables, inputs, mask, *, train, rngs=None):
-    """The model's."""
-    return self.model.encode(variables, inputs, mask, train=train, rngs=rngs)
+@dataclasses.dataclass(frozen=True)
+class _SharedHeads:
+  """Logits of every modality by the one head, and their fusion."""
 
-  def heads(self, variables, features, mask, *, train, rngs=None):
-    """Logits of every modality by the one head, and their fusion."""
+  fusion: str
+
+  def __call__(self, model, variables, features, mask, *, train, rngs=None):
+    rate, params = getattr(model, "dropout", 0.0), variables["params"]
     branches = {
-      m: self.branch(variables["params"], h, m, train=train, rngs=rngs)
-      for m, h in sorted(features.items())
+      m: branch(rate, params, h, m, train=train, rngs=rngs) for m, h in sorted(features.items())
     }
     logits = rule.fuse(branches, mask, self.fusion)
     return Outputs(logits, branches, dict(features)), variables["batch_stats"]
 
-  def branch(self, params, h, modality, *, train, rngs=None) -> jax.Array:
-    """z_m [B, C] of features h_m [B, D]."""
-    head, rate = params[HEADS][FUSED], getattr(self.model, "dropout", 0.0)
-    if train and rate:
-      if not rngs:
-        raise ValueError('dropout in training needs rngs={"dropout": key}, got none')
-      key = named_key(rngs["dropout"], f"{HEADS}/{modality}")
-      kept = jax.random.bernoulli(key, 1 - rate, h.shape)
-      h = jnp.where(kept, h / (1 - rate), jnp.zeros((), h.dtype))
-    z: Any = nn.Dense(head["bias"].shape[0]).apply({"params": head}, h)
-    return z
+
+def branch(rate: float, params, h, modality: str, *, train, rngs=None) -> jax.Array:
+  """z_m [B, C] of features h_m [B, D], of which dropout takes `rate` in training."""
+  head = params[HEADS][FUSED]
+  if train and rate:
+    if not rngs:
+      raise ValueError('dropout in training needs rngs={"dropout": key}, got none')
+    key = named_key(rngs["dropout"], f"{HEADS}/{modality}")
+    kept = jax.random.bernoulli(key, 1 - rate, h.shape)
+    h = jnp.where(kept, h / (1 - rate), jnp.zeros((), h.dtype))
+  z: Any = nn.Dense(head["bias"].shape[0]).apply({"params": head}, h)
+  return z
 
 
 def _common_width(features: Mapping[str, Any]) -> int:
@@ -176,9 +168,9 @@ def mla(
       f"{', '.join(sorted(model.modalities))}"
     )
   tx = optax.with_extra_args_support(_common.optimiser(tx, learning_rate))
-  shared = SharedHead(model, fusion)
+  shared = shared_head(model, fusion)
   method = train.supervised(shared, objectives.unimodal, tx)
-  phase = _common.only_phase(method)
+  phase = train.only_phase(method)
   step = _AlternatingStep(shared, tx, turns, projection, alpha, coast, phase.name)
 
   def init(key, batch, num_rows):
@@ -187,7 +179,7 @@ def mla(
     opt = {g: tx.init(part) for g, part in split(state.params, turns).items()}
     width = state.params[HEADS][FUSED]["kernel"].shape[0]
     memory = () if projection == "off" else rule.init_projection(width)
-    state = _common.remember(state, mla=memory)
+    state = train.remember(state, mla=memory)
     return state._replace(opt={phase.name: opt})
 
   return method._replace(init=init, phases=(phase._replace(step=step),))
@@ -209,7 +201,7 @@ def join(parts: Mapping[str, Mapping[str, Any]], like: Mapping[str, Any]) -> dic
 class _AlternatingStep:
   """`Phase.step`: every modality's turn on one batch."""
 
-  model: SharedHead
+  model: train.Wrapped  # `shared_head`
   tx: optax.GradientTransformationExtraArgs
   turns: tuple[str, ...]
   projection: str
@@ -237,7 +229,7 @@ class _AlternatingStep:
     log["gradient_norm"] = jnp.sqrt(sum(squares))
     log["finite"] = jnp.isfinite(sum(losses.values())) & jnp.isfinite(log["gradient_norm"])
     new = State(join(parts, state.params), stats, {**state.opt, self.name: opt}, state.memory)
-    return _common.remember(new, mla=memory), log
+    return train.remember(new, mla=memory), log
 
   def _turn(self, m, parts, opt, stats, memory, batch, had_turn, key, clock):
     """One update of encoder m and of the head, on the rows that have m."""
@@ -253,7 +245,8 @@ class _AlternatingStep:
       variables = {"params": params, "batch_stats": stats}
       features, found = self.model.encode(variables, batch.inputs, only, train=True, rngs=rngs)
       h = features[m]
-      z = self.model.branch(params, h, m, train=True, rngs=rngs)
+      rate = getattr(self.model.model, "dropout", 0.0)
+      z = branch(rate, params, h, m, train=True, rngs=rngs)
       rows = objectives.row_losses(z, batch.label)
       return objectives.weighted_mean(rows, weight), (h, z, found)
 

@@ -69,12 +69,12 @@ def mses(
         kept[m] = _part(state, m)
       if stops[m]:
         state = _put(state, m, kept[m])
-    return write_rule(_common.remember(state, mses=kept), rule)
+    return write_rule(train.remember(state, mses=kept), rule)
 
-  method = _common.with_memory(
+  method = train.with_memory(
     method, lambda state, num_rows: {"mses": {m: _part(state, m) for m in names}}
   )
-  phase = _common.only_phase(method)
+  phase = train.only_phase(method)
   return method._replace(phases=(phase._replace(begin=begin, epoch_end=epoch_end),))
 
 

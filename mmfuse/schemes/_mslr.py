@@ -53,7 +53,7 @@ def mslr(
     accuracy = by_modality(method, state, splits["validation"], _right)
     return write_rule(state, _mslr.mslr_state(read_rule(state), accuracy, rates))
 
-  phase = _common.only_phase(method)
+  phase = train.only_phase(method)
   return method._replace(phases=(phase._replace(begin=begin, epoch_end=epoch_end),))
 
 

@@ -60,10 +60,10 @@ def pmr(
     for batch in splits["train"].batches(size, chosen):
       now = _sums(method.predict, state._replace(opt={}), batch)
       total = now if total is None else jax.tree.map(jnp.add, total, now)
-    return _common.remember(state, objective=_renewed(memory, total, momentum))
+    return train.remember(state, objective=_renewed(memory, total, momentum))
 
   _prototypes.prototypes(jnp.zeros((1, 1)), jnp.ones(1), momentum=momentum)  # checks the number
-  phase = _common.only_phase(method)
+  phase = train.only_phase(method)
   return method._replace(phases=(phase._replace(begin=estimate, epoch_end=estimate),))
 
 

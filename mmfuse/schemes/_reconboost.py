@@ -27,45 +27,34 @@ def present_sum(branches, mask):
   return sum(jnp.where(mask[m][:, None], z, jnp.zeros((), z.dtype)) for m, z in branches.items())
 
 
-@dataclasses.dataclass(frozen=True)
-class Boosted:
+def boosted(model: Any, start: float) -> train.Wrapped:
   r"""logits = boost_rate \sum_m z_m over present m: a `core.Model` with one learned scalar more.
 
   params["boost_rate"]: float32 scalar, `start` at first. z_m: the branches of the fused head where
   it is additive, else the uni-modal heads. In training, aux["boost_rate"] is the scalar.
   """
+  return train.Wrapped(model, init_fn=_Start(start), heads_fn=_boost, own=RATE)
 
-  model: Any
-  start: float
 
-  @property
-  def modalities(self) -> tuple[str, ...]:
-    """The model's."""
-    return self.model.modalities
+@dataclasses.dataclass(frozen=True)
+class _Start:
+  """The model's variables and the scalar."""
 
-  def restrict(self, modalities) -> "Boosted":
-    """The same on fewer modalities."""
-    return dataclasses.replace(self, model=self.model.restrict(modalities))
+  rate: float
 
-  def init(self, key, inputs, mask):
-    """The model's variables and the scalar."""
-    variables = self.model.init(key, inputs, mask)
-    rate = jnp.asarray(self.start, jnp.float32)
+  def __call__(self, model, key, inputs, mask):
+    variables = model.init(key, inputs, mask)
+    rate = jnp.asarray(self.rate, jnp.float32)
     return {**variables, "params": {**variables["params"], RATE: rate}}
 
-  def encode(self, variables, inputs, mask, *, train, rngs=None):
-    """The model's."""
-    inner = _common.without(variables, RATE)
-    return self.model.encode(inner, inputs, mask, train=train, rngs=rngs)
 
-  def heads(self, variables, features, mask, *, train, rngs=None):
-    """The model's outputs with the boosted sum as fused logits."""
-    inner = _common.without(variables, RATE)
-    outputs, stats = self.model.heads(inner, features, mask, train=train, rngs=rngs)
-    rate = variables["params"][RATE]
-    logits = rate * present_sum(branch_logits(outputs), mask)
-    aux = {**outputs.aux, RATE: rate} if train else outputs.aux
-    return outputs._replace(logits=logits, aux=aux), stats
+def _boost(model, variables, features, mask, *, train, rngs=None):
+  """The model's outputs with the boosted sum as fused logits."""
+  outputs, stats = model.heads(variables, features, mask, train=train, rngs=rngs)
+  rate = variables["params"][RATE]
+  logits = rate * present_sum(branch_logits(outputs), mask)
+  aux = {**outputs.aux, RATE: rate} if train else outputs.aux
+  return outputs._replace(logits=logits, aux=aux), stats
 
 
 def turn(clock: Clock, num_modalities: int) -> tuple[jax.Array, jax.Array]:
@@ -159,4 +148,4 @@ def reconboost(
     raise ValueError(f"unknown variant {variant!r}; expected one of: {', '.join(VARIANTS)}")
   tx = hold_untouched(_common.optimiser(tx, learning_rate), len(model.modalities))
   objective = _objective(own, residual, alpha, variant)
-  return train.supervised(Boosted(model, boost_rate), objective, tx)
+  return train.supervised(boosted(model, boost_rate), objective, tx)

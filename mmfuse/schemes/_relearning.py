@@ -80,11 +80,11 @@ def relearning(
       w = reinit_weight(purities[0][m], purities[1][m], strength)
       params[m] = jax.tree.map(lambda a, b, w=w: w * a + (1 - w) * b, first[m], params[m])
       weights[m] = jnp.float32(w)
-    return _common.remember(
+    return train.remember(
       state._replace(params=params), relearning={"initial": first, "weights": weights}
     )
 
-  method = _common.with_memory(
+  method = train.with_memory(
     method,
     lambda state, num_rows: {
       "relearning": {
@@ -93,7 +93,7 @@ def relearning(
       }
     },
   )
-  phase = _common.only_phase(method)
+  phase = train.only_phase(method)
   return method._replace(phases=(phase._replace(begin=begin, epoch_end=epoch_end),))
 
 

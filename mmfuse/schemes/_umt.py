@@ -67,14 +67,11 @@ def umt(
 
   def begin(state, splits, key, clock):
     del splits, key, clock
-    taught = _common.remember(state, objective=_common.weights_of(state))
-    return _common.restore(taught, state.memory["initial"])
+    taught = train.remember(state, objective=train.weights_of(state))
+    return train.restore(taught, state.memory["initial"])
 
-  halves = _common.then(
-    teacher._replace(phases=(_common.only_phase(teacher)._replace(share=0.5),)),
-    student._replace(phases=(_common.only_phase(student)._replace(share=0.5, begin=begin),)),
-  )
-  return _common.with_memory(
-    halves,
-    lambda state, num_rows: dict.fromkeys(("initial", "objective"), _common.weights_of(state)),
+  late = train.only_phase(student)._replace(begin=begin)
+  return train.with_memory(
+    train.then(teacher, student._replace(phases=(late,)), 0.5),
+    lambda state, num_rows: dict.fromkeys(("initial", "objective"), train.weights_of(state)),
   )

@@ -36,7 +36,7 @@ class _Correct:
     right = []
     for subset in masks.combinations(sorted(self.model.modalities)):
       mask = masks.only({m: batch.mask[m] for m in sorted(self.model.modalities)}, subset)
-      outputs = _common.outputs_of(self.model, _common.weights_of(state), batch.inputs, mask)
+      outputs = _common.outputs_of(self.model, train.weights_of(state), batch.inputs, mask)
       some = jnp.stack([mask[m] for m in subset]).any(0)
       right.append(some & (jnp.argmax(outputs.logits, -1) == batch.label))
     return jnp.stack(right, 1)
@@ -82,7 +82,7 @@ def resampled_share(means: Mapping[str, float]) -> float:
 def _values(model, state, split, rows):
   """({m: phi [n]}, {m: present [n]}) of training rows."""
   names = tuple(sorted(model.modalities))
-  right = _common.over_split(_Correct(model), state, split, rows)
+  right = train.over_split(_Correct(model), state, split, rows)
   subsets = masks.combinations(names)
   phi = sample_shapley({s: right[:, i] for i, s in enumerate(subsets)}, names)
   return phi, {m: np.asarray(split.mask[m])[rows] for m in names}
@@ -136,7 +136,7 @@ def _method(model, tx, grow: bool, value: Callable[..., dict]) -> Method:
     del clock
     copies = value(model, state, splits["train"], _common.generator(key))
     copies = {m: jnp.asarray(c, jnp.int8) for m, c in copies.items()}
-    return _common.remember(state, valuation={"copies": copies})
+    return train.remember(state, valuation={"copies": copies})
 
   def rows(state, splits, key, clock):
     del clock
@@ -155,8 +155,8 @@ def _method(model, tx, grow: bool, value: Callable[..., dict]) -> Method:
     del state
     return {"valuation": {"copies": {m: jnp.zeros(num_rows, jnp.int8) for m in names}}}
 
-  phase = _common.only_phase(method)._replace(begin=begin, epoch_end=epoch_end, rows=rows)
-  return _common.with_memory(method._replace(phases=(phase,)), table)
+  phase = train.only_phase(method)._replace(begin=begin, epoch_end=epoch_end, rows=rows)
+  return train.with_memory(method._replace(phases=(phase,)), table)
 
 
 def valuation_sample(

@@ -1,4 +1,4 @@
-"""Training: the supervised builder, the one loop, evaluation, checkpoints."""
+"""Training: the supervised builder, the one loop, composition, evaluation, checkpoints."""
 
 from mmfuse.train._budget import FEW_STEPS
 from mmfuse.train._budget import LEAST_STEPS
@@ -7,12 +7,22 @@ from mmfuse.train._budget import budget
 from mmfuse.train._cache import cache_dir
 from mmfuse.train._cache import enable_compilation_cache
 from mmfuse.train._cache import release_programs
+from mmfuse.train._check_method import check_method
+from mmfuse.train._check_trees import MethodError
 from mmfuse.train._checkpoint import Checkpointer
 from mmfuse.train._checkpoint import load_weights
 from mmfuse.train._checkpoint import remove_checkpoints
 from mmfuse.train._checkpoint import save_weights
 from mmfuse.train._collect import collect
 from mmfuse.train._collect import part_of
+from mmfuse.train._compose import only_phase
+from mmfuse.train._compose import parts
+from mmfuse.train._compose import remember
+from mmfuse.train._compose import restore
+from mmfuse.train._compose import then
+from mmfuse.train._compose import weights_of
+from mmfuse.train._compose import with_memory
+from mmfuse.train._compose import with_share
 from mmfuse.train._cost import Cost
 from mmfuse.train._cost import cost_of
 from mmfuse.train._cost import step_cost
@@ -28,7 +38,13 @@ from mmfuse.train._evaluate import subset_view
 from mmfuse.train._evaluate import to_batch
 from mmfuse.train._fit import fit
 from mmfuse.train._initial import initial
+from mmfuse.train._lens import Lens
+from mmfuse.train._lens import lift
 from mmfuse.train._memory import keep_freed_memory
+from mmfuse.train._minimise import Aux
+from mmfuse.train._minimise import Player
+from mmfuse.train._minimise import alternate
+from mmfuse.train._minimise import minimise
 from mmfuse.train._optimizer import SCHEDULES
 from mmfuse.train._optimizer import adam
 from mmfuse.train._optimizer import clip_global_norm
@@ -36,6 +52,8 @@ from mmfuse.train._optimizer import has_learning_rate
 from mmfuse.train._optimizer import scale_by_progress
 from mmfuse.train._optimizer import set_learning_rate
 from mmfuse.train._optimizer import sgd
+from mmfuse.train._optimizer import unsearched
+from mmfuse.train._over_split import over_split
 from mmfuse.train._probe import linear_probe
 from mmfuse.train._result import Result
 from mmfuse.train._result import RunLog
@@ -45,6 +63,10 @@ from mmfuse.train._selection import parse as parse_select
 from mmfuse.train._supervised import counted
 from mmfuse.train._supervised import supervised
 from mmfuse.train._timing import interleaved_step_times
+from mmfuse.train._with_head import with_head
+from mmfuse.train._wrapped import Wrapped
+from mmfuse.train._wrapped import frozen
+from mmfuse.train._wrapped import heads_only
 from mmfuse.train._writers import jsonl_writer
 from mmfuse.train._writers import tensorboard_writer
 from mmfuse.train._writers import wandb_writer
@@ -53,17 +75,24 @@ __all__ = [
   "FEW_STEPS",
   "LEAST_STEPS",
   "SCHEDULES",
+  "Aux",
   "Budget",
   "Checkpointer",
   "Cost",
+  "Lens",
+  "MethodError",
+  "Player",
   "Result",
   "RunLog",
   "Selection",
   "View",
+  "Wrapped",
   "absent",
   "adam",
+  "alternate",
   "budget",
   "cache_dir",
+  "check_method",
   "clip_global_norm",
   "collect",
   "cost_of",
@@ -73,20 +102,29 @@ __all__ = [
   "evaluate_subsets",
   "evaluate_views",
   "fit",
+  "frozen",
   "has_learning_rate",
+  "heads_only",
   "initial",
   "interleaved_step_times",
   "jsonl_writer",
   "judged",
   "keep_freed_memory",
+  "lift",
   "linear_probe",
   "load_weights",
+  "minimise",
   "modality_values",
+  "only_phase",
+  "over_split",
   "parse_select",
   "part_of",
+  "parts",
   "predict_split",
   "release_programs",
+  "remember",
   "remove_checkpoints",
+  "restore",
   "save_weights",
   "scale_by_progress",
   "set_learning_rate",
@@ -95,7 +133,13 @@ __all__ = [
   "subset_view",
   "supervised",
   "tensorboard_writer",
+  "then",
   "to_batch",
+  "unsearched",
   "validation_scores",
   "wandb_writer",
+  "weights_of",
+  "with_head",
+  "with_memory",
+  "with_share",
 ]

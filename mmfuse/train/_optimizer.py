@@ -5,7 +5,7 @@ A learning-rate search then compiles nothing: `fit(learning_rate=...)` writes th
 
 import itertools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -62,27 +62,59 @@ def _finish(direction, learning_rate, schedule, weight_decay, decoupled):
   return optax.chain(*links, rate)
 
 
+class Unsearched(NamedTuple):
+  """The state of `unsearched`."""
+
+  unsearched: Any  # of the transform; learning rates below this name are not written
+
+
+def unsearched(tx: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
+  """`tx` that keeps its learning rate under `fit(learning_rate=)`: a critic's, a head's own."""
+  tx = optax.with_extra_args_support(tx)
+
+  def update(updates, state, params=None, **extra_args):
+    updates, inner = tx.update(updates, state.unsearched, params, **extra_args)
+    return updates, Unsearched(inner)
+
+  return optax.GradientTransformationExtraArgs(lambda params: Unsearched(tx.init(params)), update)
+
+
 def sgd(
   learning_rate: float = 0.03,
   *,
   momentum: float = 0.9,
   weight_decay: float = 0.0,
   schedule: str = "constant",
+  searched: bool = True,
 ) -> optax.GradientTransformationExtraArgs:
-  """SGD, momentum .9 as the balancing papers train, coupled decay, learning rate in the state."""
+  """SGD, momentum .9 as the balancing papers train, coupled decay, learning rate in the state.
+
+  `searched=False` keeps the rate under `fit(learning_rate=)`, as in `unsearched`.
+  """
   direction = optax.trace(decay=momentum) if momentum else optax.identity()
-  return _finish(direction, learning_rate, schedule, weight_decay, decoupled=False)
+  tx = _finish(direction, learning_rate, schedule, weight_decay, decoupled=False)
+  return tx if searched else unsearched(tx)
 
 
 def adam(
-  learning_rate: float = 1e-3, *, weight_decay: float = 0.0, schedule: str = "constant"
+  learning_rate: float = 1e-3,
+  *,
+  weight_decay: float = 0.0,
+  schedule: str = "constant",
+  searched: bool = True,
 ) -> optax.GradientTransformationExtraArgs:
-  """Adam, or AdamW with `weight_decay` > 0, learning rate in the state."""
-  return _finish(optax.scale_by_adam(), learning_rate, schedule, weight_decay, decoupled=True)
+  """Adam, or AdamW with `weight_decay` > 0, learning rate in the state; `searched` as in `sgd`."""
+  direction = optax.scale_by_adam()
+  tx = _finish(direction, learning_rate, schedule, weight_decay, decoupled=True)
+  return tx if searched else unsearched(tx)
 
 
 def _names(path) -> list:
   return [getattr(p, "key", getattr(p, "name", None)) for p in path]
+
+
+def _searched(path) -> bool:
+  return "unsearched" not in _names(path)
 
 
 def _rates(opt: Any) -> list[Any]:
@@ -92,13 +124,14 @@ def _rates(opt: Any) -> list[Any]:
 
 
 def _is_rate(path) -> bool:
-  return _names(path)[-2:] == ["hyperparams", "learning_rate"]
+  return _searched(path) and _names(path)[-2:] == ["hyperparams", "learning_rate"]
 
 
 def _scheduled(opt: Any) -> bool:
   """Whether an injected rate follows a schedule, which writes it anew at each step."""
   leaves = jax.tree_util.tree_flatten_with_path(opt)[0]
-  pairs = [list(itertools.pairwise(names)) for names in (_names(path) for path, _ in leaves)]
+  paths = [_names(path) for path, _ in leaves if _searched(path)]
+  pairs = [list(itertools.pairwise(names)) for names in paths]
   return any(("hyperparams_states", "learning_rate") in found for found in pairs)
 
 
@@ -123,8 +156,8 @@ def set_learning_rate(opt: Any, learning_rate: Any) -> Any:
   found = _rates(opt)
   if not found:
     raise ValueError(
-      "this method's optimiser keeps no learning rate in its state; build it with "
-      "train.sgd, train.adam or optax.inject_hyperparams, or one method per rate"
+      "this method's optimiser keeps no learning rate in its state that may be written; build it "
+      "with train.sgd, train.adam or optax.inject_hyperparams, or one method per rate"
     )
   if _scheduled(opt):
     raise ValueError(

@@ -26,8 +26,9 @@ from mmfuse.core import (
   used,
 )
 from mmfuse.names import REGRESSION
-from mmfuse.train import _plans
+from mmfuse.train import _plans, _update
 from mmfuse.train._dependence import dependence
+from mmfuse.train._lens import FROZEN
 
 
 def _as_objective(objective: Any) -> Objective:
@@ -46,10 +47,9 @@ def _as_objective(objective: Any) -> Objective:
 
 # What an objective gets by naming it: the model itself, in evaluation mode, and the batch before the
 # step dropped anything (`Batch.keep`). Those that go through the encoders make a loss depend on all of
-# them, which the stacked plan cannot see.
-HANDLES = ("forward", "encode", "heads", "complete")
+# them, which the stacked plan cannot see. `frozen`: `parts`.
+HANDLES = ("forward", "encode", "heads", "complete", FROZEN)
 THROUGH_ENCODERS = ("forward", "encode")
-SHARED = "shared"  # the leaves of no modality, among those that wait for a row (`_freeze_absent`)
 
 
 def _wanted(fn: Any) -> tuple[str, ...]:
@@ -79,8 +79,9 @@ def supervised(
     model: the contract of `core.Model` (`fusion.LateFusion`, `fusion.from_linen(...)`).
     objectives: `fn(outputs, batch, **extra) -> {name: scalar}` or an `Objective` with memory. Of
       the model in evaluation mode it may name `forward(inputs, mask) -> Outputs`, `encode(inputs,
-      mask) -> features` and `heads(features, mask) -> Outputs`, all differentiable; and `complete`, the
-      batch with what this step drops (`Batch.keep`), which its own `batch.mask` leaves out.
+      mask) -> features` and `heads(features, mask) -> Outputs`, all differentiable; `complete`, the batch
+      with what this step drops (`Batch.keep`), which its own `batch.mask` leaves out; and `frozen`, the
+      parts that `train.parts` lets it read.
     tx: any Optax transform, modulators included; `train.sgd()` if None.
     aggregator: a rule on the K losses or gradients; None minimises their sum.
     augment: `(batch, key) -> batch`, inside the compiled step.
@@ -274,9 +275,7 @@ class _Spine:
     variables = _init_model(self.model, key, batch.inputs, batch.mask)
     params, stats = variables["params"], variables.get("batch_stats", {})
     outputs = jax.eval_shape(lambda: _eval(self.model, params, stats, batch.inputs, batch.mask))
-    opt = {"tx": self.tx.init(params)}
-    if not self.coast:
-      opt["seen"] = {m: jnp.zeros((), bool) for m in (*self.modalities, SHARED)}
+    opt = _update.init_opt(self.tx, params, self.modalities, self.coast)
     if self.aggregator is not None:
       like = (
         params
@@ -312,6 +311,7 @@ class _Spine:
         )[0],
         "heads": lambda features, mask: self.model.heads(variables, features, mask, **options)[0],
         "complete": batch,
+        FROZEN: state.memory.get(FROZEN, {}),
       }
 
     def encode(params):
@@ -509,19 +509,11 @@ class _Spine:
 
     outputs, stats, memory = aux
     context |= self._seen(outputs, batch)
-    updates, opt["tx"] = self.tx.update(
-      grads, opt["tx"], state.params, losses=losses, value=losses.sum(), **context
-    )
-    if not self.coast:
-      # A row without a label moves nothing where every loss reads it.
-      moving = label_weight(batch) > 0 if all(reads) else batch.weight > 0
-      updates, opt["seen"] = _freeze_absent(
-        updates,
-        labels,
-        opt["seen"],
-        {**{m: jnp.any(v & moving) for m, v in batch.mask.items()}, SHARED: jnp.any(moving)},
-      )
-    params = optax.apply_updates(state.params, updates)
+    # A row without a label moves nothing where every loss reads it.
+    moving = label_weight(batch) > 0 if all(reads) else batch.weight > 0
+    present = None if self.coast else _update.present_in(batch.mask, moving)
+    context |= {"losses": losses, "value": losses.sum()}
+    params, opt = _update.move(self.tx, grads, opt, state.params, labels, present, context)
     new = State(params, stats, {**state.opt, self.name: opt}, {**state.memory, self.memory: memory})
     if getattr(self.aggregator, "after", None) is not None:
       after = jnp.stack(_plans.run(forward, params)[0][0])
@@ -530,9 +522,9 @@ class _Spine:
           self._part_shares(forward.names, reads, batch) * after.reshape(self.parts, -1)
         ).sum(0)
       opt["aggregator"] = self.aggregator.after(after, opt["aggregator"])
-    log = {f"loss/{n}": l for n, l in zip(forward.names, losses)}
-    log["gradient_norm"] = optax.tree.norm(grads)
-    log["finite"] = jnp.isfinite(losses.sum()) & jnp.isfinite(log["gradient_norm"])
+    log = _update.guarded(
+      {f"loss/{n}": l for n, l in zip(forward.names, losses)}, losses.sum(), grads
+    )
     return new, log
 
   def _seen(self, outputs: Outputs, batch: Batch) -> dict:
@@ -567,18 +559,3 @@ def _over_parts(shares: jax.Array, gradients: jax.Array) -> jax.Array:
   """The mean over the batch from the means over its parts: [S, K] x [S, K, *param] -> [K, *param]."""
   shaped = shares.reshape(*shares.shape, *(1,) * (gradients.ndim - 2)).astype(gradients.dtype)
   return (shaped * gradients).sum(0)
-
-
-def _freeze_absent(updates, labels, before, now):
-  """(updates, seen): zero for the leaves of a modality absent since they moved last.
-
-  before, now {m or "shared": bool}: present in a batch since then, and in this one. A transform that
-  accumulates (`optax.MultiSteps`) gives zeros until it emits, which may be on a batch without m.
-  """
-  owners = jax.tree.map(lambda l: l.modality or SHARED, labels)
-  seen = {m: before[m] | now[m] for m in before}
-  moved = dict.fromkeys(seen, jnp.zeros((), bool))
-  for u, owner in zip(jax.tree.leaves(updates), jax.tree.leaves(owners), strict=True):
-    moved[owner] = moved[owner] | jnp.any(u != 0)
-  frozen = jax.tree.map(lambda u, o: jnp.where(seen[o], u, jnp.zeros_like(u)), updates, owners)
-  return frozen, {m: seen[m] & ~moved[m] for m in seen}

@@ -250,3 +250,28 @@ def test_a_fusion_that_reads_steps_gets_those_of_its_encoders(spec):
   np.testing.assert_allclose(outputs.logits, direct, atol=1e-6)
   moved = run({**x, "b": x["b"][:, ::-1]})[1].logits  # the order of the steps tells
   assert (np.abs(moved - outputs.logits).max(-1) > 1e-5).all()
+
+
+class _Latent(nn.Module):
+  """A fused head that says more than its logits, under names that are its own to choose."""
+
+  names: tuple[str, ...]
+
+  @nn.compact
+  def __call__(self, features, mask, *, num_classes: int, train: bool):
+    del mask, train
+    h = jnp.concatenate([features[m] for m in sorted(features)], 1)
+    return nn.Dense(num_classes)(h), {n: nn.Dense(2, name=n)(h) for n in self.names}
+
+
+def test_what_a_fusion_returns_beside_its_logits_is_in_aux():
+  model = fusion.LateFusion({"audio": ENCODERS["audio"]}, 3, _Latent(("mu", "logvar")))
+  variables = _init(model)
+  outputs, _ = _both(model, variables, INPUTS, MASK, train=False, rngs=None)
+  assert set(outputs.aux) == {"mu", "logvar"} <= set(core.AUX)
+  layer = variables["params"]["heads"]["fused"]["mu"]
+  want = outputs.features["audio"] @ layer["kernel"] + layer["bias"][None]
+  np.testing.assert_allclose(outputs.aux["mu"], want, rtol=1e-6)
+  odd = fusion.LateFusion({"audio": ENCODERS["audio"]}, 3, _Latent(("mu", "sigma")))
+  with pytest.raises(ValueError, match=r"'sigma' beside its logits; expected .*\(audio\).* mu"):
+    _both(odd, _init(odd), INPUTS, MASK, train=False, rngs=None)

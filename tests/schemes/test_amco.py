@@ -83,7 +83,7 @@ def test_layer_starts_as_the_identity_and_belongs_to_no_modality():
   want = plain.predict(_small.start(plain, 3), rows.inputs, rows.mask)
   np.testing.assert_allclose(found.logits, want.logits, atol=1e-6)
   assert "refine" not in found.aux
-  assert _amco.Refined(_small.model(3)).restrict("ab").modalities == ("a", "b")
+  assert _amco.refined(_small.model(3)).restrict("ab").modalities == ("a", "b")
 
 
 def test_refusals():

@@ -25,11 +25,11 @@ def test_over_split_keeps_the_order_and_drops_the_padding(size):
   split = _small.splits().train
   state = _small.start(train.supervised(_small.model(), objectives.fused))
   state = state._replace(memory={"add": jnp.int32(10)})
-  found = _common.over_split(_Label(), state, split, batch_size=size)
+  found = train.over_split(_Label(), state, split, batch_size=size)
   np.testing.assert_array_equal(found["label"], split.label + 10)
   np.testing.assert_array_equal(found["weight"], 1.0)
   rows = np.array([7, 3, 3])
-  found = _common.over_split(_Label(), state, split, rows, batch_size=2)
+  found = train.over_split(_Label(), state, split, rows, batch_size=2)
   np.testing.assert_array_equal(found["label"], split.label[rows] + 10)
 
 
@@ -52,7 +52,7 @@ def test_then_joins_states_and_keeps_who_predicts():
     _small.model(), objectives.unimodal, predict=_common.mean_logits, name="teacher"
   )
   second = train.supervised(_small.model(), objectives.fused)
-  both = _common.then(first, second)
+  both = train.then(first, second)
   state = _small.start(both)
   assert sorted(state.opt) == ["teacher", "train"]
   assert sorted(state.memory) == ["objective", "objective/teacher"]
@@ -72,5 +72,5 @@ def test_generator_depends_on_the_key_alone():
 def test_outputs_of_is_the_methods_prediction():
   method = train.supervised(_small.model(), objectives.fused)
   state, given = _small.start(method), _small.batch()
-  mine = _common.outputs_of(_small.model(), _common.weights_of(state), given.inputs, given.mask)
+  mine = _common.outputs_of(_small.model(), train.weights_of(state), given.inputs, given.mask)
   np.testing.assert_allclose(mine.logits, method.predict(state, given.inputs, given.mask).logits)

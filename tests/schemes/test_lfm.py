@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmfuse import schemes, tree
+from mmfuse import schemes, train, tree
 from mmfuse.objectives import _lfm as loss
 from mmfuse.schemes import _common, _lfm
 
@@ -47,7 +47,7 @@ def test_update_steps_against_the_gradient_halves_the_rate_and_clips():
   assert float(after["rate"]) == 0.5
 
   at = lambda epoch, rate=0.5: update(
-    _common.remember(
+    train.remember(
       state,
       objective={**state.memory["objective"], "rate": jnp.float32(rate)},
     ),

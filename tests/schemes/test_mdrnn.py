@@ -57,18 +57,13 @@ def test_the_head_moves_alone_even_with_weight_decay():
   first = _small.start(method)
   first = unsupervised.begin(first, _small.hooks(), jax.random.key(3), _small.hour())
   trained, _ = jax.jit(unsupervised.step)(first, _small.batch(), jax.random.key(1), _small.clock())
-  same(trained.params["heads"], first.params["heads"])
+  same(trained.params["fused"], first.params["fused"])
   assert float(abs(trained.params["a"]["kernel"] - first.params["a"]["kernel"]).max()) > 0
   begun = head.begin(trained, _small.hooks(), jax.random.key(2), _small.hour())
   after, log = jax.jit(head.step)(begun, _small.batch(), jax.random.key(2), _small.clock())
   for part in ("a", "b", "hidden"):
     same(after.params[part], begun.params[part])
-  assert (
-    float(
-      abs(after.params["heads"]["fused"]["kernel"] - begun.params["heads"]["fused"]["kernel"]).max()
-    )
-    > 0
-  )
+  assert float(abs(after.params["fused"]["kernel"] - begun.params["fused"]["kernel"]).max()) > 0
   assert np.isfinite(log["loss/fused"])
 
 
@@ -83,10 +78,10 @@ def test_one_head_reads_what_is_present():
   only = {m: v if m == "b" else jnp.zeros_like(v) for m, v in full.items()}
   found, alone = (method.predict(state, batch.inputs, mask) for mask in (full, only))
   np.testing.assert_allclose(alone.logits, found.unimodal_logits["b"], rtol=1e-5)
-  rbm = {k: v for k, v in state.params.items() if k != "heads"}
+  rbm = {k: v for k, v in state.params.items() if k != "fused"}
   units = generative.to_units(batch.inputs, only, state.stats["range"])
   h, _ = generative.infer(rbm, units, only)
-  moments, head = state.stats["heads"], state.params["heads"]["fused"]
+  moments, head = state.stats["fused"], state.params["fused"]
   want = (h - moments["mean"][None]) / moments["std"][None] @ head["kernel"] + head["bias"][None]
   np.testing.assert_allclose(alone.logits, want, rtol=1e-4, atol=1e-5)
   assert found.logits.shape == (_small.BATCH, _small.CLASSES)
@@ -110,7 +105,7 @@ def test_labels_are_learnt_and_read_from_one_modality():
 def test_a_head_on_a_method_of_several_phases():
   """The deep network's phases share what the head leaves; its statistics are kept beside the head's."""
   deep = generative.mdrnn_deep(5, (4,), steps=1, nstop=1)
-  method = _mdrnn.with_head(_small.model(), deep, train.sgd(0.1), 0.6)
+  method = train.with_head(deep, _mdrnn.hidden, _small.CLASSES, train.sgd(0.1), 0.6)
   assert [p.name for p in method.phases] == ["layer1", "top", "joint", "finetune", "head"]
   np.testing.assert_allclose([p.share for p in method.phases], [0.15] * 4 + [0.4])
   state = _small.start(method)
@@ -118,14 +113,14 @@ def test_a_head_on_a_method_of_several_phases():
   after, _ = jax.jit(method.phases[0].step)(
     begun, _small.batch(), jax.random.key(1), _small.clock()
   )
-  same(after.params["heads"], state.params["heads"])
+  same(after.params["fused"], state.params["fused"])
   assert (
     float(
       jnp.abs(after.params["a"]["layer1"]["kernel"] - begun.params["a"]["layer1"]["kernel"]).max()
     )
     > 0
   )
-  assert set(after.stats) == {"range", "heads"}
+  assert set(after.stats) == {"range", "fused"}
   batch = _small.batch()
   found = method.predict(after, batch.inputs, batch.mask)
   assert found.logits.shape == (_small.BATCH, _small.CLASSES) and np.isfinite(found.logits).all()

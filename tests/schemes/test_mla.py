@@ -145,7 +145,7 @@ def test_a_step_is_the_turns_by_hand():
   """Two turns of plain SGD without projection: the second one sees the first one's head."""
   _, (before, after), (log,) = run(steps=1, tx=optax.sgd(0.1), projection="off")
   batch, params = _small.batch(), before.params
-  shared = scheme.SharedHead(_small.model())
+  shared = scheme.shared_head(_small.model())
 
   @functools.partial(jax.jit, static_argnames="m")
   def pull(p, m):
@@ -236,10 +236,11 @@ def test_state_is_strongly_typed_and_keeps_its_structure():
 
 
 def test_dropout_of_the_model_reaches_the_head():
-  inner = LateFusion({"a": MLP(8, ())}, 3, dropout=0.5)
-  shared = scheme.SharedHead(inner)
+  shared = scheme.shared_head(LateFusion({"a": MLP(8, ())}, 3, dropout=0.5))
   params = {"heads": {"fused": {"kernel": jnp.ones((8, 3)), "bias": jnp.zeros(3)}}}
-  z = lambda **kw: shared.branch(params, jnp.ones((4, 8)), "a", **kw)
+  variables, features = {"params": params, "batch_stats": {}}, {"a": jnp.ones((4, 8))}
+  mask = {"a": jnp.ones(4, bool)}
+  z = lambda **kw: shared.heads(variables, features, mask, **kw)[0].unimodal_logits["a"]
   assert not np.allclose(z(train=True, rngs={"dropout": jax.random.key(0)}), 8.0)
   np.testing.assert_allclose(z(train=False), 8.0)
   with pytest.raises(ValueError, match="dropout"):

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmfuse import schemes
-from mmfuse.schemes import _common, _valuation
+from mmfuse import schemes, train
+from mmfuse.schemes import _valuation
 
 from . import _small
 
@@ -66,7 +66,7 @@ def table(state, **copies):
     .set(jnp.array(list(rows.values()), jnp.int8))
     for m, rows in copies.items()
   }
-  return _common.remember(state, valuation={**old, "copies": {**old["copies"], **new}})
+  return train.remember(state, valuation={**old, "copies": {**old["copies"], **new}})
 
 
 def test_first_epoch_has_every_row_once():
@@ -115,7 +115,7 @@ def test_absent_modalities_are_never_shown_alone(build):
 def test_correctness_of_a_row_without_the_subset_is_zero():
   _, state = make(schemes.valuation_sample)
   split = _small.splits().train
-  right = _common.over_split(_valuation._Correct(_small.model()), state, split)
+  right = train.over_split(_valuation._Correct(_small.model()), state, split)
   assert right.shape == (_small.ROWS, 3) and right.any()
   assert not right[~split.mask["a"], 0].any() and not right[~split.mask["b"], 1].any()
 

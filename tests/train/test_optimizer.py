@@ -97,3 +97,23 @@ def test_a_rate_is_written_only_where_it_means_the_rate():
   assert not train.has_learning_rate(groups, 0.1)
   with pytest.raises(ValueError, match=r"several learning rates \(0.1, 0.2\)"):
     train.set_learning_rate(groups, 0.1)
+
+
+def test_a_rate_that_is_not_searched_is_kept_and_does_not_stand_in_the_way():
+  params = {"a": jnp.ones(2), "b": jnp.ones(2)}
+  kept = {"sgd": train.sgd(0.2, searched=False), "adam": train.adam(0.2, searched=False)}
+  kept["scheduled"] = train.unsearched(
+    optax.inject_hyperparams(optax.sgd)(optax.linear_schedule(0.2, 0.0, 5))
+  )
+  for name, tx in kept.items():
+    groups = optax.partition({"a": train.sgd(0.1), "b": tx}, {"a": "a", "b": "b"})
+    opt = groups.init(params)
+    assert train.has_learning_rate(opt, 0.1), name
+    after = train.set_learning_rate(opt, 0.5)
+    updates, _ = groups.update(params, after, params)
+    np.testing.assert_allclose(updates["a"], -0.5, rtol=1e-6)
+    np.testing.assert_allclose(updates["b"], -0.2, rtol=1e-4, err_msg=name)
+  alone = train.sgd(0.2, searched=False).init(params)
+  assert not train.has_learning_rate(alone)
+  with pytest.raises(ValueError, match="that may be written"):
+    train.set_learning_rate(alone, 0.5)

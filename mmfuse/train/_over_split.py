@@ -1,0 +1,36 @@
+"""A function of batches over chosen rows of a split, for hooks."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from mmfuse.core import Batch, Source, State
+
+
+@functools.partial(jax.jit, static_argnames=("function",))
+def _apply(function, state, batch):
+  return function(state, batch)
+
+
+def over_split(
+  function: Callable[[State, Batch], Any],
+  state: State,
+  split: Source,
+  rows: np.ndarray | None = None,
+  *,
+  batch_size: int = 512,
+) -> Any:
+  """`function(state, batch)` [b, ...] over rows of a split, all of them by default -> [n, ...].
+
+  Compiled once per function: give one that compares by value (a frozen dataclass of the model).
+  The optimiser state is left out of what is compiled.
+  """
+  count = len(split) if rows is None else len(rows)
+  parts = [
+    jax.device_get(_apply(function, state._replace(opt={}), batch))
+    for batch in split.batches(batch_size, rows)
+  ]
+  return jax.tree.map(lambda *x: np.concatenate(x)[:count], *parts)
