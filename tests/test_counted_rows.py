@@ -130,7 +130,7 @@ def splits() -> data.Splits:
 # One layer says what three say, and compiles in a third of the time.
 SHALLOW = {
   "mult": {"layers": 1, "memory_layers": 1},
-  "bottleneck": {"layers": 2, "width": 8},
+  "bottleneck": {"layers": 2, "fusion_layer": 0, "width": 8},
   "perceiver": {"layers": 1, "width": 8},
 }
 
