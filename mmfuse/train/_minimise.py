@@ -51,9 +51,9 @@ def minimise(
   """A `Method` that follows the gradient of one scalar: an ELBO, a contrastive loss, a reconstruction.
 
   Everything gets a batch in which rows of weight 0 have no modality, what a step drops (`Batch.keep`) is
-  absent, absent inputs are zero and unknown labels read 0. An encoder whose modality no row of a batch has is not moved, nothing is where no row
-  counts. `variables` is {"params": ..., "batch_stats": ...}. A loss that reads labels weighs them with
-  `core.label_weight(batch)`.
+  absent, absent inputs are zero and unknown labels read 0. An encoder whose modality no row of a batch
+  has is not moved, nothing is where no row counts. `variables` is {"params": ..., "batch_stats": ...}. A
+  loss that reads labels weighs them with `core.label_weight(batch)`.
 
   Args:
     init: `(key, batch, num_rows) -> (variables, memory {name: ...})`, memory {} for none.

@@ -26,7 +26,7 @@ def step(state, batch, key, clock):
 
 def predict(state, inputs, mask):
   return Outputs(
-    None, features={m: (inputs[m] - p["mean"]) @ p["w"] for m, p in state.params.items()}
+    None, features={m: (inputs[m] - p["mean"][None]) @ p["w"] for m, p in state.params.items()}
   )
 
 
