@@ -46,7 +46,7 @@ from mmfuse.core import Clock
 
 OBJECTIVES, DIM, STEPS, RATE = 3, 6, 200, 0.2
 PAGE = pathlib.Path(__file__).parent.parent / "docs" / "rules.md"
-LABELS = {"a": tree.Label("a", "encoder", tuple(range(OBJECTIVES)))}
+LABELS = {"a": tree.Owner("a", "encoder", tuple(range(OBJECTIVES)))}
 
 
 class Property(NamedTuple):
@@ -240,7 +240,7 @@ def make_step(factory: Callable[[int], Any]) -> tuple[Any, Callable[..., Any]]:
       present=p.present,
       key=key,
       clock=clock,
-      labels=LABELS,
+      owners=LABELS,
     )
     weights = state.weights
     if isinstance(rule, balancing.Weighting):  # its state need not hold what it multiplies by
@@ -374,7 +374,7 @@ NOTES = [
   "- `fairgrad_5`, three objectives: it approaches slowly, with a direction whose length stays 1; after",
   "  1000 steps the distance is .03.",
   "- `bogc`, orthogonal pair: where an objective's gradient is zero without noise, its variance is",
-  "  zero too, and the others are ignored there; labels that name the rows of a leaf avoid it.",
+  "  zero too, and the others are ignored there; owners that name the rows of a leaf avoid it.",
   "- `pcgrad`, `gradvac`: with three objectives a projection can bring back a conflict removed before,",
   "  and d depends on the order in which the objectives meet, which is drawn: at one key, objectives",
   "  that change places meet in another order. A pair has no order.",

@@ -169,7 +169,7 @@ class Model(Protocol):
 
   `encode` touches encoder m only through modality m; `heads` is everything after, and gets the
   statistics that `encode` returned. `variables` is {"params": ..., "batch_stats": ...}; an encoder's
-  parameters stand under its modality, those of heads under "heads" (`tree.label_leaves`).
+  parameters stand under its modality, those of heads under "heads" (`tree.owners_of`).
   """
 
   @property

@@ -1,7 +1,7 @@
 """The one rule that maps a parameter leaf to its modality, and tree algebra that knows about it.
 
 Rule: the top-level subtree named after a modality is its encoder; `heads/<modality>` is its head;
-`heads/fused` is a head of no modality; everything else is shared.
+`heads/fused` is a head of no modality; `decoders/<modality>` is its decoder; everything else is shared.
 """
 
 import dataclasses
@@ -12,36 +12,39 @@ import jax
 import jax.numpy as jnp
 
 HEADS = "heads"  # top-level subtree of all heads
+DECODERS = "decoders"  # top-level subtree of all decoders
 FUSED = "fused"  # name of the fused objective, first of the K
-RESERVED = (HEADS, FUSED, "shared", "label", "split", "group")
+RESERVED = (HEADS, FUSED, DECODERS, "shared", "label", "split", "group")
 
 
 @dataclasses.dataclass(frozen=True)
-class Label:
-  """Where a leaf belongs. Not a pytree node: a tree of labels has them as leaves."""
+class Owner:
+  """Whose a leaf is. Not a pytree node: a tree of owners has them as leaves."""
 
   modality: str | None  # None = of no single modality
-  part: str  # "encoder" | "head" | "shared"
-  rows: tuple[int, ...] | None = None  # objectives whose gradient may be non-zero here; None = any
+  part: str  # "encoder" | "head" | "decoder" | "shared"
+  objectives: tuple[int, ...] | None = None  # whose gradient may be non-zero here; None = any
 
 
 def _name(entry: Any) -> str:
   return str(getattr(entry, "key", getattr(entry, "name", getattr(entry, "idx", entry))))
 
 
-def label_leaves(params: Any, modalities: Sequence[str]) -> Any:
-  """A tree shaped as `params` with a `Label` at each leaf, by the rule above."""
+def owners_of(params: Any, modalities: Sequence[str]) -> Any:
+  """A tree shaped as `params` with an `Owner` at each leaf, by the rule above."""
   names = set(modalities)
 
   def label(path, _):
     keys = [_name(p) for p in path]
     if keys and keys[0] in names:
-      return Label(keys[0], "encoder")
+      return Owner(keys[0], "encoder")
     if len(keys) > 1 and keys[0] == HEADS and keys[1] in names:
-      return Label(keys[1], "head")
+      return Owner(keys[1], "head")
     if len(keys) > 1 and keys[0] == HEADS and keys[1] == FUSED:
-      return Label(None, "head")
-    return Label(None, "shared")
+      return Owner(None, "head")
+    if len(keys) > 1 and keys[0] == DECODERS and keys[1] in names:
+      return Owner(keys[1], "decoder")
+    return Owner(None, "shared")
 
   return jax.tree_util.tree_map_with_path(label, params)
 
@@ -50,12 +53,12 @@ def label_modalities(modalities: Sequence[str]) -> Callable[[Any], Any]:
   """For `optax.partition`: params -> tree of modality names, "shared" elsewhere."""
 
   def label_fn(params):
-    return jax.tree.map(lambda l: l.modality or "shared", label_leaves(params, modalities))
+    return jax.tree.map(lambda l: l.modality or "shared", owners_of(params, modalities))
 
   return label_fn
 
 
-def top_level_labels(params: Any) -> Any:
+def top_level_owners(params: Any) -> Any:
   """The default of a user's own loop: the modality of a leaf is its top-level subtree."""
   return jax.tree_util.tree_map_with_path(
     lambda path, _: _name(path[0]) if path else "shared", params
@@ -69,18 +72,18 @@ def dot(a: Any, b: Any) -> jax.Array:
 
 
 def _rows(label: Any, num_objectives: int) -> tuple[int, ...]:
-  rows = getattr(label, "rows", None)
+  rows = getattr(label, "objectives", None)
   return tuple(range(num_objectives)) if rows is None else rows
 
 
-def gram(stacked: Any, labels: Any = None) -> jax.Array:
+def gram(stacked: Any, owners: Any = None) -> jax.Array:
   """A = G G^T [K, K] of stacked gradients [K, *param], summed over leaves, in float32.
 
-  With `labels`, rows known to be zero are never multiplied: two rows per encoder, whatever M.
+  With `owners`, rows known to be zero are never multiplied: two rows per encoder, whatever M.
   """
   leaves = jax.tree.leaves(stacked)
   num_objectives = leaves[0].shape[0]
-  tags = jax.tree.leaves(labels) if labels is not None else [None] * len(leaves)
+  tags = jax.tree.leaves(owners) if owners is not None else [None] * len(leaves)
   total = jnp.zeros((num_objectives, num_objectives), jnp.float32)
   for leaf, tag in zip(leaves, tags, strict=True):
     rows = _rows(tag, num_objectives)
@@ -93,7 +96,7 @@ def gram(stacked: Any, labels: Any = None) -> jax.Array:
   return total
 
 
-def combine(weights: jax.Array, stacked: Any, labels: Any = None) -> Any:
+def combine(weights: jax.Array, stacked: Any, owners: Any = None) -> Any:
   """sum_k w_k g_k leaf by leaf: [K] x [K, *param] -> [*param]; skips rows known to be zero."""
 
   def one(leaf, tag=None):
@@ -103,13 +106,13 @@ def combine(weights: jax.Array, stacked: Any, labels: Any = None) -> Any:
       out = out + weights[k].astype(leaf.dtype) * leaf[k]
     return out
 
-  return jax.tree.map(one, stacked) if labels is None else jax.tree.map(one, stacked, labels)
+  return jax.tree.map(one, stacked) if owners is None else jax.tree.map(one, stacked, owners)
 
 
-def modality_norms(updates: Any, labels: Any, part: str = "encoder") -> dict[str, jax.Array]:
+def modality_norms(updates: Any, owners: Any, part: str = "encoder") -> dict[str, jax.Array]:
   """{modality: L2 norm of its leaves} for one `part`."""
   squares: dict[str, jax.Array] = {}
-  for leaf, tag in zip(jax.tree.leaves(updates), jax.tree.leaves(labels), strict=True):
+  for leaf, tag in zip(jax.tree.leaves(updates), jax.tree.leaves(owners), strict=True):
     if tag.modality is not None and tag.part == part:
       squares[tag.modality] = squares.get(tag.modality, 0.0) + jnp.sum(
         jnp.square(leaf.astype(jnp.float32))

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmfuse import tree
-from mmfuse.tree import Label
+from mmfuse.tree import Owner
 
 PARAMS = {
   "audio": {"dense": {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)}},
@@ -25,16 +25,16 @@ MODALITIES = ("video", "audio")
 
 
 def test_labels_by_the_rule():
-  found = tree.label_leaves(PARAMS, MODALITIES)
+  found = tree.owners_of(PARAMS, MODALITIES)
   assert found == {
-    "audio": {"dense": {"kernel": Label("audio", "encoder"), "bias": Label("audio", "encoder")}},
+    "audio": {"dense": {"kernel": Owner("audio", "encoder"), "bias": Owner("audio", "encoder")}},
     "heads": {
-      "audio": {"kernel": Label("audio", "head")},
-      "fused": {"kernel": Label(None, "head")},
-      "extra": Label(None, "shared"),
+      "audio": {"kernel": Owner("audio", "head")},
+      "fused": {"kernel": Owner(None, "head")},
+      "extra": Owner(None, "shared"),
     },
-    "trunk": Label(None, "shared"),
-    "video": {"audio": Label("video", "encoder")},  # the top level decides
+    "trunk": Owner(None, "shared"),
+    "video": {"audio": Owner("video", "encoder")},  # the top level decides
   }
   assert len(jax.tree.leaves(found)) == len(jax.tree.leaves(PARAMS))
 
@@ -51,10 +51,10 @@ def test_labels_for_partition():
   assert float(updates["trunk"][0]) == float(updates["heads"]["fused"]["kernel"][0]) == 0.0
 
 
-def test_top_level_labels_are_a_users_default():
-  found = tree.top_level_labels({"audio": {"w": 1.0}, "head": [2.0, 3.0]})
+def test_top_level_owners_are_a_users_default():
+  found = tree.top_level_owners({"audio": {"w": 1.0}, "head": [2.0, 3.0]})
   assert found == {"audio": {"w": "audio"}, "head": ["head", "head"]}
-  assert tree.top_level_labels(jnp.ones(2)) == "shared"
+  assert tree.top_level_owners(jnp.ones(2)) == "shared"
 
 
 def test_dot_is_over_all_leaves_in_float32():
@@ -68,7 +68,7 @@ STACKED = {
   "x": jnp.asarray([[1.0, 0.0], [2.0, 1.0], [0.0, 0.0]]),
   "y": jnp.asarray([[1.0], [0.0], [3.0]]),
 }
-ROWS = {"x": Label("x", "encoder", (0, 1)), "y": Label("y", "encoder", (0, 2))}
+ROWS = {"x": Owner("x", "encoder", (0, 1)), "y": Owner("y", "encoder", (0, 2))}
 
 
 def test_gram_by_hand():
@@ -84,7 +84,7 @@ def test_rows_said_to_be_zero_are_never_read():
   found = tree.combine(weights, poisoned, ROWS)
   np.testing.assert_allclose(found["x"], [21, 10])
   np.testing.assert_allclose(found["y"], [301])
-  silent = {"x": Label(None, "shared", ()), "y": Label(None, "shared", ())}
+  silent = {"x": Owner(None, "shared", ()), "y": Owner(None, "shared", ())}
   assert float(jnp.abs(tree.gram(poisoned, silent)).sum()) == 0.0
   assert float(tree.combine(weights, poisoned, silent)["x"].sum()) == 0.0
 
@@ -96,15 +96,15 @@ SHAPES = st.lists(st.sampled_from([(), (1,), (3,), (2, 2)]), min_size=1, max_siz
 @settings(max_examples=25, deadline=None)
 def test_gram_and_combine_equal_the_dense_ones(seed, num, shapes, labelled):
   rng = np.random.default_rng(seed)
-  stacked, labels, flat = {}, {}, []
+  stacked, owners, flat = {}, {}, []
   for i, shape in enumerate(shapes):
     rows = tuple(k for k in range(num) if rng.random() < 0.6)
     leaf = rng.normal(size=(num, *shape)).astype(np.float32)
     leaf *= np.isin(np.arange(num), rows).reshape((-1,) + (1,) * len(shape))
-    stacked[f"l{i}"], labels[f"l{i}"] = jnp.asarray(leaf), Label(None, "shared", rows)
+    stacked[f"l{i}"], owners[f"l{i}"] = jnp.asarray(leaf), Owner(None, "shared", rows)
     flat.append(leaf.reshape(num, -1))
   dense, weights = np.concatenate(flat, 1), rng.normal(size=num).astype(np.float32)
-  chosen = labels if labelled else None
+  chosen = owners if labelled else None
   np.testing.assert_allclose(tree.gram(stacked, chosen), dense @ dense.T, atol=1e-4)
   found = tree.combine(jnp.asarray(weights), stacked, chosen)
   joined = np.concatenate([np.ravel(found[k]) for k in sorted(found)])
@@ -118,12 +118,12 @@ def test_combine_keeps_the_dtype_of_the_gradients():
 
 def test_modality_norms():
   updates = jax.tree.map(lambda p: 2 * p, PARAMS)
-  labels = tree.label_leaves(PARAMS, MODALITIES)
-  found = tree.modality_norms(updates, labels)
+  owners = tree.owners_of(PARAMS, MODALITIES)
+  found = tree.modality_norms(updates, owners)
   assert {m: float(v) for m, v in found.items()} == {
     "audio": 6.0,
     "video": 2.0,
   }  # sqrt(9 * 4), sqrt(4)
-  assert list(tree.modality_norms(updates, labels, "head")) == ["audio"]
+  assert list(tree.modality_norms(updates, owners, "head")) == ["audio"]
   with pytest.raises(ValueError):
     tree.modality_norms({"x": jnp.ones(1)}, {})

@@ -189,7 +189,7 @@ def scale_by_agm(
   *,
   cap: float | None = 10.0,
   variant: str = "default",
-  labels: Any = None,
+  owners: Any = None,
 ) -> optax.GradientTransformationExtraArgs:
   r"""g <- coeff_m g for every leaf of encoder m: the light form of AGM, without coalition passes.
 
@@ -202,7 +202,7 @@ def scale_by_agm(
     alpha: strength >= 0.
     cap: see `agm_coefficients`.
     variant: see `agm_ratios`.
-    labels: as in `scale_by_ogm_ge`.
+    owners: as in `scale_by_ogm_ge`.
 
   Raises:
     ValueError: see `agm_coefficients`; a modality without logits.
@@ -236,8 +236,8 @@ def scale_by_agm(
       )
     scores, present = agm_scores({m: logits[m] for m in names}, label, mask, weight)
     state = step_agm(state, scores, present, alpha, cap, variant)
-    found = labels if labels is not None else extra_args.get("labels")
-    found = tree.top_level_labels if found is None else found
+    found = owners if owners is not None else extra_args.get("owners")
+    found = tree.top_level_owners if found is None else found
     tags = found(updates) if callable(found) else found
 
     def scale(g, tag):
@@ -295,20 +295,20 @@ def clip_if_head_exceeds(
 
   The clipping of the authors' AV-MNIST run: only the weights of the fused head are looked at (two
   or more axes), the norm is global; uni-modal heads, mere probes there, take no part. Authors: 1
-  and 1; BalanceBenchmark: 5 and 5. Needs `labels` (a tree of `tree.Label`), which every training
+  and 1; BalanceBenchmark: 5 and 5. Needs `owners` (a tree of `tree.Owner`), which every training
   step passes.
 
   Raises:
     ValueError: a number that is not positive.
-    TypeError: `labels` is not passed to `update`.
+    TypeError: `owners` is not passed to `update`.
   """
   if not (threshold > 0 and max_norm > 0):
     raise ValueError(f"threshold and max_norm must be above 0, got {threshold} and {max_norm}")
 
-  def update_fn(updates, state, params=None, *, labels, **extra_args):
+  def update_fn(updates, state, params=None, *, owners, **extra_args):
     del params, extra_args
     leaves, treedef = jax.tree.flatten(updates)
-    tags = jax.tree.leaves(labels)
+    tags = jax.tree.leaves(owners)
     probe = [t.part == "head" and t.modality is not None for t in tags]
     tops = [
       jnp.max(jnp.abs(g), initial=0.0)

@@ -35,9 +35,9 @@ class Weighting(Aggregator):
   after: Callable[..., Any] | None
 
   def __new__(cls, init, weigh, after=None):
-    def update(updates, state, params=None, *, losses, labels=None, **extra_args):
+    def update(updates, state, params=None, *, losses, owners=None, **extra_args):
       weights, state = weigh(losses, state, params, **extra_args)
-      return tree.combine(weights, updates, labels), state
+      return tree.combine(weights, updates, owners), state
 
     self = super().__new__(cls, init, update)
     self.weigh, self.after = weigh, after

@@ -139,7 +139,7 @@ def aggregate_by_bogc(
     )
 
   def update_fn(
-    updates, state, params=None, *, parts=None, labels=None, present=None, **extra_args
+    updates, state, params=None, *, parts=None, owners=None, present=None, **extra_args
   ):
     del params, extra_args
     _groups.check_stacked(updates, num_objectives)
@@ -149,7 +149,7 @@ def aggregate_by_bogc(
     else:
       state = _moving(state, updates, here, decay)
       var = _unbiased(state)
-    direction, weights, logs = _calibrate(updates, var, labels, here, mode, evidence_scale, rescale)
+    direction, weights, logs = _calibrate(updates, var, owners, here, mode, evidence_scale, rescale)
     return direction, state._replace(weights=weights, log_evidence=logs)
 
   return Aggregator(init_fn, update_fn)
@@ -187,18 +187,18 @@ def _unbiased(state: BogcState) -> Any:
   return jax.tree.map(lambda v: v * factor.reshape((-1,) + (1,) * (v.ndim - 1)), state.variance)
 
 
-def _calibrate(updates, var, labels, present, mode, evidence_scale, rescale):
+def _calibrate(updates, var, owners, present, mode, evidence_scale, rescale):
   """(direction, mean weights [K], mean log evidence) over leaves that several objectives reach."""
   num = present.shape[0]
   leaves, treedef = jax.tree.flatten(updates)
-  tags = _groups.flat_labels(labels, len(leaves))
+  tags = _groups.flat_labels(owners, len(leaves))
   plain = present.astype(jnp.float32)
   out, total, size = [], jnp.zeros(num, jnp.float32), jnp.zeros(num, jnp.float32)
   logs, count = jnp.zeros((), jnp.float32), jnp.zeros((), jnp.float32)
   for leaf, v, tag in zip(leaves, jax.tree.leaves(var), tags):
     rows = _groups.reach(tag, num)
     if len(rows) < 2 or (tag is not None and tag.part == "head"):
-      out.append(tree.combine(plain, leaf, tree.Label(None, "shared", rows)))
+      out.append(tree.combine(plain, leaf, tree.Owner(None, "shared", rows)))
       continue
     index = jnp.array(rows)
     here = present[index]

@@ -89,9 +89,9 @@ def aggregate_by_cagrad(
     rescale: 0 = as is; 1 = divided by 1 + c^2 (default of the released code); 2 = by 1 + c. All are
       on the mean's scale; "sum" = 1 times the number of present objectives.
     scope: "global" = one Gram matrix over all shared parameters; "encoder" = one per encoder and
-      one for the rest. Needs labels.
+      one for the rest. Needs owners.
 
-  With `labels`, heads keep their own plain gradient and are left out of the Gram matrix.
+  With `owners`, heads keep their own plain gradient and are left out of the Gram matrix.
 
   Raises:
     ValueError: a negative c, an unknown option, gradients of another K.
@@ -106,13 +106,13 @@ def aggregate_by_cagrad(
     del params
     return CagradState(_groups.uniform_weights(num_objectives))
 
-  def update_fn(updates, state, params=None, *, labels=None, present=None, **extra_args):
+  def update_fn(updates, state, params=None, *, owners=None, present=None, **extra_args):
     del state, params, extra_args
     _groups.check_stacked(updates, num_objectives)
     direction, weights = _groups.aggregate(
       lambda gram, rows, here: cagrad_weights(gram, c, here, rescale=rescale)[1],
       updates,
-      labels,
+      owners,
       _groups.everyone(present, num_objectives),
       scope,
     )

@@ -84,12 +84,12 @@ class _Problem:
     if params is not None:
       names = sorted(set(params) - set(tree.RESERVED))[: len(names)]
     self.modalities = names
-    flat, treedef = jax.tree.flatten(tree.label_leaves(self.params, names))
-    self.labels = jax.tree.unflatten(
-      treedef, [tree.Label(l.modality, l.part, self._rows(l)) for l in flat]
+    flat, treedef = jax.tree.flatten(tree.owners_of(self.params, names))
+    self.owners = jax.tree.unflatten(
+      treedef, [tree.Owner(l.modality, l.part, self._rows(l)) for l in flat]
     )
 
-  def _rows(self, label: tree.Label) -> tuple[int, ...]:
+  def _rows(self, label: tree.Owner) -> tuple[int, ...]:
     if label.modality is None:
       return (0,) if label.part == "head" else tuple(range(self.num))
     own = 1 + self.modalities.index(label.modality)
@@ -102,10 +102,10 @@ class _Problem:
 
     def one(p, label):
       drawn = rng.normal(size=(self.num, *p.shape)).astype(np.float32)
-      reach = np.isin(np.arange(self.num), label.rows).reshape((-1,) + (1,) * p.ndim)
+      reach = np.isin(np.arange(self.num), label.objectives).reshape((-1,) + (1,) * p.ndim)
       return jnp.asarray(drawn * reach, p.dtype)
 
-    return jax.tree.map(one, self.params, self.labels)
+    return jax.tree.map(one, self.params, self.owners)
 
   def extra(self, seed: int) -> dict[str, Any]:
     """The vocabulary of a training step, and one argument nobody knows."""
@@ -155,8 +155,8 @@ class _Problem:
 
       return one
 
-    extra["parts"] = jax.tree.map(silence(1), extra["parts"], self.labels)
-    return jax.tree.map(silence(0), self.gradients(2), self.labels), state, extra
+    extra["parts"] = jax.tree.map(silence(1), extra["parts"], self.owners)
+    return jax.tree.map(silence(0), self.gradients(2), self.owners), state, extra
 
 
 def _default_params(modalities):
@@ -198,7 +198,7 @@ class _Checked:
       self.traces += 1
       if not self.aggregates:
         updates = jax.tree.map(lambda g: g.sum(0), updates)
-      return self.tx.update(updates, state, problem.params, labels=problem.labels, **extra)
+      return self.tx.update(updates, state, problem.params, owners=problem.owners, **extra)
 
     self.update = jax.jit(update)
 

@@ -52,9 +52,9 @@ def aggregate_by_dualproj(
     num_objectives: K >= 1.
     rescale: "none" = the mean projected, as published; "sum" = the sum projected.
     scope: "global" = one Gram matrix over all shared parameters; "encoder" = one per encoder and
-      one for the rest. Needs labels.
+      one for the rest. Needs owners.
 
-  With `labels`, heads keep their own plain gradient and are left out of the Gram matrix.
+  With `owners`, heads keep their own plain gradient and are left out of the Gram matrix.
 
   Raises:
     ValueError: an unknown option, gradients of another K.

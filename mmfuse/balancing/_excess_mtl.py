@@ -25,7 +25,7 @@ class ExcessMtlState(NamedTuple):
   first: jax.Array  # [K], first excess risk that was not 0
 
 
-def excess_risks(stacked: Any, squares: Any, labels: Any = None) -> jax.Array:
+def excess_risks(stacked: Any, squares: Any, owners: Any = None) -> jax.Array:
   r"""e_k = \sum g_k^2 / sqrt(\sum_t g_k^2 + 1e-7) over the shared leaves, [K].
 
   A second-order estimate of L_k - min L_k, with AdaGrad's diagonal in the place of the Hessian.
@@ -33,12 +33,12 @@ def excess_risks(stacked: Any, squares: Any, labels: Any = None) -> jax.Array:
   Args:
     stacked: gradients [K, *param].
     squares: sums [K, *param] of their squares over the steps, this one included.
-    labels: tree of `tree.Label`; None: every leaf is shared.
+    owners: tree of `tree.Owner`; None: every leaf is shared.
   """
   grads, sums = jax.tree.leaves(stacked), jax.tree.leaves(squares)
   num = grads[0].shape[0]
   total = jnp.zeros(num, jnp.float32)
-  for i in _shared.shared_leaves(stacked, labels, num):
+  for i in _shared.shared_leaves(stacked, owners, num):
     g = grads[i].astype(jnp.float32)
     total = total + (g**2 / jnp.sqrt(sums[i] + _EPS)).reshape(num, -1).sum(1)
   return total
@@ -55,7 +55,7 @@ def aggregate_by_excess_mtl(num_objectives: int, step_size: float = 0.01) -> Agg
     step_size: of the exponentiated gradient, >= 0 (released code, recalled: .01). 0 is the plain
       sum.
 
-  With `labels`, heads keep their own plain gradient and are left out of the risks; the reference
+  With `owners`, heads keep their own plain gradient and are left out of the risks; the reference
   scales heads by w_k as well. An absent objective gets weight 0, and its share, squares and first
   risk stay as they are; the weights of the present ones sum to their number. Where the released
   code divides by the risk of step one, an objective whose first risk is 0 takes the first that is
@@ -77,12 +77,12 @@ def aggregate_by_excess_mtl(num_objectives: int, step_size: float = 0.01) -> Agg
       jnp.zeros(num_objectives, jnp.float32),
     )
 
-  def update_fn(updates, state, params=None, *, labels=None, present=None, **extra_args):
+  def update_fn(updates, state, params=None, *, owners=None, present=None, **extra_args):
     del params, extra_args
     _groups.check_stacked(updates, num_objectives)
     here = _groups.everyone(present, num_objectives)
-    squares = _accumulate(state.squares, updates, labels, here)
-    risks = excess_risks(updates, squares, labels)
+    squares = _accumulate(state.squares, updates, owners, here)
+    risks = excess_risks(updates, squares, owners)
     known = state.first > 0
     growth = jnp.where(known, risks / jnp.where(known, state.first, 1.0), 0.0)
     first = jnp.where(here & ~known, risks, state.first)
@@ -90,17 +90,17 @@ def aggregate_by_excess_mtl(num_objectives: int, step_size: float = 0.01) -> Agg
     # In logarithms: the exponential of a risk that has grown a lot would overflow.
     new = _learned.softmax(jnp.log(jnp.maximum(old, _TINY)) + step_size * growth, here)
     weights = new * here.sum()
-    direction = _shared.combine_shared(weights, updates, labels, here)
+    direction = _shared.combine_shared(weights, updates, owners, here)
     shares = _learned.back(new, mass, state.shares, here)
     return direction, ExcessMtlState(weights, shares, squares, first)
 
   return Aggregator(init_fn, update_fn)
 
 
-def _accumulate(squares: Any, updates: Any, labels: Any, present: jax.Array) -> Any:
+def _accumulate(squares: Any, updates: Any, owners: Any, present: jax.Array) -> Any:
   sums, treedef = jax.tree.flatten(squares)
   grads = jax.tree.leaves(updates)
-  for i in _shared.shared_leaves(updates, labels, present.shape[0]):
+  for i in _shared.shared_leaves(updates, owners, present.shape[0]):
     here = _shared.column(present, grads[i])
     sums[i] = sums[i] + jnp.where(here, grads[i].astype(jnp.float32), 0.0) ** 2
   return jax.tree.unflatten(treedef, sums)

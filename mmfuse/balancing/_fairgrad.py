@@ -118,9 +118,9 @@ def aggregate_by_fairgrad(
       to sum to the number of present objectives, comparable with the plain sum (then give
       max_norm=None).
     scope: "global" = one Gram matrix over all shared parameters; "encoder" = one per encoder and
-      one for the rest. Needs labels.
+      one for the rest. Needs owners.
 
-  With `labels`, heads keep their own plain gradient and are left out of the Gram matrix.
+  With `owners`, heads keep their own plain gradient and are left out of the Gram matrix.
 
   Raises:
     ValueError: alpha or max_norm not positive, an unknown option, gradients of another K.

@@ -47,7 +47,7 @@ def aggregate_by_graddrop(num_objectives: int, leak: float = 0.0) -> Aggregator:
   Needs `key` as extra argument. The paper masks the gradients at one shared layer of activations,
   signed by the activations; here the shared parameters' own gradients are masked, or those of the
   features with `supervised(aggregate_on="features")`, where each row draws its own signs; the paper
-  draws one per feature. With `labels`, heads keep their own plain
+  draws one per feature. With `owners`, heads keep their own plain
   gradient. An absent objective has no vote and adds nothing; there is no state to keep.
 
   Raises:
@@ -61,21 +61,21 @@ def aggregate_by_graddrop(num_objectives: int, leak: float = 0.0) -> Aggregator:
     del params
     return GradDropState(jnp.ones(num_objectives, jnp.float32))
 
-  def update_fn(updates, state, params=None, *, key, labels=None, present=None, **extra_args):
+  def update_fn(updates, state, params=None, *, key, owners=None, present=None, **extra_args):
     del state, params, extra_args
     _groups.check_stacked(updates, num_objectives)
     here = _groups.everyone(present, num_objectives)
     leaves, treedef = jax.tree.flatten(updates)
     kept, total = (jnp.zeros(num_objectives, jnp.float32) for _ in range(2))
     masked = list(leaves)
-    for i in _shared.shared_leaves(updates, labels, num_objectives):
+    for i in _shared.shared_leaves(updates, owners, num_objectives):
       leaf = jnp.where(_shared.column(here, leaves[i]), leaves[i], 0).astype(jnp.float32)
       uniform = jax.random.uniform(jax.random.fold_in(key, i), leaf.shape[1:])
       masked[i] = (leak + (1.0 - leak) * sign_mask(leaf, uniform)) * leaf
       kept = kept + _size(masked[i])
       total = total + _size(leaf)
     direction = _shared.map_shared(
-      lambda reach, _, m: m.sum(0), updates, labels, here, jax.tree.unflatten(treedef, masked)
+      lambda reach, _, m: m.sum(0), updates, owners, here, jax.tree.unflatten(treedef, masked)
     )
     weights = jnp.where(total > 0, kept / jnp.where(total > 0, total, 1.0), here)
     return direction, GradDropState(weights.astype(jnp.float32))

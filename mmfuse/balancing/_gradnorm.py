@@ -73,7 +73,7 @@ def aggregate_by_gradnorm(
       whose step does not depend on the size of the gradients: .025, FAMO's published value.
 
   Needs `losses` and `clock` (its `epoch`) as extra arguments. One set of norms, over the parameters
-  that several objectives reach; with `labels`, heads keep their own plain gradient, where the
+  that several objectives reach; with `owners`, heads keep their own plain gradient, where the
   reference scales heads by w_k as well. An absent objective gets weight 0, and its logit, Adam and
   first loss stay as they are.
 
@@ -93,7 +93,7 @@ def aggregate_by_gradnorm(
     )
 
   def update_fn(
-    updates, state, params=None, *, losses, clock, labels=None, present=None, **extra_args
+    updates, state, params=None, *, losses, clock, owners=None, present=None, **extra_args
   ):
     del params, extra_args
     _groups.check_stacked(updates, num_objectives)
@@ -103,12 +103,12 @@ def aggregate_by_gradnorm(
     first_sum = state.first_sum + jnp.where(averaging, losses, 0.0)
     first_count = state.first_count + averaging.astype(jnp.float32)
     first = first_sum / jnp.maximum(first_count, 1.0)
-    norms = jnp.sqrt(jnp.diag(_shared.shared_gram(updates, labels, num_objectives)))
+    norms = jnp.sqrt(jnp.diag(_shared.shared_gram(updates, owners, num_objectives)))
     slope = jax.grad(gradnorm_loss)(state.logits, norms, losses, first, alpha, here)
     move = here & (clock.epoch > 0)
     logits, opt = _learned.descend(state.logits, slope, state.opt, move, learning_rate)
     weights = here.sum() * _learned.softmax(state.logits, here)
-    direction = _shared.combine_shared(weights, updates, labels, here)
+    direction = _shared.combine_shared(weights, updates, owners, here)
     return direction, GradNormState(weights, logits, first_sum, first_count, opt)
 
   return Aggregator(init_fn, update_fn)

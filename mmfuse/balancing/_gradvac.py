@@ -93,7 +93,7 @@ def aggregate_by_gradvac(
       below, so that targets never rise, and with 1e-8 in the denominators.
     rescale: "sum" as published; "mean" divides by the number of present objectives.
 
-  One set of cosines over all shared parameters; with `labels`, heads keep their own plain gradient
+  One set of cosines over all shared parameters; with `owners`, heads keep their own plain gradient
   and are left out. An absent objective gets weight 0, and its cosines stay as they are.
 
   Raises:
@@ -114,20 +114,20 @@ def aggregate_by_gradvac(
     )
 
   def update_fn(
-    updates, state, params=None, *, key=None, order=None, labels=None, present=None, **extra_args
+    updates, state, params=None, *, key=None, order=None, owners=None, present=None, **extra_args
   ):
     del params, extra_args
     _groups.check_stacked(updates, num_objectives)
     if order is None:
       order = _order(key, num_objectives)
     here = _groups.everyone(present, num_objectives)
-    gram = _shared.shared_gram(updates, labels, num_objectives)
+    gram = _shared.shared_gram(updates, owners, num_objectives)
     weights, targets = gradvac_weights(
       gram, state.targets, jnp.asarray(order), beta, here, variant=variant
     )
     if rescale == "mean":
       weights = weights / jnp.maximum(here.sum(), 1)
-    direction = _shared.combine_shared(weights, updates, labels, here)
+    direction = _shared.combine_shared(weights, updates, owners, here)
     return direction, GradVacState(weights, targets)
 
   return Aggregator(init_fn, update_fn)

@@ -71,13 +71,13 @@ def gram_aggregator(
     del params
     return make_state(_groups.uniform_weights(num_objectives))
 
-  def update_fn(updates, state, params=None, *, labels=None, present=None, **extra_args):
+  def update_fn(updates, state, params=None, *, owners=None, present=None, **extra_args):
     del state, params, extra_args
     _groups.check_stacked(updates, num_objectives)
     direction, weights = _groups.aggregate(
       lambda gram, rows, here: weigh(gram, here),
       updates,
-      labels,
+      owners,
       _groups.everyone(present, num_objectives),
       scope,
     )

@@ -59,20 +59,20 @@ def uniform_weights(num_objectives: int) -> jax.Array:
   return jnp.full(num_objectives, 1.0 / num_objectives, jnp.float32)
 
 
-def reach(label: tree.Label | None, num_objectives: int) -> tuple[int, ...]:
+def reach(label: tree.Owner | None, num_objectives: int) -> tuple[int, ...]:
   """Rows that may be non-zero on a leaf; all of them where the label does not say."""
-  if label is None or label.rows is None:
+  if label is None or label.objectives is None:
     return tuple(range(num_objectives))
-  return tuple(k for k in label.rows if k < num_objectives)
+  return tuple(k for k in label.objectives if k < num_objectives)
 
 
-def modality_order(tags: Sequence[tree.Label | None]) -> list[str]:
-  """Sorted modality names of a flat list of labels: row 1 + i belongs to the i-th."""
+def modality_order(tags: Sequence[tree.Owner | None]) -> list[str]:
+  """Sorted modality names of a flat list of owners: row 1 + i belongs to the i-th."""
   return sorted({t.modality for t in tags if t is not None and t.modality is not None})
 
 
 def split(
-  tags: Sequence[tree.Label | None], num_objectives: int, scope: str = "global"
+  tags: Sequence[tree.Owner | None], num_objectives: int, scope: str = "global"
 ) -> list[Group]:
   """Groups of leaves weighed together: all at once, or one group per encoder and one for the rest.
 
@@ -87,7 +87,7 @@ def split(
     name = "shared"
     if scope == "encoder" and tag is not None and tag.part == "encoder" and tag.modality:
       name = f"encoder/{tag.modality}"
-      if tag.rows is None:
+      if tag.objectives is None:
         touching = tuple(k for k in (0, 1 + order.index(tag.modality)) if k < num_objectives)
     if (tag is not None and tag.part == "head") or len(touching) < 2:
       continue
@@ -98,15 +98,15 @@ def split(
   ]
 
 
-def flat_labels(labels: Any, count: int) -> list[tree.Label | None]:
-  """The labels of the flattened parameters; None where nothing is known."""
-  return [None] * count if labels is None else jax.tree.leaves(labels)
+def flat_labels(owners: Any, count: int) -> list[tree.Owner | None]:
+  """The owners of the flattened parameters; None where nothing is known."""
+  return [None] * count if owners is None else jax.tree.leaves(owners)
 
 
 def aggregate(
   weigh: Callable[[jax.Array, tuple[int, ...], jax.Array], jax.Array],
   stacked: Any,
-  labels: Any,
+  owners: Any,
   present: jax.Array,
   scope: str = "global",
 ) -> tuple[Any, jax.Array]:
@@ -114,12 +114,12 @@ def aggregate(
 
   Returns (direction [*param], multipliers [K], averaged over the groups an objective is part of).
   """
-  if scope == "encoder" and labels is None:
-    raise ValueError("scope='encoder' must know the encoders: pass labels= (a tree of tree.Label)")
+  if scope == "encoder" and owners is None:
+    raise ValueError("scope='encoder' must know the encoders: pass owners= (a tree of tree.Owner)")
   leaves, treedef = jax.tree.flatten(stacked)
   num = leaves[0].shape[0]
-  tags = flat_labels(labels, len(leaves))
-  known = [tree.Label(None, "shared", reach(t, num)) for t in tags]
+  tags = flat_labels(owners, len(leaves))
+  known = [tree.Owner(None, "shared", reach(t, num)) for t in tags]
   plain = present.astype(jnp.float32)
   multipliers = [plain] * len(leaves)
   total, groups = jnp.zeros(num, jnp.float32), split(tags, num, scope)

@@ -72,9 +72,9 @@ def aggregate_by_imtl_g(
     guard: see `imtl_g_weights`; False = as published.
     rescale: "none" = weights sum to 1, as published; "sum" = to the number of present objectives.
     scope: "global" = one Gram matrix over all shared parameters; "encoder" = one per encoder and
-      one for the rest. Needs labels.
+      one for the rest. Needs owners.
 
-  With `labels`, heads keep their own plain gradient and are left out of the Gram matrix.
+  With `owners`, heads keep their own plain gradient and are left out of the Gram matrix.
 
   Raises:
     ValueError: an unknown option, gradients of another K.

@@ -74,11 +74,11 @@ def aggregate_by_mgda(
       gradients are also the ones combined, as in the LibMTL code, so it changes the update's scale.
     clip_ends: False = the exact minimum; True = the released solver with ends .999 / .001.
     scope: "global" = one Gram matrix over all shared parameters; "encoder" = one per encoder (its
-      fused and own objective) and one for the rest. Needs labels.
+      fused and own objective) and one for the rest. Needs owners.
     rescale: "none" = a convex combination, about 1/K of the sum's scale; "sum" = times the number
       of present objectives, comparable with the uniform sum at one learning rate.
 
-  With `labels`, heads keep their own plain gradient and are left out of the Gram matrix.
+  With `owners`, heads keep their own plain gradient and are left out of the Gram matrix.
 
   Raises:
     ValueError: an unknown option, gradients of another K.
@@ -94,7 +94,7 @@ def aggregate_by_mgda(
     return MgdaState(_groups.uniform_weights(num_objectives))
 
   def update_fn(
-    updates, state, params=None, *, losses=None, labels=None, present=None, **extra_args
+    updates, state, params=None, *, losses=None, owners=None, present=None, **extra_args
   ):
     del state, params, extra_args
     _groups.check_stacked(updates, num_objectives)
@@ -107,7 +107,7 @@ def aggregate_by_mgda(
       return multipliers * here.sum() if rescale == "sum" else multipliers
 
     direction, weights = _groups.aggregate(
-      weigh, updates, labels, _groups.everyone(present, num_objectives), scope
+      weigh, updates, owners, _groups.everyone(present, num_objectives), scope
     )
     return direction, MgdaState(weights)
 

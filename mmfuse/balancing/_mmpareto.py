@@ -80,13 +80,13 @@ def aggregate_by_mmpareto(
   Args:
     num_objectives: K = 1 + M; row 0 the fused objective, then the modalities in sorted order.
     gamma: > 0, scale of the encoders' gradients (released code: 1.5).
-    modalities: names of the encoders' subtrees, where the step passes no `labels`.
+    modalities: names of the encoders' subtrees, where the step passes no `owners`.
     rescale: "tensor" = norms compared tensor by tensor (released code); "encoder" = over the whole
       encoder (paper).
 
   Raises:
     ValueError: gamma not positive, an unknown option, gradients of another K, a number of
-      modalities other than K - 1, neither `labels` nor `modalities`.
+      modalities other than K - 1, neither `owners` nor `modalities`.
   """
   num_objectives = _groups.check_count(num_objectives)
   _groups.check_choice("rescale", rescale, _RESCALE)
@@ -104,27 +104,27 @@ def aggregate_by_mmpareto(
       jnp.full(num_objectives, 0.5, jnp.float32), jnp.zeros(num_objectives, jnp.float32)
     )
 
-  def update_fn(updates, state, params=None, *, labels=None, present=None, **extra_args):
+  def update_fn(updates, state, params=None, *, owners=None, present=None, **extra_args):
     del state, params, extra_args
     _groups.check_stacked(updates, num_objectives)
-    if labels is None:
+    if owners is None:
       if modalities is None:
         raise ValueError(
           "MMPareto must know the encoders: give modalities=('audio', ...) to "
-          "aggregate_by_mmpareto, or pass labels= to update"
+          "aggregate_by_mmpareto, or pass owners= to update"
         )
-      labels = tree.label_leaves(updates, modalities)
-    return _update(updates, labels, _groups.everyone(present, num_objectives), gamma, rescale)
+      owners = tree.owners_of(updates, modalities)
+    return _update(updates, owners, _groups.everyone(present, num_objectives), gamma, rescale)
 
   return Aggregator(init_fn, update_fn)
 
 
-def _update(updates, labels, present, gamma, rescale):
+def _update(updates, owners, present, gamma, rescale):
   leaves, treedef = jax.tree.flatten(updates)
-  tags, num = jax.tree.leaves(labels), present.shape[0]
+  tags, num = jax.tree.leaves(owners), present.shape[0]
   here = present.astype(jnp.float32)
   rows = [_groups.reach(t, num) for t in tags]
-  out = [tree.combine(here, leaf, tree.Label(None, "shared", r)) for leaf, r in zip(leaves, rows)]
+  out = [tree.combine(here, leaf, tree.Owner(None, "shared", r)) for leaf, r in zip(leaves, rows)]
   weights, cosines = jnp.zeros(num, jnp.float32), jnp.zeros(num, jnp.float32)
   encoders = sorted({t.modality for t in tags if t.part == "encoder"})
   order = _groups.modality_order(tags)
@@ -151,6 +151,6 @@ def _fused_and_own(leaves, rows, inside, here):
 
   def part(i, wanted):
     chosen = tuple(k for k in rows[i] if wanted(k))
-    return tree.combine(here, leaves[i], tree.Label(None, "shared", chosen))
+    return tree.combine(here, leaves[i], tree.Owner(None, "shared", chosen))
 
   return [part(i, lambda k: k == 0) for i in inside], [part(i, lambda k: k > 0) for i in inside]

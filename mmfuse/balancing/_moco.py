@@ -58,7 +58,7 @@ def aggregate_by_moco(
     rho: l2 regularisation of the weights, >= 0 (reference code: 0).
     rescale: "none" = convex, as published; "sum" = times the number of present objectives.
 
-  Needs `losses`. With `labels`, heads keep their own plain gradient and are left out of norms, y
+  Needs `losses`. With `owners`, heads keep their own plain gradient and are left out of norms, y
   and Y Y^T. An absent objective gets weight 0; its y and its share of lam stay as they are, and the
   present ones divide theirs anew.
 
@@ -84,23 +84,23 @@ def aggregate_by_moco(
     tracked = jax.tree.map(lambda p: jnp.zeros((num_objectives, *p.shape), jnp.float32), params)
     return MocoState(uniform, uniform, tracked, jnp.zeros((), jnp.int32))
 
-  def update_fn(updates, state, params=None, *, losses, labels=None, present=None, **extra_args):
+  def update_fn(updates, state, params=None, *, losses, owners=None, present=None, **extra_args):
     del params, extra_args
     _groups.check_stacked(updates, num_objectives)
     here = _groups.everyone(present, num_objectives)
     t = (state.steps + 1).astype(jnp.float32)
-    norms = _shared.shared_norms(updates, labels, num_objectives)
+    norms = _shared.shared_norms(updates, owners, num_objectives)
     scales = losses.astype(jnp.float32) / (norms + _EPS)
     rates = jnp.where(here, beta / t**beta_sigma, 0.0)
-    tracked = _track(state.tracked, updates, labels, scales, rates)
-    gram = _shared.shared_gram(tracked, labels, num_objectives)
+    tracked = _track(state.tracked, updates, owners, scales, rates)
+    gram = _shared.shared_gram(tracked, owners, num_objectives)
     lam, mass = _learned.among(state.shares, here)
     slope = jnp.where(here[:, None] & here[None, :], gram, 0.0) @ lam + rho * lam
     onto = _learned.project if variant == "paper" else _learned.softmax
     lam = onto(lam - gamma / t**gamma_sigma * slope, here)
     weights = _learned.rescaled(lam, here, rescale)
     direction = _shared.map_shared(
-      lambda reach, _, y: tree.combine(weights, y, reach), updates, labels, here, tracked
+      lambda reach, _, y: tree.combine(weights, y, reach), updates, owners, here, tracked
     )
     shares = _learned.back(lam, mass, state.shares, here)
     return direction, MocoState(weights, shares, tracked, state.steps + 1)
@@ -108,7 +108,7 @@ def aggregate_by_moco(
   return Aggregator(init_fn, update_fn)
 
 
-def _track(tracked: Any, updates: Any, labels: Any, scales: jax.Array, rates: jax.Array) -> Any:
+def _track(tracked: Any, updates: Any, owners: Any, scales: jax.Array, rates: jax.Array) -> Any:
   """y - rate_k (y - scale_k g_k) on the shared leaves, for the objectives that reach them."""
   old, treedef = jax.tree.flatten(tracked)
   grads = jax.tree.leaves(updates)
@@ -116,7 +116,7 @@ def _track(tracked: Any, updates: Any, labels: Any, scales: jax.Array, rates: ja
   def step(y, g, k):
     return y - rates[k] * (y - scales[k] * g.astype(jnp.float32))
 
-  for i, rows in _shared.shared_leaves(updates, labels, scales.shape[0]).items():
+  for i, rows in _shared.shared_leaves(updates, owners, scales.shape[0]).items():
     # Row by row: as one product of [K, *param], XLA computes it again for each of its readers.
     new = [step(y, grads[i][k], k) if k in rows else y for k, y in enumerate(old[i])]
     old[i] = jnp.stack(new)

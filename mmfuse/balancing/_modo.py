@@ -38,7 +38,7 @@ def aggregate_by_modo(
     rho: l2 regularisation of the weights, >= 0 (reference code: .1).
     rescale: "none" = convex, as published; "sum" = times the number of present objectives.
 
-  With `labels`, heads keep their own plain gradient, of the whole batch, and are left out of the
+  With `owners`, heads keep their own plain gradient, of the whole batch, and are left out of the
   Gram matrix. An absent objective gets weight 0 and keeps its share of lam; the present ones divide
   theirs anew. A present one whose gradient is zero in G1 or G2, as without a row there, keeps its
   share too: its zero products would say that it is solved.
@@ -58,14 +58,14 @@ def aggregate_by_modo(
     return ModoState(uniform, uniform)
 
   def update_fn(
-    updates, state, params=None, *, parts=None, labels=None, present=None, **extra_args
+    updates, state, params=None, *, parts=None, owners=None, present=None, **extra_args
   ):
     del params, extra_args
     _groups.check_stacked(updates, num_objectives)
     here = _groups.everyone(present, num_objectives)
     first, second, third = _shared.three_batches(parts, updates)
-    gram = _shared.cross_gram(first, second, labels, num_objectives)
-    own = (_shared.nonzero_rows(g, labels, num_objectives) for g in (first, second))
+    gram = _shared.cross_gram(first, second, owners, num_objectives)
+    own = (_shared.nonzero_rows(g, owners, num_objectives) for g in (first, second))
 
     def step(lam, seen):
       # The unseen have lam 0, and the projection leaves their entries at 0.
@@ -74,7 +74,7 @@ def aggregate_by_modo(
     lam, shares = _learned.decide_among(step, state.shares, here, jnp.logical_and(*own))
     weights = _learned.rescaled(lam, here, rescale)
     direction = _shared.map_shared(
-      lambda reach, _, g: tree.combine(weights, g, reach), updates, labels, here, third
+      lambda reach, _, g: tree.combine(weights, g, reach), updates, owners, here, third
     )
     return direction, ModoState(weights, shares)
 

@@ -60,9 +60,9 @@ def aggregate_by_nash_mtl(
     rescale: "none" = alpha as it solves the equations, O(1 / |g|); "sum" = scaled to sum to the
       number of present objectives, comparable with the plain sum (then give max_norm=None).
     scope: "global" = one Gram matrix over all shared parameters; "encoder" = one per encoder and
-      one for the rest, each with its own solution and clipping. Needs labels.
+      one for the rest, each with its own solution and clipping. Needs owners.
 
-  With `labels`, heads keep their own plain gradient and are left out of the Gram matrix; the
+  With `owners`, heads keep their own plain gradient and are left out of the Gram matrix; the
   reference scales heads by w_k as well.
 
   Raises:
@@ -89,7 +89,7 @@ def aggregate_by_nash_mtl(
     solve = lambda: jnp.where(here, nash_mtl_weights(gram, here), kept)
     return jax.lax.cond(steps % update_every == 0, solve, lambda: kept)
 
-  def update_fn(updates, state, params=None, *, labels=None, present=None, **extra_args):
+  def update_fn(updates, state, params=None, *, owners=None, present=None, **extra_args):
     del params, extra_args
     _groups.check_stacked(updates, num_objectives)
     alpha = state.alpha
@@ -104,7 +104,7 @@ def aggregate_by_nash_mtl(
       return shorten(found, gram, max_norm)
 
     direction, weights = _groups.aggregate(
-      weigh, updates, labels, _groups.everyone(present, num_objectives), scope
+      weigh, updates, owners, _groups.everyone(present, num_objectives), scope
     )
     return direction, NashMtlState(weights, alpha, state.steps + 1)
 

@@ -86,7 +86,7 @@ def ogm_coefficients(
 def scale_by_ogm(
   alpha: float = 0.3,
   *,
-  labels: Any = None,
+  owners: Any = None,
   start_epoch: int = 0,
   end_epoch: int | None = None,
   min_ndim: int = 2,
@@ -97,11 +97,11 @@ def scale_by_ogm(
 
   Arguments and errors as in `scale_by_ogm_ge`, which adds noise.
   """
-  rule = _Rule(alpha, labels, start_epoch, end_epoch, min_ndim, variant, form).check()
+  rule = _Rule(alpha, owners, start_epoch, end_epoch, min_ndim, variant, form).check()
 
-  def update_fn(updates, state, params=None, *, scores, labels=None, clock=None, **extra_args):
+  def update_fn(updates, state, params=None, *, scores, owners=None, clock=None, **extra_args):
     del params, extra_args
-    leaves, treedef, owners = rule.owners(updates, state, scores, labels)
+    leaves, treedef, owners = rule.owned(updates, state, scores, owners)
     coefficients = rule.coefficients(state, scores, clock)
     out = [g if m is None else g * coefficients[m].astype(g.dtype) for g, m in zip(leaves, owners)]
     return jax.tree.unflatten(treedef, out), OgmState(coefficients)
@@ -112,7 +112,7 @@ def scale_by_ogm(
 def scale_by_ogm_ge(
   alpha: float = 0.3,
   *,
-  labels: Any = None,
+  owners: Any = None,
   start_epoch: int = 0,
   end_epoch: int | None = None,
   min_ndim: int = 2,
@@ -127,8 +127,8 @@ def scale_by_ogm_ge(
 
   Args:
     alpha: strength >= 0 (README of the released code: .3 for CREMA-D, .1 for VGGSound).
-    labels: who owns a leaf: a tree of modality names or `tree.Label`s, or params -> such a tree.
-      Default: the labels the step passes, else the name of the leaf's top-level subtree. Of labels
+    owners: who owns a leaf: a tree of modality names or `tree.Owner`s, or params -> such a tree.
+      Default: the owners the step passes, else the name of the leaf's top-level subtree. Of owners
       with parts only encoders are modulated.
     start_epoch, end_epoch: first and last epoch of the modulation, inclusive (released: 0, 50);
       None = to the end. A window needs the extra argument `clock`.
@@ -144,13 +144,13 @@ def scale_by_ogm_ge(
     ValueError: alpha negative, an unknown option, a window without `clock`, scores of modalities
       that own no parameters.
   """
-  rule = _Rule(alpha, labels, start_epoch, end_epoch, min_ndim, variant, form).check()
+  rule = _Rule(alpha, owners, start_epoch, end_epoch, min_ndim, variant, form).check()
 
   def update_fn(
-    updates, state, params=None, *, scores, key, noise=None, labels=None, clock=None, **extra_args
+    updates, state, params=None, *, scores, key, noise=None, owners=None, clock=None, **extra_args
   ):
     del params, extra_args
-    leaves, treedef, owners = rule.owners(updates, state, scores, labels)
+    leaves, treedef, owners = rule.owned(updates, state, scores, owners)
     coefficients = rule.coefficients(state, scores, clock)
     touched = [i for i, m in enumerate(owners) if m is not None]
     drawn = (
@@ -189,7 +189,7 @@ class _Rule(NamedTuple):
   """What OGM and OGM-GE share: whose leaf it is, when, and how much."""
 
   alpha: float
-  labels: Any
+  owners: Any
   start_epoch: int
   end_epoch: int | None
   min_ndim: int
@@ -210,20 +210,20 @@ class _Rule(NamedTuple):
 
   def _names(self, updates, passed) -> list[str | None]:
     """The owner of each leaf, None for heads and shared leaves."""
-    found = self.labels if self.labels is not None else passed
+    found = self.owners if self.owners is not None else passed
     if found is None:
-      found = tree.top_level_labels
+      found = tree.top_level_owners
     tags = jax.tree.leaves(found(updates) if callable(found) else found)
     return [t if isinstance(t, str) else t.modality if t.part == "encoder" else None for t in tags]
 
-  def owners(self, updates, state, scores, passed):
+  def owned(self, updates, state, scores, passed):
     """Leaves, their tree, and the modality that modulates each (None = left alone)."""
     leaves, treedef = jax.tree.flatten(updates)
     unknown = sorted(set(scores) - set(state.coefficients))
-    if unknown and self.labels is None and passed is None:
+    if unknown and self.owners is None and passed is None:
       raise ValueError(
         f"scores name the modality {unknown[0]!r}, but the parameters have the subtrees "
-        f"{', '.join(sorted(state.coefficients)) or 'none'}; give labels= if they are nested"
+        f"{', '.join(sorted(state.coefficients)) or 'none'}; give owners= if they are nested"
       )
     deep = (
       (lambda g: g.ndim == 4) if self.variant == "released" else (lambda g: g.ndim >= self.min_ndim)

@@ -72,10 +72,10 @@ def aggregate_by_pcgrad(
   Args:
     num_objectives: K >= 1.
     scope: "global" = one Gram matrix over all shared parameters; "encoder" = one per encoder and
-      one for the rest. Needs labels.
+      one for the rest. Needs owners.
     rescale: "sum" as published; "mean" divides by the number of present objectives.
 
-  With `labels`, heads keep their own plain gradient and are left out of the Gram matrix.
+  With `owners`, heads keep their own plain gradient and are left out of the Gram matrix.
 
   Raises:
     ValueError: an unknown option, gradients of another K.
@@ -90,7 +90,7 @@ def aggregate_by_pcgrad(
     return PcgradState(jnp.ones(num_objectives, jnp.float32))
 
   def update_fn(
-    updates, state, params=None, *, key=None, order=None, labels=None, present=None, **extra_args
+    updates, state, params=None, *, key=None, order=None, owners=None, present=None, **extra_args
   ):
     del state, params, extra_args
     _groups.check_stacked(updates, num_objectives)
@@ -104,7 +104,7 @@ def aggregate_by_pcgrad(
       return weights / jnp.maximum(here.sum(), 1) if rescale == "mean" else weights
 
     direction, weights = _groups.aggregate(
-      weigh, updates, labels, _groups.everyone(present, num_objectives), scope
+      weigh, updates, owners, _groups.everyone(present, num_objectives), scope
     )
     return direction, PcgradState(weights)
 

@@ -97,7 +97,7 @@ def aggregate_by_sdmgrad(
     variant: "paper": steps as above; "released": LibMTL's fixed step, 5 learning_rate.
     rescale: "none" = convex, as published; "sum" = times the number of present objectives.
 
-  With `labels`, heads keep their own plain gradient, of the whole batch, and are left out of the
+  With `owners`, heads keep their own plain gradient, of the whole batch, and are left out of the
   Gram matrix. An absent objective gets weight 0 and keeps its share of w; the present ones divide
   theirs anew. A present one whose gradient is zero in one of the two parts that weigh, as without a
   row there, keeps its share too: its zero products would say that it is solved.
@@ -123,14 +123,14 @@ def aggregate_by_sdmgrad(
     return SdmgradState(uniform, uniform)
 
   def update_fn(
-    updates, state, params=None, *, parts=None, labels=None, present=None, **extra_args
+    updates, state, params=None, *, parts=None, owners=None, present=None, **extra_args
   ):
     del params, extra_args
     _groups.check_stacked(updates, num_objectives)
     here = _groups.everyone(present, num_objectives)
     first, second, third = _shared.three_batches(parts, updates)
-    gram = _shared.cross_gram(first, second, labels, num_objectives)
-    own = (_shared.nonzero_rows(g, labels, num_objectives) for g in (first, second))
+    gram = _shared.cross_gram(first, second, owners, num_objectives)
+    own = (_shared.nonzero_rows(g, owners, num_objectives) for g in (first, second))
 
     def search(start, seen):
       return sdmgrad_shares(
@@ -148,7 +148,7 @@ def aggregate_by_sdmgrad(
     mean = here / jnp.maximum(here.sum(), 1)
     weights = _learned.rescaled((w + lam * mean) / (1.0 + lam), here, rescale)
     direction = _shared.map_shared(
-      lambda reach, _, g: tree.combine(weights, g, reach), updates, labels, here, third
+      lambda reach, _, g: tree.combine(weights, g, reach), updates, owners, here, third
     )
     return direction, SdmgradState(weights, shares)
 

@@ -54,9 +54,9 @@ def aggregate_by_upgrad(
     rescale: "none" = the mean of the projections, as published; "sum" = their sum, comparable with
       the plain sum.
     scope: "global" = one Gram matrix over all shared parameters; "encoder" = one per encoder and
-      one for the rest. Needs labels.
+      one for the rest. Needs owners.
 
-  With `labels`, heads keep their own plain gradient and are left out of the Gram matrix.
+  With `owners`, heads keep their own plain gradient and are left out of the Gram matrix.
 
   Raises:
     ValueError: an unknown option, gradients of another K.

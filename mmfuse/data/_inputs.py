@@ -14,7 +14,13 @@ MASK = "mask_"  # prefix of the array that says where a modality is present
 EXTRA, TRUTH = "extra_", "truth_"  # prefixes of what is no modality: for steps, for scores alone
 BESIDE = (MASK, LENGTH, EXTRA, TRUTH)
 RESERVED = ("label", "split", "group", "weight")  # arrays with a meaning of their own
-_TAKEN = (*RESERVED[:3], "heads", "fused", "shared")  # `tree.RESERVED`: names inside the parameters
+_TAKEN = (
+  *RESERVED[:3],
+  "heads",
+  "fused",
+  "decoders",
+  "shared",
+)  # `tree.RESERVED`: names inside the parameters
 _LARGEST = 1e150  # of a float64: the squares of the standard deviation must be finite
 _EXACT = 2**24  # integers up to here are float32 numbers
 

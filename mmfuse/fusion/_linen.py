@@ -15,7 +15,7 @@ def from_linen(module: nn.Module, modalities: Sequence[str]) -> Model:
   `encode(inputs {m: [B, ...]}, mask {m: bool [B]}, train)` returns features {m: ...};
   `heads(features, mask, train)` returns `Outputs`. Their submodules are made in `setup`, named
   after the modality (encoders) and collected under one named "heads", if the parameters are to be
-  told apart by modality (`tree.label_leaves`); all others count as shared. Absent input rows come
+  told apart by modality (`tree.owners_of`); all others count as shared. Absent input rows come
   in as zeros, and so do the values of a `core.Sequence` after each row's end. `restrict` is None:
   only the module's author knows what it is on fewer modalities.
   Raises TypeError for a module without these methods, ValueError for no modality or a reserved

@@ -20,12 +20,12 @@ def cosine(a: Any, b: Any) -> jax.Array:
   return _cosine(tree.dot(a, b), tree.dot(a, a), tree.dot(b, b))
 
 
-def conflict(stacked: Any, labels: Any, names: Sequence[str] | None = None) -> dict[str, jax.Array]:
+def conflict(stacked: Any, owners: Any, names: Sequence[str] | None = None) -> dict[str, jax.Array]:
   """How the fused objective's gradient and modality m's own agree on the leaves of encoder m.
 
   Args:
     stacked: gradients with leaves [K, *param], one row per objective.
-    labels: a tree of `tree.Label`, as from `tree.label_leaves`.
+    owners: a tree of `tree.Owner`, as from `tree.owners_of`.
     names: the K objectives in order; default: "fused", then the sorted modalities with an encoder.
 
   Returns:
@@ -36,7 +36,7 @@ def conflict(stacked: Any, labels: Any, names: Sequence[str] | None = None) -> d
   Raises:
     ValueError: the number of names is not K.
   """
-  leaves, tags = jax.tree.leaves(stacked), jax.tree.leaves(labels)
+  leaves, tags = jax.tree.leaves(stacked), jax.tree.leaves(owners)
   encoders: dict[str, list[jax.Array]] = {}
   for leaf, tag in zip(leaves, tags, strict=True):
     if tag.modality is not None and tag.part == "encoder":

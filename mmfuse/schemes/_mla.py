@@ -290,8 +290,8 @@ class _AlternatingStep:
 
   def _update(self, group, grads, parts, opt, context):
     """Moves one part and its optimiser state, in place."""
-    labels = tree.label_leaves(parts[group], self.turns)
-    updates, opt[group] = self.tx.update(grads, opt[group], parts[group], labels=labels, **context)
+    owners = tree.owners_of(parts[group], self.turns)
+    updates, opt[group] = self.tx.update(grads, opt[group], parts[group], owners=owners, **context)
     parts[group] = optax.apply_updates(parts[group], updates)
 
 

@@ -59,7 +59,7 @@ def minimise(
     init: `(key, batch, num_rows) -> (variables, memory {name: ...})`, memory {} for none.
     loss: `(variables, batch, key, clock, memory) -> (scalar, Aux)`; it is given the memory of the whole
       state, other hooks' entries included, and returns the entries that it changes.
-    tx: any Optax transform; it is given `value`, `losses` [1], `label`, `weight`, `mask`, `labels`,
+    tx: any Optax transform; it is given `value`, `losses` [1], `label`, `weight`, `mask`, `owners`,
       `key`, `clock`, no scores of modalities.
     predict: `(variables, memory, inputs, mask) -> Outputs`, absent inputs zero (compared by value).
     name: of the phase and of its optimiser state.
@@ -191,19 +191,19 @@ class _Steps:
     if unknown:
       made = ", ".join(sorted(state.memory)) or "nothing"
       raise ValueError(f"the loss returns memory {unknown[0]!r}; init made: {made}")
-    labels = tree.label_leaves(mine, sorted(batch.mask))
+    owners = tree.owners_of(mine, sorted(batch.mask))
     context = {
       "value": value,
       "losses": value[None],
       "label": batch.label,
       "weight": label_weight(batch),
       "mask": batch.mask,
-      "labels": labels,
+      "owners": owners,
       "key": rule_key,
       "clock": clock,
     }
     present = _update.present_in(batch.mask, batch.weight > 0)
-    mine, opt = _update.move(player.tx, grads, opt, mine, labels, present, context)
+    mine, opt = _update.move(player.tx, grads, opt, mine, owners, present, context)
     stats = state.stats if aux.stats is None else aux.stats
     new = State(_graft(state.params, mine), stats, state.opt, {**state.memory, **dict(aux.memory)})
     return new, opt, _update.guarded({"loss": value, **dict(aux.log)}, value, grads)

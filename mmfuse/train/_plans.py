@@ -46,17 +46,17 @@ def run(forward: Forward, params: dict):
 
 
 def structure(forward: Forward, params: dict) -> tuple[Any, bool]:
-  """(labels with the rows that reach each leaf, whether the stacked plan is exact)."""
-  labels = tree.label_leaves(params, forward.modalities)
-  flat, treedef = jax.tree.flatten(labels)
+  """(owners with the rows that reach each leaf, whether the stacked plan is exact)."""
+  owners = tree.owners_of(params, forward.modalities)
+  flat, treedef = jax.tree.flatten(owners)
   num = len(forward.names)
   reach = dependence(lambda p: run(forward, p)[0][0], params)
   rows = [
     tuple(k for k in range(num) if any(i in reach[s * num + k] for s in range(forward.parts)))
     for i in range(len(flat))
   ]
-  labels = jax.tree.unflatten(
-    treedef, [tree.Label(l.modality, l.part, r) for l, r in zip(flat, rows)]
+  owners = jax.tree.unflatten(
+    treedef, [tree.Owner(l.modality, l.part, r) for l, r in zip(flat, rows)]
   )
   own = {k: m for k, m in enumerate(forward.names) if m in forward.modalities}
   encoders_ok = all(
@@ -65,7 +65,7 @@ def structure(forward: Forward, params: dict) -> tuple[Any, bool]:
     if l.part == "encoder"
     for k in r
   )
-  return labels, encoders_ok and _separable_features(forward, params, own)
+  return owners, encoders_ok and _separable_features(forward, params, own)
 
 
 def _separable_features(forward: Forward, params: dict, own: dict[int, str]) -> bool:
@@ -171,13 +171,13 @@ def stacked_gradients(forward: Forward, params: dict):
   return jnp.stack(losses), _order(rows, params), _order(probe_gradient, params), aux
 
 
-def feature_labels(forward: Forward, separable: bool) -> dict[str, tree.Label]:
+def feature_labels(forward: Forward, separable: bool) -> dict[str, tree.Owner]:
   """{modality: the label of its features}: its own loss and those of no modality reach them."""
   rows = {
     m: tuple(k for k, n in enumerate(forward.names) if n == m or n not in forward.modalities)
     for m in forward.modalities
   }
-  return {m: tree.Label(m, "encoder", rows[m] if separable else None) for m in forward.modalities}
+  return {m: tree.Owner(m, "encoder", rows[m] if separable else None) for m in forward.modalities}
 
 
 def feature_gradient(forward: Forward, params: dict, aggregate: Callable[..., tuple[Any, Any]]):

@@ -250,10 +250,10 @@ class _Gradients:
     )
     batch = counted(spine.modalities, batch)
     state = state._replace(memory={"objective": ()})
-    forward, labels, separable, _ = spine._plans(state, batch, key, clock, probe=False)
+    forward, owners, separable, _ = spine._plans(state, batch, key, clock, probe=False)
     pull = _plans.stacked_gradients if separable else _plans.general_gradients
     rows = pull(forward, state.params)[1]
-    return metrics.conflict(rows, labels, forward.names) if self.compare else rows
+    return metrics.conflict(rows, owners, forward.names) if self.compare else rows
 
 
 class _Spine:
@@ -384,11 +384,11 @@ class _Spine:
     return jax.tree.map(
       lambda p, l: p if l.part == "head" and l.modality else jax.lax.stop_gradient(p),
       params,
-      tree.label_leaves(params, self.modalities),
+      tree.owners_of(params, self.modalities),
     )
 
   def _plans(self, state, batch, key, clock, objective=None, probe=True, rows=True):
-    """-> (Forward with names, labels (with the rows that reach a leaf if asked for), separable,
+    """-> (Forward with names, owners (with the rows that reach a leaf if asked for), separable,
     which objectives can depend on the label)."""
     names: tuple[str, ...] = ()
 
@@ -406,9 +406,9 @@ class _Spine:
     encode, heads, _ = self._forward(state, batch, key, clock, objective, probe)
     forward = _plans.Forward(encode, heads, names, self.parts, self.modalities)
     if not rows:
-      return forward, tree.label_leaves(state.params, self.modalities), False, reads
-    labels, separable = _plans.structure(forward, state.params)
-    return forward, labels, separable and not self.through_encoders, reads
+      return forward, tree.owners_of(state.params, self.modalities), False, reads
+    owners, separable = _plans.structure(forward, state.params)
+    return forward, owners, separable and not self.through_encoders, reads
 
   def _row_weights(self, names, reads, batch: Batch) -> list[jax.Array]:
     """K weights [B], of the rows that each objective is a mean over."""
@@ -444,7 +444,7 @@ class _Spine:
       batch = self.augment(batch, augment_key)
     batch = counted(self.modalities, batch)
     needs_rows = self._choose(True) in ("stacked", "general", "features")
-    forward, labels, separable, reads = self._plans(
+    forward, owners, separable, reads = self._plans(
       state, batch, forward_key, clock, rows=needs_rows
     )
     batch = used(batch)  # from here on: what the step drops counts as absent
@@ -454,7 +454,7 @@ class _Spine:
     # `weight` is what rules read with `label`: 0 where the label is unknown.
     context = {
       "present": jnp.stack([jnp.any(w > 0) for w in rows_of]),
-      "labels": labels,
+      "owners": owners,
       "key": rule_key,
       "clock": clock,
       "label": batch.label,
@@ -473,7 +473,7 @@ class _Spine:
         ),
       )
     elif plan == "features":
-      context["labels"] = _plans.feature_labels(forward, separable)
+      context["owners"] = _plans.feature_labels(forward, separable)
       losses, grads, aux, opt["aggregator"] = _plans.feature_gradient(
         forward,
         state.params,
@@ -488,7 +488,7 @@ class _Spine:
           **self._seen(aux[0], batch),
         ),
       )
-      context["labels"] = labels
+      context["owners"] = owners
     else:
       pull = _plans.stacked_gradients if plan == "stacked" else _plans.general_gradients
       losses, rows, probe, aux = pull(forward, state.params)
@@ -513,7 +513,7 @@ class _Spine:
     moving = label_weight(batch) > 0 if all(reads) else batch.weight > 0
     present = None if self.coast else _update.present_in(batch.mask, moving)
     context |= {"losses": losses, "value": losses.sum()}
-    params, opt = _update.move(self.tx, grads, opt, state.params, labels, present, context)
+    params, opt = _update.move(self.tx, grads, opt, state.params, owners, present, context)
     new = State(params, stats, {**state.opt, self.name: opt}, {**state.memory, self.memory: memory})
     if getattr(self.aggregator, "after", None) is not None:
       after = jnp.stack(_plans.run(forward, params)[0][0])

@@ -30,7 +30,7 @@ def move(
   grads: Any,
   opt: Mapping[str, Any],
   params: Any,
-  labels: Any,
+  owners: Any,
   present: Mapping[str, jax.Array] | None,
   context: Mapping[str, Any],
 ) -> tuple[Any, dict[str, Any]]:
@@ -38,7 +38,7 @@ def move(
   updates, inner = tx.update(grads, opt["tx"], params, **context)
   after = {**opt, "tx": inner}
   if present is not None:
-    updates, after["seen"] = freeze_absent(updates, labels, opt["seen"], present)
+    updates, after["seen"] = freeze_absent(updates, owners, opt["seen"], present)
   return optax.apply_updates(params, updates), after
 
 
@@ -48,13 +48,13 @@ def guarded(losses: Mapping[str, jax.Array], total: jax.Array, grads: Any) -> di
   return {**losses, "gradient_norm": norm, "finite": jnp.isfinite(total) & jnp.isfinite(norm)}
 
 
-def freeze_absent(updates, labels, before, now):
+def freeze_absent(updates, owners, before, now):
   """(updates, seen): zero for the leaves of a modality absent since they moved last.
 
   before, now {m or "shared": bool}: present in a batch since then, and in this one. A transform that
   accumulates (`optax.MultiSteps`) gives zeros until it emits, which may be on a batch without m.
   """
-  owners = jax.tree.map(lambda l: l.modality or SHARED, labels)
+  owners = jax.tree.map(lambda l: l.modality or SHARED, owners)
   seen = {m: before[m] | now[m] for m in before}
   moved = dict.fromkeys(seen, jnp.zeros((), bool))
   for u, owner in zip(jax.tree.leaves(updates), jax.tree.leaves(owners), strict=True):

@@ -29,10 +29,10 @@ def conflicting(seed, num, dim=6, scale=1.0):
 
 
 def late_fusion(seed=0):
-  """(stacked gradients, labels) of two encoders, two heads and a fused head; K = 3."""
+  """(stacked gradients, owners) of two encoders, two heads and a fused head; K = 3."""
   rng = np.random.default_rng(seed)
   reach = {"audio": (0, 1), "image": (0, 2)}
-  stacked, labels = {"heads": {}}, {"heads": {}}
+  stacked, owners = {"heads": {}}, {"heads": {}}
   for m, rows in {**reach, "fused": (0,)}.items():
 
     def leaf(rows, *shape):
@@ -41,11 +41,11 @@ def late_fusion(seed=0):
 
     if m in reach:
       stacked[m] = {"w": leaf(rows, 2, 3), "b": leaf(rows, 3)}
-      labels[m] = {k: tree.Label(m, "encoder", rows) for k in ("w", "b")}
+      owners[m] = {k: tree.Owner(m, "encoder", rows) for k in ("w", "b")}
     own = rows[-1:]
     stacked["heads"][m] = leaf(own, 3)
-    labels["heads"][m] = tree.Label(m if m in reach else None, "head", own)
-  return stacked, labels
+    owners["heads"][m] = tree.Owner(m if m in reach else None, "head", own)
+  return stacked, owners
 
 
 def params_of(stacked):

@@ -187,12 +187,12 @@ def test_the_light_form_keeps_the_contract():
 
 def test_clipping_looks_at_the_fused_head():
   params = {"a": jnp.full(4, 3.0), "heads": {"a": jnp.ones((2, 2)), "fused": jnp.zeros((2, 2))}}
-  labels = tree.label_leaves(params, ["a"])
+  owners = tree.owners_of(params, ["a"])
   tx = _agm.clip_if_head_exceeds()
-  calm, _ = tx.update(params, optax.EmptyState(), labels=labels)
+  calm, _ = tx.update(params, optax.EmptyState(), owners=owners)
   np.testing.assert_array_equal(calm["a"], 3.0)
   params["heads"]["fused"] = jnp.array([[8.0, 0.0], [0.0, 0.0]])
-  clipped, _ = tx.update(params, optax.EmptyState(), labels=labels)
+  clipped, _ = tx.update(params, optax.EmptyState(), owners=owners)
   np.testing.assert_allclose(clipped["a"], 0.3, rtol=1e-6)  # norm 10: 4 * 9 + 64
   np.testing.assert_allclose(clipped["heads"]["fused"][0, 0], 0.8, rtol=1e-6)
   np.testing.assert_array_equal(clipped["heads"]["a"], 1.0)

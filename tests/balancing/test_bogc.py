@@ -147,10 +147,10 @@ def test_an_absent_objective_keeps_its_averages():
 
 
 def test_leaves_of_one_objective_and_k_one_are_untouched():
-  stacked, labels = late_fusion()
+  stacked, owners = late_fusion()
   parts = jax.tree.map(lambda g: jnp.stack([g, 3 * g]), stacked)
   rule = balancing.bogc(3, variance="parts")
-  update = jax.jit(lambda g, parts, state: rule.update(g, state, parts=parts, labels=labels))
+  update = jax.jit(lambda g, parts, state: rule.update(g, state, parts=parts, owners=owners))
   direction, _ = update(stacked, parts, rule.init(params_of(stacked)))
   for name, row in (("audio", 1), ("image", 2), ("fused", 0)):
     np.testing.assert_array_equal(direction["heads"][name], stacked["heads"][name][row])

@@ -351,9 +351,9 @@ def test_nash_keeps_alpha_between_solutions():
 @pytest.mark.parametrize("name", ["imtl_g", "nash_mtl"])
 def test_heads_keep_their_plain_gradient(name):
   """One Gram matrix per encoder, between the fused and the own objective."""
-  stacked, labels = late_fusion()
+  stacked, owners = late_fusion()
   rule = FACTORIES[name](3, scope="encoder")
-  update = jax.jit(lambda g: rule.update(g, rule.init(params_of(g)), labels=labels))
+  update = jax.jit(lambda g: rule.update(g, rule.init(params_of(g)), owners=owners))
   direction, state = update(stacked)
   np.testing.assert_allclose(direction["heads"]["audio"], stacked["heads"]["audio"][1], rtol=1e-6)
   audio = np.concatenate([np.reshape(x, (3, -1)) for x in jax.tree.leaves(stacked["audio"])], 1)

@@ -7,12 +7,12 @@ from mmfuse import tree
 from mmfuse.balancing import _groups
 
 TAGS = [
-  tree.Label("a", "encoder", (0, 1)),
-  tree.Label("b", "encoder", (0, 2)),
-  tree.Label("b", "head", (2,)),
-  tree.Label(None, "head"),
-  tree.Label(None, "shared", (0, 1, 2)),
-  tree.Label(None, "shared", (0,)),
+  tree.Owner("a", "encoder", (0, 1)),
+  tree.Owner("b", "encoder", (0, 2)),
+  tree.Owner("b", "head", (2,)),
+  tree.Owner(None, "head"),
+  tree.Owner(None, "shared", (0, 1, 2)),
+  tree.Owner(None, "shared", (0,)),
 ]
 
 
@@ -29,7 +29,7 @@ def test_encoder_scope_is_one_group_per_encoder():
 
 
 def test_an_encoder_without_rows_meets_the_fused_objective():
-  bare = [tree.Label(t.modality, t.part) for t in TAGS[:2]]
+  bare = [tree.Owner(t.modality, t.part) for t in TAGS[:2]]
   assert [g.rows for g in _groups.split(bare, 3, "encoder")] == [(0, 1), (0, 2)]
   assert [g.rows for g in _groups.split(bare, 3)] == [(0, 1, 2)]
   assert _groups.split(bare, 1, "encoder") == []
@@ -42,9 +42,9 @@ def test_an_objective_without_common_leaves_is_left_out():
 
 def test_the_fused_head_is_a_head_of_no_modality():
   params = {"a": jnp.ones(1), "heads": {"a": jnp.ones(1), "fused": jnp.ones(1)}, "x": jnp.ones(1)}
-  labels = tree.label_leaves(params, ("a",))
-  assert labels["heads"] == {"a": tree.Label("a", "head"), "fused": tree.Label(None, "head")}
-  assert labels["x"] == tree.Label(None, "shared")
+  owners = tree.owners_of(params, ("a",))
+  assert owners["heads"] == {"a": tree.Owner("a", "head"), "fused": tree.Owner(None, "head")}
+  assert owners["x"] == tree.Owner(None, "shared")
 
 
 @pytest.mark.parametrize("bad", [jnp.ones(()), jnp.ones((2, 3))])

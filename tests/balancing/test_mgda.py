@@ -56,9 +56,9 @@ def test_a_zero_gradient_stops():
 
 
 def test_heads_keep_their_gradient_and_stay_out_of_the_gram():
-  stacked, labels = late_fusion()
+  stacked, owners = late_fusion()
   rule = balancing.mgda(3)
-  direction, state = rule.update(stacked, rule.init(params_of(stacked)), labels=labels)
+  direction, state = rule.update(stacked, rule.init(params_of(stacked)), owners=owners)
   for name, row in (("audio", 1), ("image", 2), ("fused", 0)):
     np.testing.assert_array_equal(direction["heads"][name], stacked["heads"][name][row])
   encoders = {m: stacked[m] for m in ("audio", "image")}
@@ -73,15 +73,15 @@ def test_heads_keep_their_gradient_and_stay_out_of_the_gram():
 
 
 def test_scope_encoder_solves_each_encoder_alone():
-  stacked, labels = late_fusion()
+  stacked, owners = late_fusion()
   rule = balancing.mgda(3, scope="encoder")
-  direction, _ = rule.update(stacked, rule.init(params_of(stacked)), labels=labels)
+  direction, _ = rule.update(stacked, rule.init(params_of(stacked)), owners=owners)
   for m, row in (("audio", 1), ("image", 2)):
     pair = jax.tree.map(lambda g, row=row: g[jnp.array([0, row])], stacked[m])
     want = tree.combine(balancing.min_norm(tree.gram(pair)), pair)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), direction[m], want)
-  unlabelled = jax.tree.map(lambda l: tree.Label(l.modality, l.part), labels)
-  again, _ = rule.update(stacked, rule.init(params_of(stacked)), labels=unlabelled)
+  unowned = jax.tree.map(lambda l: tree.Owner(l.modality, l.part), owners)
+  again, _ = rule.update(stacked, rule.init(params_of(stacked)), owners=unowned)
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), again, direction)
 
 

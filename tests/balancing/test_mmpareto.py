@@ -79,11 +79,11 @@ def test_norms_per_tensor_or_per_encoder():
 
 
 def test_heads_and_shared_leaves_get_the_plain_sum():
-  stacked, labels = late_fusion()
+  stacked, owners = late_fusion()
   stacked["trunk"] = jnp.arange(6.0).reshape(3, 2)
-  labels["trunk"] = tree.Label(None, "shared", (0, 1, 2))
+  owners["trunk"] = tree.Owner(None, "shared", (0, 1, 2))
   rule = balancing.mmpareto(3)
-  direction, state = rule.update(stacked, rule.init(params_of(stacked)), labels=labels)
+  direction, state = rule.update(stacked, rule.init(params_of(stacked)), owners=owners)
   np.testing.assert_allclose(direction["trunk"], stacked["trunk"].sum(0), rtol=1e-6)
   for name, row in (("audio", 1), ("image", 2), ("fused", 0)):
     np.testing.assert_array_equal(direction["heads"][name], stacked["heads"][name][row])

@@ -1,4 +1,4 @@
-"""OGM and OGM-GE: hand-computed coefficients, noise, labels, windows, absent modalities."""
+"""OGM and OGM-GE: hand-computed coefficients, noise, owners, windows, absent modalities."""
 
 import functools
 
@@ -163,8 +163,8 @@ def test_the_window_is_inclusive():
 
 def test_labels_given_to_the_factory_win():
   nested = {"net": PARAMS}
-  rule = functools.partial(tree.label_leaves, modalities=("audio", "image"))
-  tx = balancing.ogm(0.3, labels=lambda p: {"net": rule(p["net"])})
+  rule = functools.partial(tree.owners_of, modalities=("audio", "image"))
+  tx = balancing.ogm(0.3, owners=lambda p: {"net": rule(p["net"])})
   updates, state = tx.update(
     {"net": GRADS}, tx.init(nested), nested, scores=scores(audio=0.3, image=0.6)
   )
@@ -182,7 +182,7 @@ def test_labels_of_the_step_spare_heads():
     tx.init(params),
     params,
     scores=scores(audio=0.3, image=0.6),
-    labels=tree.label_leaves(params, ("audio", "image")),
+    owners=tree.owners_of(params, ("audio", "image")),
   )
   same(updates["heads"], grads["heads"])
   assert not np.allclose(updates["image"]["kernel"], 1.0)

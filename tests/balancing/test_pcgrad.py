@@ -64,12 +64,12 @@ def test_absent_objectives_neither_project_nor_contribute():
 
 
 def test_an_order_also_holds_inside_a_smaller_group():
-  stacked, labels = late_fusion()
+  stacked, owners = late_fusion()
   rule = balancing.pcgrad(3, scope="encoder")
   order = np.array([[0, 1, 2], [1, 2, 0], [2, 1, 0]])
-  with_order, _ = rule.update(stacked, rule.init(params_of(stacked)), labels=labels, order=order)
+  with_order, _ = rule.update(stacked, rule.init(params_of(stacked)), owners=owners, order=order)
   without, _ = rule.update(
-    stacked, rule.init(params_of(stacked)), labels=labels, key=jax.random.key(0)
+    stacked, rule.init(params_of(stacked)), owners=owners, key=jax.random.key(0)
   )
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), with_order, without)
 

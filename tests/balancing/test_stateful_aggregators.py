@@ -40,9 +40,9 @@ def test_contract(rule):
 
 @pytest.mark.parametrize("rule", RULES, ids=name)
 def test_heads_keep_their_plain_gradient(rule):
-  stacked, labels = late_fusion()
+  stacked, owners = late_fusion()
   rule = rule(3)
-  direction, _ = jax.jit(lambda g: rule.update(g, rule.init(params_of(g)), labels=labels, **EXTRA))(
+  direction, _ = jax.jit(lambda g: rule.update(g, rule.init(params_of(g)), owners=owners, **EXTRA))(
     stacked
   )
   for m, g in stacked["heads"].items():
@@ -418,9 +418,9 @@ def test_excess_mtl_takes_the_first_risk_that_is_not_zero():
 def test_leaves_of_one_objective_do_not_count_in_the_weights():
   """MoCo's norms: the same with and without a huge head."""
   shared = jnp.asarray(conflicting(0, 2))
-  labels = {"x": tree.Label(None, "shared", (0, 1)), "h": tree.Label(None, "head", (0,))}
+  owners = {"x": tree.Owner(None, "shared", (0, 1)), "h": tree.Owner(None, "head", (0,))}
   states, rule = [], moco(2)
-  update = jax.jit(lambda g, s: rule.update(g, s, losses=LOSSES[:2], labels=labels))
+  update = jax.jit(lambda g, s: rule.update(g, s, losses=LOSSES[:2], owners=owners))
   for size in (1.0, 1e3):
     grads = {"x": shared, "h": jnp.array([[size], [0.0]])}
     _, state = update(grads, rule.init(params_of(grads)))

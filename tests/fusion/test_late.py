@@ -162,10 +162,10 @@ def test_statistics_of_the_heads_have_their_place():
 
 
 def test_leaves_are_labelled_by_the_rule_of_tree():
-  labels = tree.label_leaves(_init(_model(("audio", "image")))["params"], ("audio", "image"))
-  assert jax.tree.leaves(labels["audio"])[0] == tree.Label("audio", "encoder")
-  assert labels["heads"]["image"]["kernel"] == tree.Label("image", "head")
-  assert labels["heads"]["fused"]["kernel"].modality is None
+  owners = tree.owners_of(_init(_model(("audio", "image")))["params"], ("audio", "image"))
+  assert jax.tree.leaves(owners["audio"])[0] == tree.Owner("audio", "encoder")
+  assert owners["heads"]["image"]["kernel"] == tree.Owner("image", "head")
+  assert owners["heads"]["fused"]["kernel"].modality is None
 
 
 def test_restrict_keeps_everything_else_and_models_are_hashable():

@@ -18,13 +18,13 @@ def stacked():
   }
 
 
-def labels(grads):
-  return tree.label_leaves(jax.tree.map(lambda g: g[0], grads), ("audio", "image"))
+def owners(grads):
+  return tree.owners_of(jax.tree.map(lambda g: g[0], grads), ("audio", "image"))
 
 
 def test_by_hand():
   grads = stacked()
-  out = metrics.conflict(grads, labels(grads))
+  out = metrics.conflict(grads, owners(grads))
   assert sorted(out) == sorted(
     f"{k}/{m}" for k in ("conflict", "cosine", "norm", "norm_fused") for m in ("audio", "image")
   )
@@ -40,7 +40,7 @@ def test_by_hand():
 def test_equals_the_cosine_of_the_rows_under_jit():
   rng = np.random.default_rng(0)
   grads = jax.tree.map(lambda g: rng.normal(size=g.shape).astype(np.float32), stacked())
-  tags = labels(grads)
+  tags = owners(grads)
   out = jax.jit(lambda g: metrics.conflict(g, tags))(grads)
   for row, m in ((1, "audio"), (2, "image")):
     fused, own = (jax.tree.map(lambda g, k=k: jnp.asarray(g[k]), grads[m]) for k in (0, row))
@@ -50,24 +50,24 @@ def test_equals_the_cosine_of_the_rows_under_jit():
 
 def test_zero_rows_have_cosine_zero_and_no_conflict():
   grads = jax.tree.map(jnp.zeros_like, stacked())
-  out = metrics.conflict(grads, labels(grads))
+  out = metrics.conflict(grads, owners(grads))
   assert all(v == 0 for v in out.values())
   assert metrics.cosine({"w": jnp.zeros(2)}, {"w": jnp.ones(2)}) == 0
 
 
 def test_names_give_the_order_and_missing_objectives_are_left_out():
   grads = jax.tree.map(lambda g: g[jnp.array([2, 0])], stacked())  # image, then fused
-  out = metrics.conflict(grads, labels(grads), names=("image", "fused"))
+  out = metrics.conflict(grads, owners(grads), names=("image", "fused"))
   assert out["cosine/image"] == pytest.approx(1.0)
   assert out["norm_fused/audio"] == pytest.approx(3.0)
   assert "cosine/audio" not in out and "norm/audio" not in out
   with pytest.raises(ValueError, match="over 2 objectives, but 3 are named: fused, audio, image"):
-    metrics.conflict(grads, labels(grads))
+    metrics.conflict(grads, owners(grads))
 
 
 def test_own_objectives_alone_have_norms_only():
   grads = jax.tree.map(lambda g: g[1:], stacked())
-  out = metrics.conflict(grads, labels(grads), names=("audio", "image"))
+  out = metrics.conflict(grads, owners(grads), names=("audio", "image"))
   assert sorted(out) == ["norm/audio", "norm/image"]
 
 

@@ -71,12 +71,12 @@ def gradient(method, given, state=None, key=1):
 
 
 def summing(record=None):
-  """The uniform sum as an aggregator that is no weighting, and trusts `labels.rows`."""
+  """The uniform sum as an aggregator that is no weighting, and trusts `owners.rows`."""
 
-  def update(updates, state, params=None, *, labels, losses, present, **extra):
+  def update(updates, state, params=None, *, owners, losses, present, **extra):
     if record is not None:
-      record.update(labels=labels, names=sorted(extra))
-    return tree.combine(jnp.ones(losses.shape), updates, labels), {
+      record.update(owners=owners, names=sorted(extra))
+    return tree.combine(jnp.ones(losses.shape), updates, owners), {
       "present": present,
       "losses": losses,
     }

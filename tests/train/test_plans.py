@@ -161,8 +161,8 @@ def test_labels_name_the_objectives_that_reach_a_leaf_and_absent_ones_are_told()
     warnings.simplefilter("error")
     _, after, _ = one_step(method, batch(2, absent=("b",)))
   rows = {
-    "/".join(p.key for p in path): leaf.rows
-    for path, leaf in jax.tree_util.tree_flatten_with_path(record["labels"])[0]
+    "/".join(p.key for p in path): leaf.objectives
+    for path, leaf in jax.tree_util.tree_flatten_with_path(record["owners"])[0]
   }
   assert rows.pop("heads/fused/kernel") == rows.pop("heads/fused/bias") == (0,)
   wanted = {"a": (0, 1), "b": (0, 2), "heads/a": (1,), "heads/b": (2,)}
@@ -219,7 +219,7 @@ def test_a_weighting_gets_the_same_vocabulary_before_the_backward_pass():
     "key",
     "clock",
     "present",
-    "labels",
+    "owners",
   } == set(seen)
 
 
