@@ -11,7 +11,7 @@ import numpy as np
 
 from mmfuse import encoders, fusion, methods, report, schemes, train
 from mmfuse.core import Method, Sequence
-from mmfuse.names import GENERATION
+from mmfuse.names import GENERATION, TASKS
 from mmfuse.protocol._config import (
   Compare,
   UsageError,
@@ -105,7 +105,8 @@ def _entry(spec: str) -> tuple[str, methods.Entry, str]:
     raise UsageError(
       f"{spec!r} is a {type(found).__name__}, expected a builder (model, learning_rate) -> Method"
     )
-  return name, methods.Entry(found, "own", "own", "own", "", spec), source_digest(spec)
+  entry = methods.Entry(found, "own", "own", "own", "", spec, tasks=TASKS)
+  return name, entry, source_digest(spec)
 
 
 def _check_entry(spec: str, entry: methods.Entry) -> None:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mmfuse import tasks
 from mmfuse.report._best import best_by_validation, chosen_score
 from mmfuse.report._diverged import diverged
 from mmfuse.report._lines import CONSTANT, LINEAR, fields, less, reasons, scores_of
@@ -254,7 +255,8 @@ def summarise(
     raise ValueError("there are no records to summarise")
   check_unique(records)
   fingerprint = _one(records, "data_fingerprint", None, "data (data_fingerprint)")
-  metric = _one(records, "metric", "accuracy", "metrics")
+  task = tasks.TASKS.get(str(info.get("task")))
+  metric = _one(records, "metric", "accuracy" if task is None else task.primary, "metrics")
   unit = _unit(records)
   groups: dict[str, list[Record]] = {}
   for r in records:
