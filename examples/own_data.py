@@ -34,7 +34,7 @@ def main(names=("joint", "uniform", "mimo"), rows=600, epochs=20, seeds=3):
   builders = {name: methods.METHODS[name] for name in names} | {"loss_share": loss_share}
   results = {}
   for name, build in builders.items():
-    results[name] = train.fit(build(model, 1e-2), splits.without_test(), epochs=epochs, seeds=seeds)
+    results[name] = train.fit(build(model, 1e-2), splits.sealed(), epochs=epochs, seeds=seeds)
   print(
     optax.tree.get(results["loss_share"].states.opt, "weights")
   )  # What the rule decided, last step.

@@ -23,7 +23,7 @@ def batch(rows=32):
 def train(method, steps):
   rows, phase = batch(), method.phases[0]
   state = phase.begin(
-    train.initial(method, jax.random.key(0), rows), {"train": rows}, jax.random.key(1), None
+    train_lib.initial(method, jax.random.key(0), rows), {"train": rows}, jax.random.key(1), None
   )
   step = jax.jit(phase.step)
   for i in range(steps):
@@ -59,7 +59,7 @@ def one_step(objective, key, rows=None, **options):
   method = generative.mdrnn(4, 0.5, objective, **{**settings, **options})
   phase = method.phases[0]
   state = phase.begin(
-    train.initial(method, jax.random.key(0), rows), {"train": batch()}, jax.random.key(1), None
+    train_lib.initial(method, jax.random.key(0), rows), {"train": batch()}, jax.random.key(1), None
   )
   clock = Clock(*(jnp.int32(n) for n in (0, 40, 0, 1, 50)))
   return state, jax.jit(phase.step)(state, rows, key, clock)[0]
@@ -119,7 +119,7 @@ def test_schedules():
 
 
 def test_a_step_that_would_give_nan_is_skipped():
-  state = train.initial(generative.mdrnn(4), jax.random.key(0), batch())
+  state = train_lib.initial(generative.mdrnn(4), jax.random.key(0), batch())
   wrong = jax.tree.map(lambda g: jnp.full_like(g, jnp.nan), state.params)
   nothing, clock = (
     jax.tree.map(jnp.zeros_like, wrong),
@@ -149,7 +149,7 @@ def test_fit_trains_it_without_validation(objective):
   found = train_lib.fit(method, splits, epochs=2, batch_size=20)
   assert found.logs[0].selected_epoch == 1 and found.logs[0].diverged_at is None
   first = method.phases[0].begin(
-    train.initial(method, jax.random.key(0), rows), {"train": split}, jax.random.key(0), None
+    train_lib.initial(method, jax.random.key(0), rows), {"train": split}, jax.random.key(0), None
   )
   mean = np.clip(split.inputs["a"].mean(0), 0.01, 0.99)
   np.testing.assert_allclose(first.params["a"]["bias"], np.log(mean / (1 - mean)), atol=1e-5)

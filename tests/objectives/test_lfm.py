@@ -52,7 +52,6 @@ def test_objective_weighs_both_terms():
   assert {k: (v.dtype.name, v.weak_type) for k, v in memory.items()} == {
     "weights": ("float32", False),
     "rate": ("float32", False),
-    "epoch": ("int32", False),
   }
   found, after = objective.apply(outputs, given, memory, key=None)
   np.testing.assert_allclose(found["fused"], 2 * 0.75 * np.log(2), rtol=1e-5)

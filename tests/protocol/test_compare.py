@@ -114,9 +114,9 @@ def test_the_test_rows_are_opened_after_every_choice_is_written(place, monkeypat
   _quick(monkeypatch)
   seen, opened = [], _finish.records_of
 
-  def records_of(search, row, choice, test, shared):
+  def records_of(search, row, choice, test, shared, *tables):
     seen.append(sorted(p.parent.name for p in search.store.runs.glob("*/choice.json")))
-    return opened(search, row, choice, test, shared)
+    return opened(search, row, choice, test, shared, *tables)
 
   monkeypatch.setattr(_finish, "records_of", records_of)
   options = ("--data", "my.npz", "--methods", "joint,uniform", "--out", "run", *QUICK)
@@ -226,10 +226,10 @@ def test_a_row_that_cannot_be_evaluated_is_a_reason_too(place, monkeypatch):
   _quick(monkeypatch)
   opened = _finish.records_of
 
-  def records_of(search, row, choice, test, shared):
+  def records_of(search, row, choice, test, shared, *tables):
     if row.name == "uniform":
       raise FloatingPointError("strange rows")
-    return opened(search, row, choice, test, shared)
+    return opened(search, row, choice, test, shared, *tables)
 
   monkeypatch.setattr(_finish, "records_of", records_of)
   options = ("--methods", "joint,uniform", "--out", "run", *QUICK)

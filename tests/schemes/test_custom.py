@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mmfuse import masks, objectives, schemes, train
-from mmfuse.core import Model
+from mmfuse.core import Functions
 
 from . import _small
 
@@ -64,4 +64,4 @@ def test_where_it_is_undefined():
   with pytest.raises(schemes.Unavailable, match="at most 4 modalities, these are 5"):
     schemes.custom(_small.model(5))
   with pytest.raises(schemes.Unavailable, match="restricted to fewer"):
-    schemes.custom(Model(*[None] * 3, ("a", "b")))
+    schemes.custom(Functions(*[None] * 3, ("a", "b")))

@@ -152,6 +152,6 @@ def test_refusals():
   with pytest.raises(schemes.Unavailable, match="'a' holds int32"):
     train.initial(method, jax.random.key(0), tokens)
   never = _small.splits().train
-  never = never._replace(mask={**never.mask, "b": np.zeros(_small.ROWS, bool)})
+  never = never.replace(mask={**never.mask, "b": np.zeros(_small.ROWS, bool)})
   with pytest.raises(schemes.Unavailable, match="no training row has"):
     method.phases[0].begin(_small.start(method), {"train": never}, jax.random.key(0), _small.hour())

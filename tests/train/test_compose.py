@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mmfuse import metrics, objectives, tasks, train
-from mmfuse.core import Method, Model, Outputs, Phase, State, Unavailable
+from mmfuse.core import Functions, Method, Outputs, Phase, State, Unavailable
 from mmfuse.tree import FUSED
 
 from . import _problems
@@ -295,7 +295,7 @@ def test_a_wrapped_model_delegates_all_but_what_is_replaced():
   plain, doubled = (m.predict(s, given.inputs, given.mask) for m, s in zip((inner, outer), states))
   np.testing.assert_allclose(doubled.logits, 2 * plain.logits, rtol=1e-6)
   _problems.same(doubled.unimodal_logits, plain.unimodal_logits)
-  whole = Model(model.init, model.encode, model.heads, model.modalities)
+  whole = Functions(model.init, model.encode, model.heads, model.modalities)
   with pytest.raises(Unavailable, match="cannot be restricted"):
     train.Wrapped(whole).restrict(("a",))
 

@@ -94,14 +94,14 @@ def test_a_head_without_rows_and_too_many_subsets_are_refused():
     _selection.judge("accuracy@b", scores, ACCURACY, "nll")
   with pytest.raises(ValueError, match="no fused logits"):
     _selection.judge("accuracy", {"b": {"accuracy": 1.0}}, ACCURACY, "nll")
-  many = tiny().validation._replace(mask={str(i): np.ones(10, bool) for i in range(7)})
+  many = tiny().validation.replace(mask={str(i): np.ones(10, bool) for i in range(7)})
   with pytest.raises(ValueError, match="at most 6 modalities are scored, these are 7"):
     _selection.check("mean/accuracy", many)
 
 
 def test_a_subset_that_no_row_has_is_left_out():
   split = tiny().validation
-  split = split._replace(mask={**split.mask, "a": ~split.mask["b"]})  # never together
+  split = split.replace(mask={**split.mask, "a": ~split.mask["b"]})  # never together
   assert _selection.subsets_of(split) == [("a",), ("b",)]
 
 
