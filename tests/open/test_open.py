@@ -95,3 +95,18 @@ def test_a_student_learns_from_a_teacher_of_another_architecture():
     e["loss/distil"] for e in log.history if e["phase"] == "student/train"
   )
   assert last["validation"]["fused"]["accuracy"] > 0.9
+
+
+@pytest.mark.parametrize(
+  "method, task",
+  [
+    (vae.method(), "generation"),
+    (cca.METHOD, None),
+    (ensemble.method(2), None),
+    (teacher.method(), None),
+  ],
+  ids=["vae", "cca", "ensemble", "teacher"],
+)
+def test_they_pass_the_checks_of_any_method(method, task):
+  given = arrays() if task is None else arrays(label=None)
+  train.check_method(method, data.from_arrays(given, task=task))

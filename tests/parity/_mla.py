@@ -125,13 +125,13 @@ def epoch(case: Case) -> dict:
     order=order,
     coast="torch18" in case.name,
   )
-  owners = jnp.asarray(case.inputs["owners"], jnp.int32)
-  batches, size = owners.shape
+  labels = jnp.asarray(case.inputs["labels"], jnp.int32)
+  batches, size = labels.shape
 
   def batch(i):
     inputs = {m: _float(case.inputs[m][i]) for m in order}
     mask = masks.full(order, size)
-    return Batch(inputs, owners[i], mask, jnp.ones(size), jnp.arange(size))
+    return Batch(inputs, labels[i], mask, jnp.ones(size), jnp.arange(size))
 
   state = train.initial(method, jax.random.key(0), batch(0))
   params = {}

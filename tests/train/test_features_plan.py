@@ -31,7 +31,7 @@ def test_features_labels_name_their_two_objectives_and_absent_encoders_rest():
     late_fusion(2), tx=plain(), aggregator=summing(record), aggregate_on="features"
   )
   before, after, _ = one_step(method, batch(2, absent=("b",)))
-  assert {m: (l.part, l.rows) for m, l in record["owners"].items()} == {
+  assert {m: (l.part, l.objectives) for m, l in record["owners"].items()} == {
     "a": ("encoder", (0, 1)),
     "b": ("encoder", (0, 2)),
   }
