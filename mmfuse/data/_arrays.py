@@ -149,6 +149,8 @@ def table_from_arrays(
   if "weight" in arrays and label != "weight":
     weight = read_weight(arrays["weight"], rows)[keep]
   labelled = None if labelled is None else labelled[keep]
+  beside = [*(EXTRA + n for n in extra), *(TRUTH + n for n in truth)]
+  noted = (f"no modality, kept beside: {', '.join(beside)}",) if beside else ()
   if dropped:
     inputs = {m: _sequences.take(x, keep) for m, x in inputs.items()}
     mask = {m: x[keep] for m, x in mask.items()}
@@ -166,7 +168,7 @@ def table_from_arrays(
     truth=truth,
     labelled=labelled,
     weight=weight,
-    notes=(*notes, *chosen, *dropped, *read, *guessed, *named),
+    notes=(*notes, *chosen, *dropped, *read, *guessed, *named, *noted),
     fingerprint=_fingerprint.fingerprint(
       inputs,
       mask,

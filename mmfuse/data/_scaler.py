@@ -148,6 +148,17 @@ class Scaler:
       f"modality {m!r} is too large for float32 once standardised, first at row {row} of a split"
     )
 
+  def notes(self, scale: Mapping[str, str] | None) -> list[str]:
+    """What was asked for instead of standardising, in words."""
+    said = {
+      RAW: lambda m: "as it is",
+      UNIT: lambda m: (
+        f"{self.mean[m][0]:.4g}..{self.mean[m][0] + self.std[m][0]:.4g} of the training rows "
+        "becomes 0..1, what lies outside is clipped"
+      ),
+    }
+    return [f"scale of {m}: {said[s](m)}" for m, s in sorted((scale or {}).items()) if s in said]
+
   def to_json(self) -> str:
     """A string that `from_json` reads back exactly; it travels with a run."""
     return json.dumps(

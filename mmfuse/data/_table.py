@@ -98,6 +98,7 @@ class Table:
     )
     said += _counting.label_notes(self.labelled, drawn)
     scaler = Scaler.fit(self.inputs, self.mask, rows["train"], scale)
+    said += scaler.notes(scale)
     weight, weighed = _counting.weights(self, rows, class_weights, weighted_scores)
     made = {n: self._take(index, scaler).replace(weight=weight[n]) for n, index in rows.items()}
     target = None

@@ -137,7 +137,9 @@ class Compare:
       "checkpoint_seconds",
       "probe",
     )
-    if not self.missing:  # runs of before have none of these
+    if not self.scale:  # runs of before have none of these
+      skip += ("scale",)
+    if not self.missing:
       skip += ("missing", "missing_rate", "missing_kind", "missing_train")
     return {k: v for k, v in dataclasses.asdict(self).items() if k not in skip}
 

@@ -57,6 +57,7 @@ def test_extras_travel_with_the_rows_and_truth_does_not():
   extra, truth = np.arange(ROWS), np.full((ROWS, 2, 2), np.nan)
   splits = data.from_arrays(arrays(extra_speaker=extra, truth_mask=truth))
   assert splits.modalities == ("a", "b")
+  assert "no modality, kept beside: extra_speaker, truth_mask" in splits.notes
   part = splits.train
   np.testing.assert_array_equal(part.extra["speaker"], part.index)
   assert part.extra["speaker"].dtype == np.int32 and part.truth["mask"].shape[1:] == (2, 2)
@@ -95,6 +96,8 @@ def test_unit_and_raw_scales_come_from_training_rows_and_travel_with_the_scaler(
   given = arrays(split=column())
   given["b"][30] = 50.0  # a test row beyond what training has seen
   splits = data.from_arrays(given, scale={"b": "unit", "a": "raw"})
+  assert "scale of a: as it is" in splits.notes
+  assert any("of the training rows becomes 0..1" in n for n in splits.notes)
   x = splits.train.inputs["b"]
   assert x.min() == 0 and x.max() == 1 and splits.test.inputs["b"].max() == 1
   least, most = (f(given["b"][splits.train.index]) for f in (np.min, np.max))
