@@ -11,6 +11,7 @@ Expected: `uniform` a few points above `joint`; differences between the rules of
 
 import dataclasses
 import tempfile
+from typing import Any
 
 import tyro
 
@@ -36,22 +37,13 @@ class Config:
   smoke: bool = False
 
 
-def run(cfg: Config) -> report.Summary:
-  """The comparison, through the public protocol."""
+def run(
+  cfg: Config, command: str = "python -m experiments.compare", **options: Any
+) -> report.Summary:
+  """The comparison, through the public protocol; `options` of `protocol.Compare` go before `cfg`'s."""
   with tempfile.TemporaryDirectory() as scratch:
-    return protocol.run(
-      protocol.Compare(
-        data=cfg.data,
-        methods=cfg.methods,
-        folds=cfg.folds,
-        seeds=cfg.seeds,
-        epochs=cfg.epochs,
-        out=cfg.out or f"{scratch}/run",
-        resume=cfg.resume,
-        smoke=cfg.smoke,
-      ),
-      command="python -m experiments.compare",
-    )
+    settings = {**dataclasses.asdict(cfg), "out": cfg.out or f"{scratch}/run", **options}
+    return protocol.run(protocol.Compare(**settings), command=command)
 
 
 def main(argv=None) -> None:

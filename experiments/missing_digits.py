@@ -11,46 +11,25 @@ Expected: on the mean over the 7 subsets, dropout less joint about +4 points wit
 """
 
 import dataclasses
-import tempfile
 
 import tyro
 
-from experiments import _common
-from mmfuse import protocol, report
+from experiments import _common, compare
+from mmfuse import report
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(compare.Config):
   data: str = "digits"
-  """A built-in set or an .npz."""
   methods: tuple[str, ...] = ("joint", "uniform", "late_average", "dropout", "custom")
-  """As in `mmfuse compare`."""
   seeds: int = 10
-  """Of the one split."""
-  epochs: int | None = None
-  """Default: by the number of training rows."""
-  out: str | None = None
-  """Where the run itself is kept (continued with --resume); default: a temporary folder."""
-  resume: bool = False
-  smoke: bool = False
 
 
 def run(cfg: Config) -> report.Summary:
-  """The comparison, through the public protocol."""
-  with tempfile.TemporaryDirectory() as scratch:
-    return protocol.run(
-      protocol.Compare(
-        data=cfg.data,
-        methods=("joint", "dropout") if cfg.smoke else cfg.methods,
-        missing=True,
-        seeds=cfg.seeds,
-        epochs=cfg.epochs,
-        out=cfg.out or f"{scratch}/run",
-        resume=cfg.resume,
-        smoke=cfg.smoke,
-      ),
-      command=_common.command("missing_digits", cfg),
-    )
+  """The comparison over subsets of modalities."""
+  few = {"methods": ("joint", "dropout")} if cfg.smoke else {}
+  command = _common.command("missing_digits", cfg)
+  return compare.run(cfg, command, missing=True, **few)
 
 
 def contrasts(summary: report.Summary) -> str:

@@ -192,6 +192,8 @@ class _Checked:
       raise ContractError(
         f"{self.name} must return an optax transformation, got {type(self.tx).__name__}"
       )
+    if "labels" in inspect.signature(self.tx.update).parameters:
+      raise ContractError(f"{self.name} names the extra argument 'labels', which is 'owners' now")
     self.aggregates = isinstance(self.tx, Aggregator)
 
     def update(updates, state, extra):

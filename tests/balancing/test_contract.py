@@ -113,6 +113,17 @@ def test_a_weak_type_is_named():
     balancing.check_contract(rule)
 
 
+def test_an_argument_of_before_is_told_its_new_name():
+  def rule(num_objectives):
+    def update_fn(updates, state, params=None, *, labels=None, **extra_args):
+      return jax.tree.map(lambda g: g.sum(0), updates), state
+
+    return balancing.Aggregator(lambda params: (), update_fn)
+
+  with pytest.raises(balancing.ContractError, match="'labels', which is 'owners' now"):
+    balancing.check_contract(rule)
+
+
 def test_unknown_arguments_must_be_swallowed():
   def rule(num_objectives):
     def update_fn(updates, state, params=None, *, losses):
