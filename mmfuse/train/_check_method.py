@@ -15,6 +15,7 @@ from mmfuse.train._check_trees import (
   demand_finite,
   demand_moved,
   demand_same,
+  equal,
   same_form,
 )
 from mmfuse.train._evaluate import seen, to_batch
@@ -185,7 +186,7 @@ def _check_phase(
   plain = two(problem.clean())
   step.demand_one(f"the step of {what}")
   demand_finite(_said(plain), f"after two steps of {what}")
-  if _same(entered.params, state.params):  # a closed form is done when its phase begins
+  if equal(entered.params, state.params):  # a closed form is done when its phase begins
     demand_moved(state, plain["state"], f"two steps of {what}")
   demand_same(plain, two(problem.dirty()), f"{what} depends on absent inputs or padding")
   if problem.batch.label is not None:
@@ -215,10 +216,6 @@ def _hooked(hook, what: str, state: State, problem: Problem, key, hour: Clock) -
   after = _owned(hook(state, problem.splits, key, hour))
   same_form(state, after, what)
   return after
-
-
-def _same(a: Any, b: Any) -> bool:
-  return all(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b)))
 
 
 def _check_rows(index: np.ndarray, num_rows: int, what: str) -> None:

@@ -63,8 +63,13 @@ def demand_same(a: Any, b: Any, what: str, rtol: float = 0.0) -> None:
       raise MethodError(f"{what}: {name} differs")
 
 
+def equal(a: Any, b: Any) -> bool:
+  """Whether all leaves are bitwise the same."""
+  pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+  return all(np.array_equal(_numbers(x), _numbers(y)) for x, y in pairs)
+
+
 def demand_moved(before: Any, after: Any, what: str) -> None:
   """Demands that something changed."""
-  pairs = zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True)
-  if all(np.array_equal(_numbers(x), _numbers(y)) for x, y in pairs):
+  if equal(before, after):
     raise MethodError(f"{what} change nothing")
