@@ -19,15 +19,19 @@ def to_batch(split: Source) -> Batch:
 
 
 def padded_batches(split: Any, batch_size: int) -> Batch:
-  """A `Batch` of stacked batches [N, B, ...]; the last is padded with rows of weight 0, all absent."""
+  """A `Batch` of stacked batches [N, B, ...]; the last is padded with rows of weight 0, all absent.
+
+  B is at most `batch_size`: equal parts, so that 643 rows at 512 are two batches of 322 and not 1,024
+  rows, a third of them padding that every epoch pays for.
+  """
   batch = to_batch(split)
   rows = batch.weight.shape[0]
   if rows == 0:
     raise ValueError("the split to evaluate is empty")
   if batch_size < 1:
     raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-  size = min(batch_size, rows)
-  count = -(-rows // size)
+  count = -(-rows // batch_size)
+  size = -(-rows // count)
   index = np.minimum(np.arange(count * size), rows - 1).reshape(count, size)
   stacked = jax.tree.map(lambda x: np.asarray(x)[index], batch)
   real = np.arange(count * size).reshape(count, size) < rows
