@@ -16,7 +16,6 @@ from mmfuse.balancing._base import Aggregator
 
 MODES = ("calibrated", "belief", "single")
 _VARIANCES = ("ema", "parts")
-_RESCALE = ("none", "sum")
 _FLOOR = 1e-30  # keeps 1 / v finite in float32
 
 
@@ -116,7 +115,7 @@ def aggregate_by_bogc(
   num_objectives = _groups.check_count(num_objectives)
   _groups.check_choice("variance", variance, _VARIANCES)
   _groups.check_choice("mode", mode, MODES)
-  _groups.check_choice("rescale", rescale, _RESCALE)
+  _groups.check_choice("rescale", rescale, _groups.RESCALE)
   if not 0 <= decay < 1:
     raise ValueError(f"decay must lie in [0, 1), got {decay}")
   if not evidence_scale > 0:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from mmfuse.balancing import _groups
 from mmfuse.balancing._base import Aggregator
+from mmfuse.balancing._gram_rule import gram_aggregator
 from mmfuse.balancing._min_norm import simplex_descent
 
 _RESCALE = (0, 1, 2, "sum")
@@ -96,26 +97,11 @@ def aggregate_by_cagrad(
   Raises:
     ValueError: a negative c, an unknown option, gradients of another K.
   """
-  num_objectives = _groups.check_count(num_objectives)
   _groups.check_choice("rescale", rescale, _RESCALE)
-  _groups.check_choice("scope", scope, _groups.SCOPES)
   if not c >= 0:
     raise ValueError(f"c must be at least 0, got {c}")
 
-  def init_fn(params):
-    del params
-    return CagradState(_groups.uniform_weights(num_objectives))
+  def weigh(gram, here):
+    return cagrad_weights(gram, c, here, rescale=rescale)[1]
 
-  def update_fn(updates, state, params=None, *, owners=None, present=None, **extra_args):
-    del state, params, extra_args
-    _groups.check_stacked(updates, num_objectives)
-    direction, weights = _groups.aggregate(
-      lambda gram, rows, here: cagrad_weights(gram, c, here, rescale=rescale)[1],
-      updates,
-      owners,
-      _groups.everyone(present, num_objectives),
-      scope,
-    )
-    return direction, CagradState(weights)
-
-  return Aggregator(init_fn, update_fn)
+  return gram_aggregator(num_objectives, weigh, CagradState, scope)
