@@ -5,20 +5,12 @@ from collections.abc import Mapping
 import flax.linen as nn
 import jax
 
+from mmfuse.fusion._kernel import dealt, total_width
+
 
 def _products(features: Mapping[str, jax.Array], kernel: jax.Array) -> dict[str, jax.Array]:
-  """{m: h_m W_m}, the rows of `kernel` dealt out in order sorted(m)."""
-  names = sorted(features)
-  widths = [features[m].shape[-1] for m in names]
-  if sum(widths) != kernel.shape[0]:
-    raise ValueError(
-      f"the kernel has {kernel.shape[0]} rows, but the features {widths} need {sum(widths)}"
-    )
-  products, start = {}, 0
-  for m, width in zip(names, widths):
-    products[m] = features[m] @ kernel[start : start + width]
-    start += width
-  return products
+  """{m: h_m W_m}."""
+  return {m: features[m] @ w for m, w in dealt(kernel, features).items()}
 
 
 def split_concat(
@@ -45,8 +37,8 @@ class Concat(nn.Module):
   @nn.compact
   def __call__(self, features, mask, *, num_classes: int, train: bool):
     del mask, train
-    rows = sum(h.shape[-1] for h in features.values())
-    kernel = self.param("kernel", nn.initializers.lecun_normal(), (rows, num_classes))
+    shape = (total_width(features), num_classes)
+    kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
     bias = self.param("bias", nn.initializers.zeros, (num_classes,))
     products = _products(features, kernel)
     # The products are shared by both outputs, so that a rule which wants the split pays nothing.

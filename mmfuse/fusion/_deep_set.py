@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from mmfuse.fusion._attention import masked_softmax
+from mmfuse.fusion._early import check_widths, mlp
 from mmfuse.fusion._features import presence, vectors
 
 POOLS = ("mean", "max", "median")
@@ -72,8 +73,7 @@ class DeepSet(nn.Module):
     for name, value, choices in (("pool", self.pool, POOLS), ("normalize", self.normalize, AXES)):
       if value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
-    if any(width < 1 for width in self.hidden):
-      raise ValueError(f"hidden widths must be at least 1, got {tuple(self.hidden)}")
+    check_widths(self.hidden)
     super().__post_init__()
 
   @nn.compact
@@ -87,6 +87,4 @@ class DeepSet(nn.Module):
       scores = nn.Dense(1, name="score")(nn.tanh(nn.Dense(width, name="look")(y)))
       y = y * set_weights(scores[..., 0], present).astype(y.dtype)
     x = pool_present(normalized(y, present, self.normalize), present, self.pool)
-    for i, size in enumerate(self.hidden):
-      x = nn.relu(nn.Dense(size, name=f"dense{i}")(x))
-    return nn.Dense(num_classes, name="out")(x), None
+    return mlp(x, self.hidden, num_classes), None
