@@ -31,7 +31,7 @@ class Table:
   class_names: tuple[str, ...]
   encoders: dict[str, Any]
   notes: tuple[str, ...]
-  fingerprint: str
+  fingerprint: str  # of its content, `_fingerprint.stamped`
   labelled: np.ndarray | None = None  # bool [N], False = the label is unknown (and 0); None = all
   weight: np.ndarray | None = None  # float64 [N] as given, not negative; None = 1
   extra: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)  # {name: [N, ...]}
