@@ -40,7 +40,8 @@ def fuse_opinions(e: jax.Array, present: jax.Array | None = None) -> tuple[jax.A
 
   Returns (belief b [K, ...], uncertainty u [...]), with \sum b + u = 1, from evidence [K, ...].
   Opinion k supports k alone (Dirichlet alpha = e + 1). The closed form of the sequential fusion,
-  independent of its order.
+  independent of its order. `evidence_weights` needs neither b nor u: they are what its weights
+  w = b + u / K are derived from, and what recorded outputs are compared with.
   """
   here = _column(present, e)
   e = jnp.where(here, e, 0.0)

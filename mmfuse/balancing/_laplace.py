@@ -164,6 +164,10 @@ def last_layer_draws(
 
 
 def precision_weighted(mean: jax.Array, var: jax.Array) -> jax.Array:
-  r"""\sum_k mu_k / v_k / \sum_k 1 / v_k, divided by the batch size: [B, K, d] twice -> [B, d]."""
+  r"""\sum_k mu_k / v_k / \sum_k 1 / v_k, divided by the batch size: [B, K, d] twice -> [B, d].
+
+  The ancestor's second half, kept to be compared with its recorded outputs: BOGC's own rules weigh by
+  `evidence_weights`, which tend to it as evidence grows.
+  """
   precision = 1.0 / var
   return jnp.sum(precision * mean, axis=1) / jnp.sum(precision, axis=1) / mean.shape[0]
