@@ -31,10 +31,17 @@ def cagrad_weights(
   *,
   rescale: int | str = 1,
 ) -> tuple[jax.Array, jax.Array]:
-  r"""(simplex weights w [K], multipliers [K]) of CAGrad from the Gram matrix A [K, K].
+  """(simplex weights w [K], multipliers [K]) of CAGrad from the Gram matrix A [K, K].
 
   w = argmin over the simplex of w^T A u + cc sqrt(w^T A w + 1e-8), u = 1/K, cc = c |g_0| + 1e-8;
-  d = g_0 + cc / (|g_w| + 1e-8) g_w, divided by 1, 1 + c^2 or 1 + c (rescale 0, 1, 2).
+  d = g_0 + cc / (|g_w| + 1e-8) g_w.
+
+  Args:
+    gram: A = G G^T.
+    c: radius around the mean gradient, >= 0 (paper: .5).
+    present: bool [K]; absent objectives get 0 and are not counted. None = all present.
+    rescale: what d is divided by: 0: 1, 1: 1 + c^2 (released code), 2: 1 + c; "sum": 1 + c^2, times
+      the number of present objectives.
   """
   num = gram.shape[0]
   here = _groups.everyone(present, num)

@@ -50,7 +50,13 @@ def fake(table: Table, rows: int = 24, seed: int = 0) -> Table:
   few rows, and no row lacks all; so are lengths, unknown labels and weights. The name ends in
   `_fake`.
 
-  Raises DataError for fewer than 6 rows, which cannot be split.
+  Args:
+    table: whose twin it is.
+    rows: default 24.
+    seed: of the content, default 0.
+
+  Raises:
+    DataError: fewer than 6 rows, which cannot be split.
   """
   if rows < 6:
     raise DataError(f"a fake table needs at least 6 rows, got {rows}")

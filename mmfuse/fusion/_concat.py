@@ -16,10 +16,15 @@ def _products(features: Mapping[str, jax.Array], kernel: jax.Array) -> dict[str,
 def split_concat(
   features: Mapping[str, jax.Array], kernel: jax.Array, bias: jax.Array
 ) -> dict[str, jax.Array]:
-  r"""z_m = h_m W_m + b / M, so that \sum_m z_m is the fused head's output.
+  r"""z_m = h_m W_m + b / M, so that \sum_m z_m is the fused head's output: {m: [B, C]}.
 
-  features {m: [B, D_m]}; kernel [sum_m D_m, C], its rows in order sorted(m); bias [C].
-  Returns {m: [B, C]}. Raises ValueError where the kernel has another number of rows.
+  Args:
+    features: {m: h_m [B, D_m]}.
+    kernel: W [sum_m D_m, C], its rows in order sorted(m).
+    bias: b [C].
+
+  Raises:
+    ValueError: a kernel of another number of rows.
   """
   share = (bias / len(features)).reshape(1, -1)
   return {m: z + share for m, z in _products(features, kernel).items()}

@@ -23,10 +23,15 @@ def _unit(x: jax.Array, axis: int) -> jax.Array:
 def cosine_logits(
   features: Mapping[str, jax.Array], kernel: jax.Array, scale: float = 15.0
 ) -> dict[str, jax.Array]:
-  r"""z_m = scale h_m . W_m / (|h_m| |W_m|), column by column of W_m; each entry in +- scale.
+  """z_m = scale h_m . W_m / (|h_m| |W_m|), column by column of W_m: {m: [B, C]} in +- scale.
 
-  features {m: [B, D_m]}; kernel [sum_m D_m, C], its rows dealt out in order sorted(m). Returns
-  {m: [B, C]}. Raises ValueError where the kernel has another number of rows.
+  Args:
+    features: {m: h_m [B, D_m]}.
+    kernel: W [sum_m D_m, C], its rows dealt out in order sorted(m).
+    scale: default 15 (BalanceBenchmark).
+
+  Raises:
+    ValueError: a kernel of another number of rows.
   """
   return {
     m: scale * (_unit(features[m], -1) @ _unit(w, 0)) for m, w in dealt(kernel, features).items()
