@@ -94,7 +94,7 @@ def aggregate_by_bogc(
 ) -> Aggregator:
   r"""d = \sum_k w_k g_k per parameter, w = `evidence_weights` of the gradients' variances.
 
-  Gradients [K, *param] -> [*param]. Only objectives that can move a leaf (its label's `rows`) and
+  Gradients [K, *param] -> [*param]. Only objectives that can move a leaf (its owner's `objectives`) and
   are present take part; heads and leaves that one objective reaches keep their plain gradient.
 
   Args:
