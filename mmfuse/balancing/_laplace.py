@@ -76,6 +76,9 @@ def gradient_moments(
   W_s = mean + chol(covariance) z_s; g_sb = W_s[:, :d]^T (softmax(z_sb) - onehot(y_b));
   v_b = max(E g^2 - (E g)^2, 1e-8)^power.
 
+  The ancestor's form, whole, and compared with its recorded outputs; BOGC's rule takes the moments of
+  `last_layer_draws`.
+
   Args:
     mean: [C (d+1)]; covariance: its square.
     features: h [B, d]; label: int [B].
