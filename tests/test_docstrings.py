@@ -1,9 +1,9 @@
 """What takes three parameters or more says what each of them is, in every package.
 
-Functions and classes: an entry under `Args:`, one for several that belong together ("x, y: ..."). Fields
-of a NamedTuple or a dataclass may have a comment on their line, or on the one above, instead. What
-is swallowed (`*args`, `**extra`) needs no name, nor what is the same for all of a kind: a builder's
-`model` and `tx`, and the `name` and `parent` of a Linen module.
+Functions and classes: an entry under `Args:`, one for several that belong together ("x, y: ...").
+Fields of a NamedTuple or a dataclass may have a comment on their line or on the one above, or a
+string below, instead. What is swallowed (`*args`, `**extra`) needs no name, nor what is the same for
+all of a kind: a builder's `model` and `tx`, and the `name` and `parent` of a Linen module.
 """
 
 import ast
@@ -41,7 +41,12 @@ def public(module):
     if not n.startswith("_") and getattr(value, "__module__", None) == module.__name__
   ]
   found = {n: inspect.unwrap(getattr(module, n)) for n in names}
-  return {n: v for n, v in found.items() if inspect.isfunction(v) or inspect.isclass(v)}
+  return {n: v for n, v in found.items() if inspect.isfunction(v) or _is_made_by_callers(v)}
+
+
+def _is_made_by_callers(value):
+  """Classes but for exceptions, which callers catch."""
+  return inspect.isclass(value) and not issubclass(value, BaseException)
 
 
 def parameters(value):
@@ -74,12 +79,19 @@ def commented(cls):
     comments = {
       t.start[0]: not t.line[: t.start[1]].strip() for t in tokens if t.type == tokenize.COMMENT
     }
-    for field in ast.parse(source).body[0].body:
+    body = ast.parse(source).body[0].body
+    for field, after in zip(body, [*body[1:], None]):
       if isinstance(field, ast.AnnAssign):
         on = any(line in comments for line in range(field.lineno, field.end_lineno + 1))
-        if on or comments.get(field.lineno - 1, False):
+        if on or comments.get(field.lineno - 1, False) or _is_text(after):
           found.add(field.target.id)
   return found
+
+
+def _is_text(statement):
+  """A string below a field: what the command line prints of an option."""
+  value = getattr(statement, "value", None)
+  return isinstance(statement, ast.Expr) and isinstance(getattr(value, "value", None), str)
 
 
 def unsaid(value):
@@ -112,12 +124,14 @@ def test_what_counts_as_said():
     """
 
   class Fields(NamedTuple):
-    """Two of three."""
+    """Three of four."""
 
     one: int  # on its line
     # above it
     two: int
-    three: str = "# in a string"
+    three: int
+    """Below it."""
+    four: str = "# in a string"
 
   class Module(nn.Module):
     """Nothing of what Linen adds."""
@@ -133,7 +147,7 @@ def test_what_counts_as_said():
     """Few enough to be clear."""
 
   assert unsaid(half) == {"c"}
-  assert unsaid(Fields) == {"three"}
+  assert unsaid(Fields) == {"four"}
   assert unsaid(Module) == {"rate"}
   assert unsaid(build) == {"alpha"}
   assert unsaid(two) == set()
