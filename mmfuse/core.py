@@ -10,7 +10,6 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
 
 PyTree = Any
 Key = jax.Array
@@ -54,14 +53,14 @@ class Batch(NamedTuple):
   inputs: dict[str, PyTree]  # {modality: pytree of [B, ...]}
   # int [B] classes; int [B, L] multi-label 0/1; float [B] or [B, R] regression; a pytree; None
   label: PyTree
-  mask: dict[str, Bool[Array, "B"]]  # {modality: [B]}, True = present: what the data have
-  weight: Float[Array, "B"]  # weight of the example; 0 = padding
-  index: Int[Array, "B"]  # type: ignore[assignment]  # row in its split
+  mask: dict[str, jax.Array]  # {modality: bool [B]}, True = present: what the data have
+  weight: jax.Array  # float [B], of the example; 0 = padding
+  index: jax.Array  # type: ignore[assignment]  # int32 [B], row in its split
   extra: Mapping[str, PyTree] = {}  # {name: [B, ...]}: pseudo-labels, a second label...
-  # False: the label is unknown; the row counts in no loss or score that reads it. None = all known
-  labelled: Bool[Array, "B"] | None = None
-  # {modality: [B]}, False: this step drops it after the encoders, which run all the same. None = all kept
-  keep: dict[str, Bool[Array, "B"]] | None = None
+  # bool [B], False: the label is unknown; the row counts in no loss or score that reads it; None = all known
+  labelled: jax.Array | None = None
+  # {modality: bool [B]}, False: this step drops it after the encoders, which run all the same; None = none
+  keep: dict[str, jax.Array] | None = None
 
 
 def label_weight(batch: Batch) -> jax.Array:
@@ -108,7 +107,7 @@ class Outputs(NamedTuple):
   """What a model says about a batch."""
 
   logits: Any  # [B, C] of the fused head ([B, L], [B, R] alike), None without one
-  unimodal_logits: Mapping[str, Array] = {}  # {modality: [B, C]}
+  unimodal_logits: Mapping[str, jax.Array] = {}  # {modality: [B, C]}
   features: Mapping[str, PyTree] = {}  # {modality: what the encoder returned}
   aux: Mapping[str, PyTree] = {}  # names of `AUX`, or the method's own
 
@@ -116,17 +115,17 @@ class Outputs(NamedTuple):
 class Clock(NamedTuple):
   """Time as an argument: scalars of `fit`, restarting per phase: int32, traced, in steps, ints in hooks."""
 
-  step: Int[Array, ""]  # optimisation steps done in this phase
-  epoch: Int[Array, ""]  # epochs done in this phase
-  batch: Int[Array, ""]  # position within the epoch
-  batches: Int[Array, ""]  # batches per epoch
-  epochs: Int[Array, ""]  # epochs of this phase: lets a schedule be a function of progress
+  step: jax.Array  # optimisation steps done in this phase
+  epoch: jax.Array  # epochs done in this phase
+  batch: jax.Array  # position within the epoch
+  batches: jax.Array  # batches per epoch
+  epochs: jax.Array  # epochs of this phase: lets a schedule be a function of progress
 
 
 class State(NamedTuple):
   """A run's state: one structure for all phases, fixed by `init`: one checkpoint template."""
 
-  params: PyTree
+  params: PyTree  # what optimisers move
   stats: PyTree  # batch statistics
   opt: dict[str, PyTree]  # {phase name: optimiser state}
   memory: dict[str, PyTree]  # the method's own: teachers, prototypes, chains...
@@ -159,7 +158,7 @@ class Method(NamedTuple):
   # (key, batch, num_rows) -> State: shapes from one example batch; num_rows of the training split
   init: Callable[..., State]
   predict: Callable[..., Outputs]  # (state, inputs, mask) -> Outputs
-  phases: tuple[Phase, ...]
+  phases: tuple[Phase, ...]  # in order; most methods have one
   # "diagnose", "decode", "elbo"...
   functions: Mapping[str, Callable[..., Any]] = MappingProxyType({})
 
@@ -210,7 +209,11 @@ class Generative(Model, Protocol):
 
 
 class Functions(NamedTuple):
-  """A `Model` made of functions."""
+  """A `Model` made of functions.
+
+  Args:
+    init, encode, heads, modalities, restrict: those of `Model`; by default no names, and None.
+  """
 
   init: Callable[..., dict[str, PyTree]]
   encode: Callable[..., tuple[dict[str, PyTree], PyTree]]

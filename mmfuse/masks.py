@@ -42,6 +42,11 @@ def sample_bernoulli(key: jax.Array, mask: Mapping[str, jax.Array], drop: float)
   """Drops each present modality with probability `drop`; a row never loses its last one.
 
   Rows that would lose everything keep what they had (the rejection of all-zero draws).
+
+  Args:
+    key: of the draw.
+    mask: {modality: bool [B]}.
+    drop: in [0, 1].
   """
   names = sorted(mask)
   # Rows first: the draws of a row do not depend on how many there are.
@@ -71,9 +76,15 @@ EVEN = "even"  # the losses of a missing table are spread over all modalities
 def losses(losers: Sequence[int], modalities: Sequence[str], kind: str = EVEN) -> dict[str, list]:
   """{modality: the rows that lose it}, of the rows `losers` in the order they were drawn.
 
-  kind: "even": int(count / M) rows lose each modality, in the order given, but the last, which takes
-  the rest (of two: int(count / 2) the first, the others the second); or the modality that all lose.
-  Raises ValueError for another kind.
+  Args:
+    losers: rows.
+    modalities: names.
+    kind: "even" (default): int(count / M) rows lose each modality, in the order given, but the
+      last, which takes the rest (of two: int(count / 2) the first, the others the second); or the
+      modality that all lose.
+
+  Raises:
+    ValueError: another kind.
   """
   names, rows = list(modalities), [int(r) for r in losers]
   if kind not in (EVEN, *names):
@@ -100,8 +111,18 @@ def missing_table(
 
   Drawn once and stored, as in the missing-rate protocol (Lee et al., "Multimodal Prompting with
   Missing Modalities", CVPR 2023): rows without replacement, then `losses` by `kind`.
-  Returns {modality: bool [rows]}, True = present, modalities sorted. Raises ValueError for a rate
-  outside [0, 1], one modality, an unknown kind.
+
+  Args:
+    seed: of the draw.
+    rows: B.
+    rate: share of the rows that lose one, in [0, 1].
+    modalities: names.
+    kind: as in `losses`, default "even".
+
+  Returns {modality: bool [rows]}, True = present, modalities sorted.
+
+  Raises:
+    ValueError: a rate outside [0, 1], one modality, an unknown kind.
   """
   if not 0 <= rate <= 1:
     raise ValueError(f"rate must lie in [0, 1], got {rate}")
@@ -122,7 +143,13 @@ def without(mask: Mapping[str, np.ndarray], table: Mapping[str, np.ndarray]) -> 
 def fill(
   inputs: Mapping[str, jax.Array], mask: Mapping[str, jax.Array], value: float = 0.0
 ) -> dict:
-  """Replaces absent rows by `value` with a select, so that NaN in an absent row is never read."""
+  """Replaces absent rows by `value` with a select, so that NaN in an absent row is never read.
+
+  Args:
+    inputs: {modality: pytree of [B, ...]}.
+    mask: {modality: bool [B]}, True = present.
+    value: default 0.
+  """
 
   def select(x, present):
     shape = (-1,) + (1,) * (x.ndim - 1)

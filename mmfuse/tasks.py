@@ -15,7 +15,7 @@ from mmfuse.names import CLASSIFICATION, GENERATION, MULTILABEL, REGRESSION
 class Task(NamedTuple):
   """A kind of label, and everything that follows from it. A metric belongs to the task, never to a method."""
 
-  name: str
+  name: str  # one of names.TASKS
   metric: Callable[..., metrics.Metric]  # (num_outputs, unit or None) -> how every row is judged
   primary: str  # the score that models are selected and compared by; more is better
   loss: str | None  # the score that settles ties of the primary one; less is better
@@ -117,10 +117,15 @@ def _metric(name: str, num_outputs: int, unit: tuple[float, ...] | None) -> metr
 
 
 def metric(name: str, num_outputs: int, unit: Sequence[float] | None = None) -> metrics.Metric:
-  """The running metric of a task, for logits with `num_outputs` columns; the same object each time.
+  """The running metric of a task; the same object each time.
 
-  unit: of a regression whose labels are standardised, see `metrics.regression`. Raises ValueError
-  for an unknown task, naming the closest.
+  Args:
+    name: of the task.
+    num_outputs: columns of the logits.
+    unit: of a regression whose labels are standardised, see `metrics.regression`; default none.
+
+  Raises:
+    ValueError: an unknown task, naming the closest.
   """
   return _metric(name, num_outputs, None if unit is None else tuple(float(u) for u in unit))
 
@@ -138,8 +143,15 @@ def constant(label_train: Any, name: str, num_outputs: int) -> np.ndarray:
   and the likelihood stays finite for a class that training lacks;
   multilabel: log((n_l + 1) / (n - n_l + 1)), positive where most rows have the label;
   regression: the mean of the labels.
-  Raises ValueError without training rows, for an unknown task or one that has none, and for labels
-  outside 0..C-1.
+
+  Args:
+    label_train: labels of the training rows.
+    name: of the task.
+    num_outputs: C.
+
+  Raises:
+    ValueError: no training rows, an unknown task or one that has no constant predictor, labels
+      outside 0..C-1.
   """
   predictor = get(name).constant
   if predictor is None:

@@ -26,6 +26,7 @@ from mmfuse.balancing._bogc import (
 from mmfuse.balancing._bogc_laplace import BogcLaplaceState, aggregate_by_bogc_laplace
 from mmfuse.balancing._cagrad import CagradState, aggregate_by_cagrad, cagrad_weights
 from mmfuse.balancing._contract import ContractError, check_contract
+from mmfuse.balancing._double_sampling import PARTS
 from mmfuse.balancing._dualproj import (
   DualprojState,
   aggregate_by_dualproj,
@@ -91,7 +92,6 @@ from mmfuse.balancing._pcgrad import PcgradState, aggregate_by_pcgrad, pcgrad_we
 from mmfuse.balancing._rlw import RlwState, aggregate_by_rlw, rlw
 from mmfuse.balancing._scores import scores
 from mmfuse.balancing._sdmgrad import SdmgradState, aggregate_by_sdmgrad, sdmgrad, sdmgrad_shares
-from mmfuse.balancing._shared import PARTS
 from mmfuse.balancing._stch import StchState, aggregate_by_stch
 from mmfuse.balancing._upgrad import UpgradState, aggregate_by_upgrad, upgrad, upgrad_weights
 from mmfuse.balancing._uw import UwState, aggregate_by_uw, uw

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from mmfuse.balancing import _groups
 from mmfuse.balancing._base import Aggregator
-from mmfuse.balancing._gram_rule import RESCALE, gram_aggregator, sum_to_count
+from mmfuse.balancing._gram_rule import gram_rule, sum_to_count
 
 
 class AlignedMtlState(NamedTuple):
@@ -69,13 +69,14 @@ def aggregate_by_aligned_mtl(
   Raises:
     ValueError: an unknown option, gradients of another K.
   """
-  _groups.check_choice("rescale", rescale, RESCALE)
-
-  def weigh(gram, here):
-    weights = aligned_mtl_weights(gram, here)
-    return sum_to_count(weights, here) if rescale == "sum" else weights
-
-  return gram_aggregator(num_objectives, weigh, AlignedMtlState, scope)
+  return gram_rule(
+    num_objectives,
+    aligned_mtl_weights,
+    AlignedMtlState,
+    rescale=rescale,
+    scope=scope,
+    to_count=sum_to_count,
+  )
 
 
 aligned_mtl = aggregate_by_aligned_mtl

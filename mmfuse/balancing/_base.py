@@ -26,9 +26,13 @@ else:
 class Weighting(Aggregator):
   """An aggregator that needs only the losses.
 
-  `weigh(losses [K], state, params, **extra) -> (weights [K], state)`; one backward pass, with the
-  weights as the cotangent of the losses, then replaces K.
-  `after(losses, state) -> state`, where given, sees the losses of the same batch after the update.
+  One backward pass, with the weights as the cotangent of the losses, then replaces K.
+
+  Args:
+    init: params -> state.
+    weigh: (losses [K], state, params, **extra) -> (weights [K], state).
+    after: (losses, state) -> state, sees the losses of the same batch after the update; None = no
+      second look.
   """
 
   weigh: Callable[..., tuple[jax.Array, Any]]

@@ -16,7 +16,6 @@ from mmfuse.balancing._base import Aggregator
 
 MODES = ("calibrated", "belief", "single")
 _VARIANCES = ("ema", "parts")
-_RESCALE = ("none", "sum")
 _FLOOR = 1e-30  # keeps 1 / v finite in float32
 
 
@@ -41,7 +40,8 @@ def fuse_opinions(e: jax.Array, present: jax.Array | None = None) -> tuple[jax.A
 
   Returns (belief b [K, ...], uncertainty u [...]), with \sum b + u = 1, from evidence [K, ...].
   Opinion k supports k alone (Dirichlet alpha = e + 1). The closed form of the sequential fusion,
-  independent of its order.
+  independent of its order. `evidence_weights` needs neither b nor u: they are what its weights
+  w = b + u / K are derived from, and what recorded outputs are compared with.
   """
   here = _column(present, e)
   e = jnp.where(here, e, 0.0)
@@ -94,7 +94,7 @@ def aggregate_by_bogc(
 ) -> Aggregator:
   r"""d = \sum_k w_k g_k per parameter, w = `evidence_weights` of the gradients' variances.
 
-  Gradients [K, *param] -> [*param]. Only objectives that can move a leaf (its label's `rows`) and
+  Gradients [K, *param] -> [*param]. Only objectives that can move a leaf (its owner's `objectives`) and
   are present take part; heads and leaves that one objective reaches keep their plain gradient.
 
   Args:
@@ -116,7 +116,7 @@ def aggregate_by_bogc(
   num_objectives = _groups.check_count(num_objectives)
   _groups.check_choice("variance", variance, _VARIANCES)
   _groups.check_choice("mode", mode, MODES)
-  _groups.check_choice("rescale", rescale, _RESCALE)
+  _groups.check_choice("rescale", rescale, _groups.RESCALE)
   if not 0 <= decay < 1:
     raise ValueError(f"decay must lie in [0, 1), got {decay}")
   if not evidence_scale > 0:

@@ -19,7 +19,6 @@ from mmfuse.balancing._laplace import last_layer_draws, moments_of_draws
 
 _POSTERIORS = ("auto", "full", "kronecker", "diagonal")
 _PRIORS = ("current", "zero")
-_RESCALE = ("none", "sum")
 FULL_UP_TO = 128  # entries of a last layer
 
 
@@ -97,7 +96,7 @@ def aggregate_by_bogc_laplace(
     ("prior", prior, _PRIORS),
     ("posterior", posterior, _POSTERIORS),
     ("mode", mode, MODES),
-    ("rescale", rescale, _RESCALE),
+    ("rescale", rescale, _groups.RESCALE),
   ):
     _groups.check_choice(name, value, choices)
   for name, number in (

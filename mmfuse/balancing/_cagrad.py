@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from mmfuse.balancing import _groups
 from mmfuse.balancing._base import Aggregator
+from mmfuse.balancing._gram_rule import gram_aggregator
 from mmfuse.balancing._min_norm import simplex_descent
 
 _RESCALE = (0, 1, 2, "sum")
@@ -30,10 +31,17 @@ def cagrad_weights(
   *,
   rescale: int | str = 1,
 ) -> tuple[jax.Array, jax.Array]:
-  r"""(simplex weights w [K], multipliers [K]) of CAGrad from the Gram matrix A [K, K].
+  """(simplex weights w [K], multipliers [K]) of CAGrad from the Gram matrix A [K, K].
 
   w = argmin over the simplex of w^T A u + cc sqrt(w^T A w + 1e-8), u = 1/K, cc = c |g_0| + 1e-8;
-  d = g_0 + cc / (|g_w| + 1e-8) g_w, divided by 1, 1 + c^2 or 1 + c (rescale 0, 1, 2).
+  d = g_0 + cc / (|g_w| + 1e-8) g_w.
+
+  Args:
+    gram: A = G G^T.
+    c: radius around the mean gradient, >= 0 (paper: .5).
+    present: bool [K]; absent objectives get 0 and are not counted. None = all present.
+    rescale: what d is divided by: 0: 1, 1: 1 + c^2 (released code), 2: 1 + c; "sum": 1 + c^2, times
+      the number of present objectives.
   """
   num = gram.shape[0]
   here = _groups.everyone(present, num)
@@ -96,26 +104,11 @@ def aggregate_by_cagrad(
   Raises:
     ValueError: a negative c, an unknown option, gradients of another K.
   """
-  num_objectives = _groups.check_count(num_objectives)
   _groups.check_choice("rescale", rescale, _RESCALE)
-  _groups.check_choice("scope", scope, _groups.SCOPES)
   if not c >= 0:
     raise ValueError(f"c must be at least 0, got {c}")
 
-  def init_fn(params):
-    del params
-    return CagradState(_groups.uniform_weights(num_objectives))
+  def weigh(gram, here):
+    return cagrad_weights(gram, c, here, rescale=rescale)[1]
 
-  def update_fn(updates, state, params=None, *, owners=None, present=None, **extra_args):
-    del state, params, extra_args
-    _groups.check_stacked(updates, num_objectives)
-    direction, weights = _groups.aggregate(
-      lambda gram, rows, here: cagrad_weights(gram, c, here, rescale=rescale)[1],
-      updates,
-      owners,
-      _groups.everyone(present, num_objectives),
-      scope,
-    )
-    return direction, CagradState(weights)
-
-  return Aggregator(init_fn, update_fn)
+  return gram_aggregator(num_objectives, weigh, CagradState, scope)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from mmfuse.balancing import _groups
 from mmfuse.balancing._base import Aggregator
 from mmfuse.balancing._dual_cone import project_dual_cone
-from mmfuse.balancing._gram_rule import RESCALE, gram_aggregator, unit_gram
+from mmfuse.balancing._gram_rule import gram_rule, unit_gram
 
 
 class DualprojState(NamedTuple):
@@ -59,13 +59,7 @@ def aggregate_by_dualproj(
   Raises:
     ValueError: an unknown option, gradients of another K.
   """
-  _groups.check_choice("rescale", rescale, RESCALE)
-
-  def weigh(gram, here):
-    weights = dualproj_weights(gram, here)
-    return weights * here.sum() if rescale == "sum" else weights
-
-  return gram_aggregator(num_objectives, weigh, DualprojState, scope)
+  return gram_rule(num_objectives, dualproj_weights, DualprojState, rescale=rescale, scope=scope)
 
 
 dualproj = aggregate_by_dualproj

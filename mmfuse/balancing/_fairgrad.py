@@ -12,7 +12,6 @@ import jax.numpy as jnp
 from mmfuse.balancing import _groups
 from mmfuse.balancing._base import Aggregator
 from mmfuse.balancing._gram_rule import (
-  RESCALE,
   check_max_norm,
   gram_aggregator,
   shorten,
@@ -125,7 +124,7 @@ def aggregate_by_fairgrad(
   Raises:
     ValueError: alpha or max_norm not positive, an unknown option, gradients of another K.
   """
-  _groups.check_choice("rescale", rescale, RESCALE)
+  _groups.check_choice("rescale", rescale, _groups.RESCALE)
   if not alpha > 0:
     raise ValueError(f"alpha must be positive, got {alpha}")
   check_max_norm(max_norm)

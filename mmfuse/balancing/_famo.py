@@ -52,7 +52,7 @@ def aggregate_by_famo(
     ValueError: a negative rate or decay, an unknown option.
   """
   num_objectives = _groups.check_count(num_objectives)
-  _groups.check_choice("rescale", rescale, _learned.RESCALE)
+  _groups.check_choice("rescale", rescale, _groups.RESCALE)
   _learned.check_rate("learning_rate", learning_rate)
   _learned.check_rate("weight_decay", weight_decay)
 
@@ -71,7 +71,7 @@ def aggregate_by_famo(
     here = _groups.everyone(present, num_objectives)
     raw = _learned.softmax(state.logits, here) / above_floor(losses)
     convex = raw / jnp.where(here.any(), raw.sum(), 1.0)
-    weights = _learned.rescaled(convex, here, rescale)
+    weights = _groups.rescaled(convex, here, rescale)
     return weights, state._replace(weights=weights, before=losses.astype(jnp.float32), present=here)
 
   def after(losses, state):

@@ -12,7 +12,14 @@ import numpy as np
 
 from mmfuse.balancing import _learned
 from mmfuse.balancing._base import Weighting
-from mmfuse.balancing._groups import check_choice, check_count, everyone, uniform_weights
+from mmfuse.balancing._groups import (
+  RESCALE,
+  check_choice,
+  check_count,
+  everyone,
+  rescaled,
+  uniform_weights,
+)
 
 _VARIANTS = ("paper", "released")
 _FLOOR = 1e-6  # of |O|, in nats: below it a change of overfitting is rounding
@@ -86,7 +93,7 @@ def aggregate_by_gblending(
     ValueError: weights of another length, negative, not finite, or all 0; an unknown option.
   """
   num_objectives = check_count(num_objectives)
-  check_choice("rescale", rescale, _learned.RESCALE)
+  check_choice("rescale", rescale, RESCALE)
   start = None if weights is None else _checked(weights, num_objectives)
 
   def init_fn(params):
@@ -97,7 +104,7 @@ def aggregate_by_gblending(
     del losses, params, extra_args
     here = everyone(present, num_objectives)
     shares, _ = _learned.among(state.weights, here)
-    return _learned.rescaled(shares, here, rescale), state
+    return rescaled(shares, here, rescale), state
 
   return Weighting(init_fn, weigh)
 

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 from mmfuse.balancing import _groups
 from mmfuse.balancing._base import Aggregator
 
-RESCALE = ("none", "sum")
 _TINY = 1e-30  # a squared norm below this counts as a zero gradient
 
 
@@ -84,3 +83,28 @@ def gram_aggregator(
     return direction, make_state(weights)
 
   return Aggregator(init_fn, update_fn)
+
+
+def gram_rule(
+  num_objectives: int,
+  weights_of: Callable[[jax.Array, jax.Array], jax.Array],
+  make_state: Callable[[jax.Array], Any],
+  *,
+  rescale: str,
+  scope: str,
+  to_count: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
+) -> Aggregator:
+  """`gram_aggregator` of `weights_of(gram [R, R], present [R]) -> [R]` and the option `rescale`.
+
+  "none": the weights as they are; "sum": times the number of present objectives, as weights of a
+  mean need, or `to_count(weights, present)` where their sum is not 1.
+  """
+  _groups.check_choice("rescale", rescale, _groups.RESCALE)
+
+  def weigh(gram, here):
+    weights = weights_of(gram, here)
+    if rescale == "sum" and to_count is not None:
+      return to_count(weights, here)
+    return _groups.rescaled(weights, here, rescale)
+
+  return gram_aggregator(num_objectives, weigh, make_state, scope)

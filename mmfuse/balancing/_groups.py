@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from mmfuse import tree
 
 SCOPES = ("global", "encoder")
+RESCALE = ("none", "sum")
 
 
 class Group(NamedTuple):
@@ -57,6 +58,11 @@ def everyone(present: Any, num_objectives: int) -> jax.Array:
 def uniform_weights(num_objectives: int) -> jax.Array:
   """1/K each, float32 [K]."""
   return jnp.full(num_objectives, 1.0 / num_objectives, jnp.float32)
+
+
+def rescaled(weights: jax.Array, present: jax.Array, rescale: str) -> jax.Array:
+  """Multipliers [K]: as they are, or times the number of present objectives."""
+  return weights * present.sum() if rescale == "sum" else weights
 
 
 def reach(label: tree.Owner | None, num_objectives: int) -> tuple[int, ...]:

@@ -3,6 +3,7 @@
 Liu, Li, Kuang, Xue, Chen, Yang, Liao, Zhang: "Towards Impartial Multi-task Learning", ICLR 2021.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 
 from mmfuse.balancing import _groups
 from mmfuse.balancing._base import Aggregator
-from mmfuse.balancing._gram_rule import RESCALE, gram_aggregator, unit_gram
+from mmfuse.balancing._gram_rule import gram_rule, unit_gram
 
 _FLOOR = 1e-5  # of the eigenvalues of C: below it float32 cosines are rounding
 _CANCELLED = 1e-3  # \sum b relative to \sum |b| at which normalising by it is no longer safe
@@ -79,13 +80,8 @@ def aggregate_by_imtl_g(
   Raises:
     ValueError: an unknown option, gradients of another K.
   """
-  _groups.check_choice("rescale", rescale, RESCALE)
-
-  def weigh(gram, here):
-    weights = imtl_g_weights(gram, here, guard=guard)
-    return weights * here.sum() if rescale == "sum" else weights
-
-  return gram_aggregator(num_objectives, weigh, ImtlGState, scope)
+  weights_of = functools.partial(imtl_g_weights, guard=guard)
+  return gram_rule(num_objectives, weights_of, ImtlGState, rescale=rescale, scope=scope)
 
 
 imtl_g = aggregate_by_imtl_g

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from mmfuse.balancing import _learned
 from mmfuse.balancing._base import Weighting
-from mmfuse.balancing._groups import check_count, everyone
+from mmfuse.balancing._log_scales import log_scale_weighting
 
 
 class ImtlLState(NamedTuple):
@@ -44,26 +44,17 @@ def aggregate_by_imtl_l(
   Raises:
     ValueError: a negative learning rate, a max_weight that is not positive.
   """
-  num_objectives = check_count(num_objectives)
-  _learned.check_rate("learning_rate", learning_rate)
   _learned.check_max_weight(max_weight)
   most = math.log(max_weight)
-
-  def init_fn(params):
-    del params
-    s = jnp.full(num_objectives, min(0.0, most), jnp.float32)
-    return ImtlLState(jnp.exp(s), s, _learned.init_adam(num_objectives))
-
-  def weigh(losses, state, params=None, *, present=None, **extra_args):
-    del params, extra_args
-    here = everyone(present, num_objectives)
-    raw = jnp.exp(state.log_scales)
-    slope = raw * losses.astype(jnp.float32) - 1.0
-    s, opt = _learned.descend(state.log_scales, slope, state.opt, here, learning_rate)
-    weights = jnp.where(here, raw, 0.0)
-    return weights, ImtlLState(weights, jnp.minimum(s, most), opt)
-
-  return Weighting(init_fn, weigh)
+  return log_scale_weighting(
+    num_objectives,
+    ImtlLState,
+    start=min(0.0, most),
+    weight=jnp.exp,
+    slope=lambda weighted: weighted - 1.0,
+    bound=lambda s: jnp.minimum(s, most),
+    learning_rate=learning_rate,
+  )
 
 
 imtl_l = aggregate_by_imtl_l

@@ -76,6 +76,9 @@ def gradient_moments(
   W_s = mean + chol(covariance) z_s; g_sb = W_s[:, :d]^T (softmax(z_sb) - onehot(y_b));
   v_b = max(E g^2 - (E g)^2, 1e-8)^power.
 
+  The ancestor's form, whole, and compared with its recorded outputs; BOGC's rule takes the moments of
+  `last_layer_draws`.
+
   Args:
     mean: [C (d+1)]; covariance: its square.
     features: h [B, d]; label: int [B].
@@ -164,6 +167,10 @@ def last_layer_draws(
 
 
 def precision_weighted(mean: jax.Array, var: jax.Array) -> jax.Array:
-  r"""\sum_k mu_k / v_k / \sum_k 1 / v_k, divided by the batch size: [B, K, d] twice -> [B, d]."""
+  r"""\sum_k mu_k / v_k / \sum_k 1 / v_k, divided by the batch size: [B, K, d] twice -> [B, d].
+
+  The ancestor's second half, kept to be compared with its recorded outputs: BOGC's own rules weigh by
+  `evidence_weights`, which tend to it as evidence grows.
+  """
   precision = 1.0 / var
   return jnp.sum(precision * mean, axis=1) / jnp.sum(precision, axis=1) / mean.shape[0]

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 
 from mmfuse.balancing._min_norm import project_simplex
 
-RESCALE = ("none", "sum")
 _B1, _B2 = 0.9, 0.999
 
 
@@ -42,11 +41,6 @@ def decide_among(
 def back(new: jax.Array, mass: jax.Array, old: jax.Array, present: jax.Array) -> jax.Array:
   """The shares [K] to remember: the present ones divide their mass anew, the absent keep theirs."""
   return jnp.where(present, mass * new, old)
-
-
-def rescaled(shares: jax.Array, present: jax.Array, rescale: str) -> jax.Array:
-  """Multipliers [K]: as they are, or times the number of present objectives."""
-  return shares * present.sum() if rescale == "sum" else shares
 
 
 def softmax(logits: jax.Array, present: jax.Array) -> jax.Array:

@@ -14,7 +14,6 @@ from mmfuse.balancing._base import Aggregator
 from mmfuse.balancing._min_norm import min_norm
 
 _NORMALIZE = ("none", "l2", "loss", "loss+")
-_RESCALE = ("none", "sum")
 
 
 class MgdaState(NamedTuple):
@@ -87,7 +86,7 @@ def aggregate_by_mgda(
   num_objectives = _groups.check_count(num_objectives)
   _groups.check_choice("normalize", normalize, _NORMALIZE)
   _groups.check_choice("scope", scope, _groups.SCOPES)
-  _groups.check_choice("rescale", rescale, _RESCALE)
+  _groups.check_choice("rescale", rescale, _groups.RESCALE)
 
   def init_fn(params):
     del params
@@ -104,7 +103,7 @@ def aggregate_by_mgda(
       multipliers = mgda_weights(gram, own_losses, here, normalize=normalize, clip_ends=clip_ends)[
         1
       ]
-      return multipliers * here.sum() if rescale == "sum" else multipliers
+      return _groups.rescaled(multipliers, here, rescale)
 
     direction, weights = _groups.aggregate(
       weigh, updates, owners, _groups.everyone(present, num_objectives), scope

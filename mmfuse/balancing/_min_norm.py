@@ -61,10 +61,14 @@ def simplex_descent(
 def min_norm(
   gram: jax.Array, present: jax.Array | None = None, *, clip_ends: bool = False
 ) -> jax.Array:
-  r"""argmin_w w^T A w on the simplex; A [K, K] -> w [K]. Absent objectives get weight 0.
+  """argmin_w w^T A w on the simplex; A [K, K] -> w [K]. Absent objectives get weight 0.
 
-  `clip_ends`: the released solver for K >= 3 instead (best pair first, projected gradient with a
-  line search that keeps .001 of the old point, stops at a change below 1e-5), for parity.
+  Args:
+    gram: A = G G^T.
+    present: bool [K]; None = all present.
+    clip_ends: False = the exact minimum; True = the released solver instead: K = 2 with ends .999
+      and .001, K >= 3 from the best pair by projected gradient with a line search that keeps .001
+      of the old point, until a change below 1e-5. For parity.
   """
   num = gram.shape[0]
   here = jnp.ones(num, bool) if present is None else present

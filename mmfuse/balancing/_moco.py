@@ -67,7 +67,7 @@ def aggregate_by_moco(
   """
   num_objectives = _groups.check_count(num_objectives)
   _groups.check_choice("variant", variant, _VARIANTS)
-  _groups.check_choice("rescale", rescale, _learned.RESCALE)
+  _groups.check_choice("rescale", rescale, _groups.RESCALE)
   if not beta > 0:
     raise ValueError(f"beta must be positive, got {beta}")
   for name, value in (
@@ -98,7 +98,7 @@ def aggregate_by_moco(
     slope = jnp.where(here[:, None] & here[None, :], gram, 0.0) @ lam + rho * lam
     onto = _learned.project if variant == "paper" else _learned.softmax
     lam = onto(lam - gamma / t**gamma_sigma * slope, here)
-    weights = _learned.rescaled(lam, here, rescale)
+    weights = _groups.rescaled(lam, here, rescale)
     direction = _shared.map_shared(
       lambda reach, _, y: tree.combine(weights, y, reach), updates, owners, here, tracked
     )

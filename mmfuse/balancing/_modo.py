@@ -7,12 +7,10 @@ Generalization and Conflict-Avoidance", NeurIPS 2023; constants as in the LibMTL
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 
-from mmfuse import tree
-from mmfuse.balancing import _groups, _learned, _shared
+from mmfuse.balancing import _groups, _learned
 from mmfuse.balancing._base import Aggregator
-from mmfuse.balancing._shared import PARTS as PARTS
+from mmfuse.balancing._double_sampling import double_sampling
 
 
 class ModoState(NamedTuple):
@@ -47,38 +45,16 @@ def aggregate_by_modo(
     ValueError: a negative knob, an unknown option, gradients of another K, a single part.
   """
   num_objectives = _groups.check_count(num_objectives)
-  _groups.check_choice("rescale", rescale, _learned.RESCALE)
+  _groups.check_choice("rescale", rescale, _groups.RESCALE)
   for name, value in (("gamma", gamma), ("rho", rho)):
     if not value >= 0:
       raise ValueError(f"{name} must be at least 0, got {value}")
 
-  def init_fn(params):
-    del params
-    uniform = _groups.uniform_weights(num_objectives)
-    return ModoState(uniform, uniform)
+  def step(gram, lam, seen):
+    # The unseen have lam 0, and the projection leaves their entries at 0.
+    return _learned.project(lam - gamma * (gram @ lam + rho * lam), seen)
 
-  def update_fn(
-    updates, state, params=None, *, parts=None, owners=None, present=None, **extra_args
-  ):
-    del params, extra_args
-    _groups.check_stacked(updates, num_objectives)
-    here = _groups.everyone(present, num_objectives)
-    first, second, third = _shared.three_batches(parts, updates)
-    gram = _shared.cross_gram(first, second, owners, num_objectives)
-    own = (_shared.nonzero_rows(g, owners, num_objectives) for g in (first, second))
-
-    def step(lam, seen):
-      # The unseen have lam 0, and the projection leaves their entries at 0.
-      return _learned.project(lam - gamma * (gram @ lam + rho * lam), seen)
-
-    lam, shares = _learned.decide_among(step, state.shares, here, jnp.logical_and(*own))
-    weights = _learned.rescaled(lam, here, rescale)
-    direction = _shared.map_shared(
-      lambda reach, _, g: tree.combine(weights, g, reach), updates, owners, here, third
-    )
-    return direction, ModoState(weights, shares)
-
-  return Aggregator(init_fn, update_fn)
+  return double_sampling(num_objectives, step, ModoState, rescale=rescale)
 
 
 modo = aggregate_by_modo

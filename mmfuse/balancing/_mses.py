@@ -30,9 +30,15 @@ class MsesState(NamedTuple):
 def mses_state(
   state: MsesState, losses: Mapping[str, float], *, patience: int = 10, smoothing: float = 0.6
 ) -> tuple[MsesState, dict[str, jax.Array], dict[str, jax.Array]]:
-  r"""v_m <- .6 v_m + .4 loss_m; a modality without a new minimum of v_m for `patience` epochs stops.
+  """v_m <- .6 v_m + .4 loss_m; a modality without a new minimum of v_m for `patience` epochs stops.
 
   A loss that is NaN (no row had the modality) changes nothing; a stopped modality stays so.
+
+  Args:
+    state: that of the epoch before.
+    losses: {modality: validation loss of its head, nats}.
+    patience: epochs, default 10; constants of the AGM repository.
+    smoothing: share of the old v_m, default .6.
 
   Returns:
     The state; {modality: v_m is a new minimum: keep its parameters}; {modality: it stops now: put

@@ -57,11 +57,16 @@ def scale_modalities(updates: Any, coefficients: Mapping[str, jax.Array]) -> Any
 def mslr_state(
   state: MslrState, accuracy: Mapping[str, float], initial: Mapping[str, Any]
 ) -> MslrState:
-  r"""r_m = a_m / mean(last W accuracies, a_m among them); coefficient_m = initial_m r_m.
+  """r_m = a_m / mean(last W accuracies, a_m among them); coefficient_m = initial_m r_m.
 
   1 in the first epoch, above 1 while the accuracy rises. An accuracy that is NaN (no row had the
   modality) or 0 changes nothing: a factor of 0 would also freeze the head that it is measured by.
   Whether the released mean contains the newest accuracy could not be seen; so it stays below W.
+
+  Args:
+    state: that of the epoch before.
+    accuracy: {modality: a_m}, of the uni-modal head on validation rows, in [0, 1].
+    initial: {modality: coefficient to begin with}, as given to `scale_by_mslr`.
   """
   recent, known, factors = {}, {}, {}
   for m, past in state.recent.items():

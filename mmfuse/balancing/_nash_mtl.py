@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from mmfuse.balancing import _groups
 from mmfuse.balancing._base import Aggregator
 from mmfuse.balancing._fairgrad import fairgrad_weights
-from mmfuse.balancing._gram_rule import RESCALE, check_max_norm, shorten, sum_to_count
+from mmfuse.balancing._gram_rule import check_max_norm, shorten, sum_to_count
 
 
 class NashMtlState(NamedTuple):
@@ -70,7 +70,7 @@ def aggregate_by_nash_mtl(
       alpha per objective is kept), an unknown option, gradients of another K.
   """
   num_objectives = _groups.check_count(num_objectives)
-  _groups.check_choice("rescale", rescale, RESCALE)
+  _groups.check_choice("rescale", rescale, _groups.RESCALE)
   _groups.check_choice("scope", scope, _groups.SCOPES)
   check_max_norm(max_norm)
   if update_every < 1:

@@ -93,9 +93,15 @@ def scale_by_ogm(
   variant: str = "default",
   form: str = "mean",
 ) -> optax.GradientTransformationExtraArgs:
-  r"""g <- k_m g for the weight tensors of encoder m, k_m from `ogm_coefficients`; needs `scores`.
+  """g <- k_m g for the weight tensors of encoder m, k_m from `ogm_coefficients`; needs `scores`.
 
-  Arguments and errors as in `scale_by_ogm_ge`, which adds noise.
+  Args:
+    alpha: strength >= 0 (README of the released code: .3 for CREMA-D, .1 for VGGSound).
+    owners, start_epoch, end_epoch, min_ndim, variant, form: as in `scale_by_ogm_ge`, which adds
+      noise.
+
+  Raises:
+    TypeError, ValueError: as `scale_by_ogm_ge`, which also needs a key.
   """
   rule = _Rule(alpha, owners, start_epoch, end_epoch, min_ndim, variant, form).check()
 

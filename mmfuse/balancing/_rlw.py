@@ -11,7 +11,14 @@ import jax.numpy as jnp
 
 from mmfuse.balancing import _learned
 from mmfuse.balancing._base import Weighting
-from mmfuse.balancing._groups import check_choice, check_count, everyone, uniform_weights
+from mmfuse.balancing._groups import (
+  RESCALE,
+  check_choice,
+  check_count,
+  everyone,
+  rescaled,
+  uniform_weights,
+)
 
 
 class RlwState(NamedTuple):
@@ -36,7 +43,7 @@ def aggregate_by_rlw(num_objectives: int, *, rescale: str = "none") -> Weighting
     ValueError: an unknown option.
   """
   num_objectives = check_count(num_objectives)
-  check_choice("rescale", rescale, _learned.RESCALE)
+  check_choice("rescale", rescale, RESCALE)
 
   def init_fn(params):
     del params
@@ -46,7 +53,7 @@ def aggregate_by_rlw(num_objectives: int, *, rescale: str = "none") -> Weighting
     del losses, state, params, extra_args
     here = everyone(present, num_objectives)
     drawn = jax.random.normal(key, (num_objectives,), jnp.float32)
-    weights = _learned.rescaled(_learned.softmax(drawn, here), here, rescale)
+    weights = rescaled(_learned.softmax(drawn, here), here, rescale)
     return weights, RlwState(weights)
 
   return Weighting(init_fn, weigh)

@@ -9,10 +9,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mmfuse import tree
-from mmfuse.balancing import _groups, _learned, _shared
+from mmfuse.balancing import _groups, _learned
 from mmfuse.balancing._base import Aggregator
-from mmfuse.balancing._shared import PARTS as PARTS
+from mmfuse.balancing._double_sampling import double_sampling
 
 _EPS = 1e-8
 _STEP = 5.0  # of LibMTL's inner search
@@ -107,7 +106,7 @@ def aggregate_by_sdmgrad(
   """
   num_objectives = _groups.check_count(num_objectives)
   _groups.check_choice("variant", variant, _VARIANTS)
-  _groups.check_choice("rescale", rescale, _learned.RESCALE)
+  _groups.check_choice("rescale", rescale, _groups.RESCALE)
   if not lam >= 0:
     raise ValueError(f"lam must be at least 0, got {lam}")
   if iterations < 1:
@@ -117,42 +116,23 @@ def aggregate_by_sdmgrad(
   if not 0 <= momentum < 1:
     raise ValueError(f"momentum must lie in [0, 1), got {momentum}")
 
-  def init_fn(params):
-    del params
-    uniform = _groups.uniform_weights(num_objectives)
-    return SdmgradState(uniform, uniform)
-
-  def update_fn(
-    updates, state, params=None, *, parts=None, owners=None, present=None, **extra_args
-  ):
-    del params, extra_args
-    _groups.check_stacked(updates, num_objectives)
-    here = _groups.everyone(present, num_objectives)
-    first, second, third = _shared.three_batches(parts, updates)
-    gram = _shared.cross_gram(first, second, owners, num_objectives)
-    own = (_shared.nonzero_rows(g, owners, num_objectives) for g in (first, second))
-
-    def search(start, seen):
-      return sdmgrad_shares(
-        gram,
-        start,
-        lam,
-        seen,
-        iterations=iterations,
-        learning_rate=learning_rate,
-        momentum=momentum,
-        variant=variant,
-      )
-
-    w, shares = _learned.decide_among(search, state.shares, here, jnp.logical_and(*own))
-    mean = here / jnp.maximum(here.sum(), 1)
-    weights = _learned.rescaled((w + lam * mean) / (1.0 + lam), here, rescale)
-    direction = _shared.map_shared(
-      lambda reach, _, g: tree.combine(weights, g, reach), updates, owners, here, third
+  def search(gram, start, seen):
+    return sdmgrad_shares(
+      gram,
+      start,
+      lam,
+      seen,
+      iterations=iterations,
+      learning_rate=learning_rate,
+      momentum=momentum,
+      variant=variant,
     )
-    return direction, SdmgradState(weights, shares)
 
-  return Aggregator(init_fn, update_fn)
+  def mix(w, here):
+    mean = here / jnp.maximum(here.sum(), 1)
+    return (w + lam * mean) / (1.0 + lam)
+
+  return double_sampling(num_objectives, search, SdmgradState, rescale=rescale, mix=mix)
 
 
 sdmgrad = aggregate_by_sdmgrad

@@ -92,26 +92,3 @@ def combine_shared(weights: jax.Array, stacked: Any, owners: Any, present: jax.A
 def column(row: jax.Array, like: jax.Array) -> jax.Array:
   """[K] shaped to multiply [K, ...]."""
   return row.reshape((-1,) + (1,) * (like.ndim - 1))
-
-
-PARTS = 3  # independent batches that double-sampling rules ask for
-
-
-def three_batches(parts: Any, updates: Any) -> tuple[Any, Any, Any]:
-  """Gradients [K, *param] of two batches to weigh by and of one to descend, from [S, K, *param].
-
-  S >= 3: parts 0 and 1, then the mean of the rest. S = 2: the mean of both is descended, so that
-  weights and direction are correlated. Without parts all three are `updates`.
-
-  Raises:
-    ValueError: only one part.
-  """
-  if parts is None:
-    return updates, updates, updates
-  count = jax.tree.leaves(parts)[0].shape[0]
-  if count < 2:
-    raise ValueError(f"double sampling needs parts= of at least 2 batches, got {count}")
-  first, second = (jax.tree.map(lambda p, s=s: p[s], parts) for s in (0, 1))
-  if count == 2:
-    return first, second, updates
-  return first, second, jax.tree.map(lambda p: p[2:].mean(0), parts)

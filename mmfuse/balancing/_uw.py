@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from mmfuse.balancing import _learned
 from mmfuse.balancing._base import Weighting
-from mmfuse.balancing._groups import check_count, everyone
+from mmfuse.balancing._log_scales import log_scale_weighting
 
 
 class UwState(NamedTuple):
@@ -49,26 +49,17 @@ def aggregate_by_uw(
   Raises:
     ValueError: a negative learning rate, a max_weight that is not positive.
   """
-  num_objectives = check_count(num_objectives)
-  _learned.check_rate("learning_rate", learning_rate)
   _learned.check_max_weight(max_weight)
   least = -math.log(2.0 * max_weight)
-
-  def init_fn(params):
-    del params
-    s = jnp.full(num_objectives, max(start, least), jnp.float32)
-    return UwState(0.5 * jnp.exp(-s), s, _learned.init_adam(num_objectives))
-
-  def weigh(losses, state, params=None, *, present=None, **extra_args):
-    del params, extra_args
-    here = everyone(present, num_objectives)
-    raw = 0.5 * jnp.exp(-state.log_variances)
-    slope = 0.5 - raw * losses.astype(jnp.float32)
-    s, opt = _learned.descend(state.log_variances, slope, state.opt, here, learning_rate)
-    weights = jnp.where(here, raw, 0.0)
-    return weights, UwState(weights, jnp.maximum(s, least), opt)
-
-  return Weighting(init_fn, weigh)
+  return log_scale_weighting(
+    num_objectives,
+    UwState,
+    start=max(start, least),
+    weight=lambda s: 0.5 * jnp.exp(-s),
+    slope=lambda weighted: 0.5 - weighted,
+    bound=lambda s: jnp.maximum(s, least),
+    learning_rate=learning_rate,
+  )
 
 
 uw = aggregate_by_uw

@@ -154,7 +154,7 @@ def table_from_arrays(
   if dropped:
     inputs = {m: _sequences.take(x, keep) for m, x in inputs.items()}
     mask = {m: x[keep] for m, x in mask.items()}
-  return Table(
+  table = Table(
     name=name,
     inputs=inputs,
     label=target,
@@ -169,19 +169,9 @@ def table_from_arrays(
     labelled=labelled,
     weight=weight,
     notes=(*notes, *chosen, *dropped, *read, *guessed, *named, *noted),
-    fingerprint=_fingerprint.fingerprint(
-      inputs,
-      mask,
-      target,
-      group,
-      split,
-      class_names,
-      recipe,
-      labelled,
-      weight,
-      {**{EXTRA + n: x for n, x in extra.items()}, **{TRUTH + n: x for n, x in truth.items()}},
-    ),
+    fingerprint="",
   )
+  return _fingerprint.stamped(table, recipe)
 
 
 def from_arrays(

@@ -8,7 +8,7 @@ import numpy as np
 
 from mmfuse.data import _fingerprint, _sequences
 from mmfuse.data._error import DataError, closest
-from mmfuse.data._inputs import EXTRA, MASK, TRUTH, candidates
+from mmfuse.data._inputs import MASK, candidates
 from mmfuse.data._sequences import LENGTH
 from mmfuse.data._table import Table
 
@@ -71,36 +71,21 @@ def used_table(
   cut: Any = lambda x: None if x is None else x[keep]
   inputs = {m: _sequences.take(x, keep) for m, x in inputs.items()}
   mask = {m: x[keep] for m, x in mask.items()}
-  label, group, split = cut(table.label), cut(table.group), cut(table.split)
-  labelled, weight = cut(table.labelled), cut(table.weight)
-  extra = {n: x[keep] for n, x in table.extra.items()}
-  truth = {n: x[keep] for n, x in table.truth.items()}
-  return dataclasses.replace(
+  used = dataclasses.replace(
     table,
     inputs=inputs,
     mask=mask,
-    label=label,
-    group=group,
-    split=split,
-    labelled=labelled,
-    weight=weight,
-    extra=extra,
-    truth=truth,
+    label=cut(table.label),
+    group=cut(table.group),
+    split=cut(table.split),
+    labelled=cut(table.labelled),
+    weight=cut(table.weight),
+    extra={n: x[keep] for n, x in table.extra.items()},
+    truth={n: x[keep] for n, x in table.truth.items()},
     encoders={m: e for m, e in table.encoders.items() if m not in out},
     notes=(*table.notes, *_notes(out), *dropped),
-    fingerprint=_fingerprint.fingerprint(
-      inputs,
-      mask,
-      label,
-      group,
-      split,
-      table.class_names,
-      table.name,
-      labelled,
-      weight,
-      {**{EXTRA + n: x for n, x in extra.items()}, **{TRUTH + n: x for n, x in truth.items()}},
-    ),
   )
+  return _fingerprint.stamped(used, table.name)
 
 
 def kept_rows(

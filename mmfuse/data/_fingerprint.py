@@ -1,12 +1,14 @@
 """One hash for the content of a data set: what a table of results may and may not mix."""
 
+import dataclasses
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from mmfuse.data import _sequences
+from mmfuse.data._inputs import EXTRA, TRUTH
 
 RECIPE = "mmfuse-data-1"  # raised when the door reads the same arrays into other numbers
 
@@ -22,37 +24,31 @@ def _feed(digest, name: str, x: np.ndarray | None) -> None:
   digest.update(plain.data if plain.size else b"")
 
 
-def fingerprint(
-  inputs: Mapping[str, Any],
-  mask: Mapping[str, np.ndarray],
-  label: np.ndarray | None,
-  group: np.ndarray | None,
-  split: np.ndarray | None,
-  class_names: Sequence[str],
-  recipe: str = "",
-  labelled: np.ndarray | None = None,
-  weight: np.ndarray | None = None,
-  beside: Mapping[str, np.ndarray] | None = None,
-) -> str:
-  """sha256, 64 hex digits, of names, dtypes, shapes, content, label, masks, group, split, recipe.
+def stamped(table: Any, recipe: str = "") -> Any:
+  """A `Table` with the fingerprint of what it holds, and of the `recipe` that made it.
 
-  Lengths, `labelled`, `weight` and arrays `beside` the modalities count where there are any.
-  Absent rows, steps after the end and unknown labels are 0 by contract, so what a file holds there does
+  sha256, 64 hex digits, of names, dtypes, shapes, content, label, masks, group, split, recipe.
+  Lengths, `labelled`, `weight` and arrays beside the modalities count where there are any. Absent
+  rows, steps after the end and unknown labels are 0 by contract, so what a file holds there does
   not change it.
   """
+  inputs = table.inputs
   digest = hashlib.sha256(f"{RECIPE};{recipe};{len(inputs)};".encode())
   for m in sorted(inputs):
     _feed(digest, f"input {m!r}", _sequences.values_of(inputs[m]))
     if _sequences.is_sequence(inputs[m]):
       _feed(digest, f"length {m!r}", inputs[m].length)
-    _feed(digest, f"mask {m!r}", mask[m])
-  for name, x in (("label", label), ("group", group), ("split", split)):
-    _feed(digest, name, x)
-  for name, x in (("labelled", labelled), ("weight", weight), *sorted((beside or {}).items())):
+    _feed(digest, f"mask {m!r}", table.mask[m])
+  for name in ("label", "group", "split"):
+    _feed(digest, name, getattr(table, name))
+  beside = {EXTRA + n: x for n, x in table.extra.items()}
+  beside |= {TRUTH + n: x for n, x in table.truth.items()}
+  given = (("labelled", table.labelled), ("weight", table.weight), *sorted(beside.items()))
+  for name, x in given:
     if x is not None:
       _feed(digest, name, x)
-  digest.update(repr(tuple(class_names)).encode())
-  return digest.hexdigest()
+  digest.update(repr(tuple(table.class_names)).encode())
+  return dataclasses.replace(table, fingerprint=digest.hexdigest())
 
 
 def of_arrays(arrays: Mapping[str, np.ndarray]) -> str:

@@ -21,7 +21,7 @@ class Dataset(NamedTuple):
   build: Callable[..., Table]  # (data_dir, **options) -> table
   what: str  # one line
   size: str  # rows and shapes
-  licence: str
+  licence: str  # of the data, not of this code
   how: str  # how it is had
   options: tuple[str, ...] = ()  # of `load` that `build` takes
 

@@ -43,7 +43,20 @@ def overlapping_arrays(
   num_modalities: int = NUM_MODALITIES,
   width: int = WIDTH,
 ) -> dict[str, np.ndarray]:
-  """{"m1": float32 [N, D], ..., "mM": ..., "label": float32 [N]}: input of `data.from_arrays`."""
+  """{"m1": float32 [N, D], ..., "mM": ..., "label": float32 [N]}: input of `data.from_arrays`.
+
+  The least error that any model can reach on them is `overlapping_risk`.
+
+  Args:
+    seed: of the base vectors.
+    rows: N.
+    overlap: w in [0, 1] (paper: 1, .8, .5, .2, 0).
+    num_modalities: M, default 4 (paper).
+    width: D, default 100 (paper).
+
+  Raises:
+    ValueError: an overlap outside [0, 1].
+  """
   base = np.random.default_rng(seed).normal(size=(num_modalities, rows, width))
   x, y = overlapping(base, overlap)
   return {f"m{i + 1}": x[i].astype(np.float32) for i in range(num_modalities)} | {
@@ -58,7 +71,7 @@ def overlapping_risk(
   num_modalities: int = NUM_MODALITIES,
   width: int = WIDTH,
 ) -> float:
-  r"""The least E|y - h(x_S)|^2 over all h, for a subset S of 1..M: the conditional variance of y.
+  """The least E|y - h(x_S)|^2 over all h, for a subset S of 1..M: the conditional variance of y.
 
   With s = |S|, and since given x_S what is unknown are m_1 and the m_i outside S,
 
@@ -66,6 +79,11 @@ def overlapping_risk(
     1 not in S:  D [(1 + (M - 1 - s) w)^2 (1 - w)^2 / ((1 - w)^2 + s w^2) + (M - 1 - s) (1 - w)^2].
 
   The second line with s = 0 is the variance of y. At w = 1 any modality gives 0.
+
+  Args:
+    subset: S.
+    overlap: w in [0, 1].
+    num_modalities, width: M and D, default 4 and 100 (paper).
 
   Raises:
     ValueError: an overlap outside [0, 1], or members outside 1..M.

@@ -109,7 +109,7 @@ class Splits:
   `fit` and a search read `train` and `validation`; all others are sealed until the report.
   """
 
-  name: str
+  name: str  # of the table
   parts: Mapping[str, Split]  # "train", "validation", "test"; "query", "database", "ood", "shifted"
   task: str  # one of names.TASKS
   num_outputs: int  # classes, labels or regression targets; 0 without labels

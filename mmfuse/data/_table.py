@@ -20,18 +20,18 @@ FRACTIONS = (0.6, 0.2, 0.2)  # train, validation, test
 class Table:
   """All rows of a data set, checked but neither split nor standardised."""
 
-  name: str
+  name: str  # of the data set
   # {modality: float32, float64 or int32 [N, ...], or core.Sequence}, 0 where absent or ended
   inputs: dict[str, Any]
   label: Any  # as in Split
   mask: dict[str, np.ndarray]  # {modality: bool [N]}
   group: np.ndarray | None  # [N] int or str
   split: np.ndarray | None  # [N] str, one of the parts of `Splits`
-  task: str
-  class_names: tuple[str, ...]
-  encoders: dict[str, Any]
-  notes: tuple[str, ...]
-  fingerprint: str
+  task: str  # one of names.TASKS
+  class_names: tuple[str, ...]  # [num_outputs], empty for regression
+  encoders: dict[str, Any]  # {modality: spec or module}, the user's choices only
+  notes: tuple[str, ...]  # sentences to print
+  fingerprint: str  # of its content, `_fingerprint.stamped`
   labelled: np.ndarray | None = None  # bool [N], False = the label is unknown (and 0); None = all
   weight: np.ndarray | None = None  # float64 [N] as given, not negative; None = 1
   extra: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)  # {name: [N, ...]}

@@ -109,11 +109,19 @@ def prefer_batch_last(x: jax.Array, kernel: Sequence[int], formulation: str) -> 
 class Conv(nn.Module):
   """Convolution of x [B, *size, C] to [B, *out, features]; parameters kernel [*k, C, F], bias [F].
 
-  strides default to 1 and padding to "SAME" (as in XLA). formulation: "lax", "patches", or "auto"
-  (default): patches on CPU for 1-D and small 2-D inputs, where `lax.conv` inside `lax.scan` is
-  several times slower, and `lax` elsewhere. Values and gradients agree to 1e-5. batch_last: x and
-  the result are [C, *size, B] (default False). cells: x is [C, H, W, B] with even H and W, and the
-  result [4, F, H / 2, W / 2, B], for `max_first` (default False; see `conv_cells`).
+  Args:
+    features: F.
+    kernel: its sizes k.
+    strides: default 1.
+    padding: default "SAME", as in XLA.
+    use_bias: default True.
+    formulation: "lax", "patches", or "auto" (default): patches on CPU for 1-D and small 2-D inputs,
+      where `lax.conv` inside `lax.scan` is several times slower, and `lax` elsewhere. Values and
+      gradients agree to 1e-5.
+    kernel_init: default lecun_normal, Linen's.
+    batch_last: x and the result are [C, *size, B]; default False.
+    cells: x is [C, H, W, B] with even H and W, and the result [4, F, H / 2, W / 2, B], for
+      `max_first` (see `conv_cells`); default False.
   """
 
   features: int

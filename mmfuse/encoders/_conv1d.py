@@ -27,19 +27,26 @@ def centred(steps: int, kernel: int, stride: int) -> tuple[int, int]:
 class Conv1D(nn.Module):
   """x [B, T, C] -> [B, features]: (convolution, norm, ReLU) per width, then means over segments.
 
-  pool: "segments" (default): means over `segments` (8) equal parts of the time, side by side, so
-  that the result tells where in the clip something happens; "mean": over all of it; "none":
-  [B, T', features], the steps that are left, for a fusion that attends to them.
-
-  widths default to (32, 64), kernel to 5, norm to "layer" (see `Norm`). A convolution halves the
-  time (`stride` 2, rounded up) where at least 16 steps come in; a quarter of the cost of stride 1
-  on two layers. 512 steps or more are first cut into patches of T // 256, each mapped to the first
-  width. A dense layer follows where `features` (default 64) is not the width. formulation: see
-  `Conv`.
+  512 steps or more are first cut into patches of T // 256, each mapped to the first width. A dense
+  layer follows where `features` is not the width. Defaults are ours, chosen on the panel of
+  docs/decisions.md.
 
   Of a `core.Sequence` each row stops at its length L: later values are zeros to every convolution,
   ceil(L / stride) positions are left by a stride, norms see those alone, segments are cut within
   them, and the steps after them are zero.
+
+  Args:
+    features: default 64.
+    widths: of the convolutions, default (32, 64).
+    kernel: their size, default 5.
+    stride: default 2: a convolution halves the time (rounded up) where at least 16 steps come in; a
+      quarter of the cost of stride 1 on two layers.
+    norm: see `Norm`, default "layer".
+    formulation: see `Conv`, default "auto".
+    pool: "segments" (default): means over `segments` equal parts of the time, side by side, so that
+      the result tells where in the clip something happens; "mean": over all of it; "none":
+      [B, T', features], the steps that are left, for a fusion that attends to them.
+    segments: default 8.
   """
 
   reads_lengths = True

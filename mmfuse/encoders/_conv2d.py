@@ -28,14 +28,23 @@ def as_image(x: jax.Array) -> jax.Array:
 class Conv2D(nn.Module):
   """x [B, H, W, C] or [B, H, W] -> [B, features], for sides from 1 to 512 and beyond.
 
-  Per width: convolution, norm, ReLU; a convolution halves an axis (`stride` 2, rounded up) on which
-  at least 8 positions come in, which costs a tenth of stride 1 with a max-pool. A side of 2 x `side`
-  (default 32) or more is first cut into patches of its length // side pixels, each mapped to the
-  first width, so that the cost stays that of at most 63 x 63 positions. pool: "segments" (default):
-  means over a `grid` of 4 x 4 cells, side by side, so that the result tells where in the image
-  something is; "mean": over all positions. A dense layer follows where `features` (default 64) is
-  not the width. widths default to (32, 64), kernel to 3, norm to "layer" (see `Norm`). formulation:
-  see `Conv`.
+  Per width: convolution, norm, ReLU. A dense layer follows where `features` is not the width.
+  Defaults are ours, chosen on the panel of docs/decisions.md.
+
+  Args:
+    features: default 64.
+    widths: of the convolutions, default (32, 64).
+    kernel: their size, default 3.
+    stride: default 2: a convolution halves an axis (rounded up) on which at least 8 positions come
+      in, which costs a tenth of stride 1 with a max-pool.
+    norm: see `Norm`, default "layer".
+    formulation: see `Conv`, default "auto".
+    pool: "segments" (default): means over a `grid` of cells, side by side, so that the result tells
+      where in the image something is; "mean": over all positions.
+    grid: default 4 x 4.
+    side: default 32: a side of 2 x `side` or more is first cut into patches of its length // side
+      pixels, each mapped to the first width, so that the cost stays that of at most 63 x 63
+      positions.
   """
 
   features: int = 64

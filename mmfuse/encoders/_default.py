@@ -49,11 +49,18 @@ def _embedding(shape, vocabulary):
 
 
 def default_encoder(shape: tuple[int, ...], dtype, vocabulary: int | None = None) -> nn.Module:
-  """The encoder of arrays of `shape` (batch axis included) and `dtype`.
+  """The encoder of arrays of `shape` and `dtype`.
 
   Floats: `MLP` for [B, D], `Conv1D` for [B, T, C], `Conv2D` for [B, H, W, C], `Frames(Conv2D)` for
-  [B, T, H, W, C]. Integers: `Embedding` of `vocabulary` tokens for [B] and [B, L]. Raises
-  ValueError for anything else, and for integers without a vocabulary.
+  [B, T, H, W, C]. Integers: `Embedding` for [B] and [B, L].
+
+  Args:
+    shape: of the arrays, batch axis included.
+    dtype: theirs.
+    vocabulary: how many tokens integers are of; default None, which floats need not say.
+
+  Raises:
+    ValueError: anything else, or integers without a vocabulary.
   """
   if jnp.issubdtype(dtype, jnp.integer):
     return _embedding(shape, vocabulary)
@@ -68,13 +75,18 @@ def default_encoder(shape: tuple[int, ...], dtype, vocabulary: int | None = None
 
 
 def by_name(spec: str, shape: tuple[int, ...], dtype, vocabulary: int | None = None) -> nn.Module:
-  """The encoder called `spec`, fitted to arrays of `shape` (batch axis included) and `dtype`.
+  """The encoder called `spec`, fitted to arrays of `shape` and `dtype`.
 
-  Names: linear (flattened, one dense layer), identity (flattened, nothing else), mlp, conv1d,
-  conv2d, lenet, resnet18, resnet34, gru, lstm, transformer, embedding; and conv1d_steps,
-  transformer_steps, whose steps a fusion like `mult` attends to (see `keep_steps`). ResNets take
-  the small stem for sides up to 64. Raises ValueError for an unknown name (with the closest one),
-  and for a rank or dtype that the encoder cannot take.
+  Args:
+    spec: linear (flattened, one dense layer), identity (flattened, nothing else), mlp, conv1d,
+      conv2d, lenet, resnet18, resnet34 (the small stem for sides up to 64), gru, lstm, transformer,
+      embedding; and conv1d_steps, transformer_steps, whose steps a fusion like `mult` attends to
+      (see `keep_steps`).
+    shape, dtype, vocabulary: as in `default_encoder`.
+
+  Raises:
+    ValueError: an unknown name (with the closest one), a rank or dtype that the encoder cannot
+      take.
   """
   known = [*NAMES, "embedding"]
   if spec not in known:

@@ -19,10 +19,17 @@ COLOURS = (1, 3, 4)  # channels of an image as most cameras store it
 
 
 def check_encoder(module: Any, x: Any, modality: str, train: bool = False) -> tuple[Any, Any]:
-  """(features, variables) of `module` on a few rows like `x` [B, ...], as shapes; nothing is run.
+  """(features, variables) of `module` on a few rows like `x`, as shapes; nothing is run.
 
-  train: try the training mode too. Raises ValueError, one sentence, where the module fails or
-  returns what is no feature; see `check_output`.
+  Args:
+    module: the encoder, Linen `(x, mask, *, train)`.
+    x: what it reads, [B, ...] or a `core.Sequence`.
+    modality: its name, for messages.
+    train: try the training mode too, default False.
+
+  Raises:
+    ValueError: one sentence, where the module fails or returns what is no feature; see
+      `check_output`.
   """
   like = lambda a: jax.ShapeDtypeStruct((ROWS, *a.shape[1:]), a.dtype)
   x = jax.tree.map(like, x)
@@ -55,7 +62,12 @@ class Refused(ValueError):
 def check_output(h: Any, variables: Any, modality: str, module: Any, rows: int) -> None:
   """Raises ValueError unless h is one floating-point array [rows, ...] and its variables are known.
 
-  Variables may be params and batch_stats: what is carried from step to step.
+  Args:
+    h: what the encoder returned.
+    variables: its collections; params and batch_stats are known: what is carried from step to step.
+    modality: its name, for messages.
+    module: the encoder, for messages.
+    rows: B.
   """
   what = f"the encoder of {modality!r} ({title(module)})"
   expected = "expected one array [B, features]"
@@ -88,8 +100,12 @@ def readable(module: Any, x: Any) -> Any:
 def describe(module: Any, x: Any, params: Any, guessed: bool = False) -> str:
   """ "[48, 3] -> conv1d, 8 segments, 12k parameters": a row of `x`, the encoder, its parameters.
 
-  x: an array [B, ...] or `core.Sequence`; params: a tree of arrays or shapes; guessed: the encoder
-  was chosen by rank, so that the line also says how the axes are read where that is not certain.
+  Args:
+    module: the encoder.
+    x: an array [B, ...] or `core.Sequence`.
+    params: a tree of arrays or shapes.
+    guessed: the encoder was chosen by rank, so that the line also says how the axes are read where
+      that is not certain; default False.
   """
   words = [_name(module), *_pooling(module), f"{_count(params)} parameters"]
   read = _reading(_shape(x)) if guessed and not isinstance(module, Embedding) else ""
@@ -98,7 +114,14 @@ def describe(module: Any, x: Any, params: Any, guessed: bool = False) -> str:
 
 
 def remarks(module: Any, x: Any, variables: Any, modality: str) -> list[str]:
-  """What a user should know: lengths that are not read, statistics over absent rows."""
+  """What a user should know: lengths that are not read, statistics over absent rows.
+
+  Args:
+    module: the encoder.
+    x: what it reads.
+    variables: its collections.
+    modality: its name.
+  """
   found, who = [], f"the encoder of {modality!r} ({title(module)})"
   if isinstance(x, Sequence) and not getattr(module, "reads_lengths", False):
     found.append(f"{who} takes arrays: rows that end early come to it with zeros after their end")

@@ -21,11 +21,18 @@ def vocabulary_size(tokens) -> int:
 class Embedding(nn.Module):
   """int tokens [B, L] or [B] -> [B, features]: the mean of their embeddings, then `MLP`.
 
-  vocabulary: how many tokens there are (`vocabulary_size(tokens)`); tokens from there on share one
-  extra row, "unknown"; negative ones are padding and left out of the mean, as are those beyond the
-  length of a `core.Sequence`. width of an embedding:
-  64; features: 64; hidden, norm, dropout: those of `MLP`. Raises TypeError for tokens that are not
-  integers.
+  Negative tokens are padding and left out of the mean, as are those beyond the length of a
+  `core.Sequence`.
+
+  Args:
+    vocabulary: how many tokens there are (`vocabulary_size(tokens)`); tokens from there on share
+      one extra row, "unknown".
+    features: default 64; defaults are ours.
+    width: of an embedding, default 64.
+    hidden, norm, dropout: those of `MLP`, default (), "layer", 0.
+
+  Raises:
+    TypeError: tokens that are not integers.
   """
 
   reads_lengths = True

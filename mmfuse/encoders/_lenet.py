@@ -29,8 +29,13 @@ class LeNet(nn.Module):
 
   A block is convolution without bias, batch norm, ReLU, 2 x 2 max-pool with floor (an axis of size
   1 stays). Block 0: 5 x 5 to c channels; block i: 3 x 3 to 2^i c. What is left of H x W is
-  averaged, which is nothing in the authors' sizes: c = 6 (3 for a modality alone), layers L = 3 on
-  28 x 28 and L = 5 on 112 x 112. Defaults c = 6, L = 3, norm "batch". formulation: see `Conv`.
+  averaged, which is nothing in the authors' sizes.
+
+  Args:
+    channels: c, default 6 (the authors'; 3 for a modality alone).
+    layers: L, default 3 (the authors' on 28 x 28; 5 on 112 x 112).
+    norm: see `Norm`, default "batch".
+    formulation: see `Conv`, default "auto".
   """
 
   channels: int = 6

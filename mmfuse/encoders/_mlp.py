@@ -12,9 +12,12 @@ from mmfuse.encoders._sequence import as_array
 class MLP(nn.Module):
   """x [B, ...] -> [B, features]: flattens, then (dense, norm, ReLU, dropout) per width.
 
-  The widths are `hidden` (default one layer of 64) followed by `features`. norm: see `Norm`
-  (default "layer"). dropout: the rate (default 0), after every layer but the last. linear: the last
-  layer is dense alone, without norm and ReLU (default False).
+  Args:
+    features: the last width, default 64; defaults are ours.
+    hidden: the widths before it, default one layer of 64.
+    norm: see `Norm`, default "layer".
+    dropout: the rate, default 0, after every layer but the last.
+    linear: the last layer is dense alone, without norm and ReLU; default False.
   """
 
   features: int = 64

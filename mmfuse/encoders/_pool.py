@@ -51,10 +51,16 @@ def max_pool(
   strides: Sequence[int] | None = None,
   padding: Padding = "VALID",
 ) -> jax.Array:
-  """Maximum over windows of x [B, *size, C] (or [C, *size, B]); strides default to `kernel`.
+  """Maximum over windows of x [B, *size, C] (or [C, *size, B]).
 
   A remainder is cut off, and an axis shorter than its window is pooled over all it has, so that
   size 1 stays 1. Of entries that tie, the first in row-major order gets the gradient, as in torch.
+
+  Args:
+    x: the channels on one side, the batch on the other.
+    kernel: sizes of the window.
+    strides: default `kernel`.
+    padding: default "VALID", or as in XLA.
   """
   size = x.shape[1:-1]
   strides = tuple(strides or kernel)

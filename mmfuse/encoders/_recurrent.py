@@ -44,21 +44,28 @@ class _Recurrent(nn.Module):
 class GRU(_Recurrent):
   """x [B, T, C] -> [B, features]: the hidden state of a gated recurrent unit.
 
-  x may be a `core.Sequence`. pool: "last" (default), the state after the
-  last valid step, "mean" over the valid steps, or "all": every step flattened, [B, T * features],
-  invalid ones zero. project: with "all", the width of a linear layer on each step (default 0, none;
-  features 30 and project 15 are the series encoder of MIMIC in MultiBench and I2M2). features
-  defaults to 64. Cho et al., Learning Phrase Representations using RNN Encoder-Decoder, EMNLP 2014.
+  x may be a `core.Sequence`. Cho et al., Learning Phrase Representations using RNN Encoder-Decoder,
+  EMNLP 2014.
+
+  Args:
+    features: default 64 (ours).
+    pool: "last" (default), the state after the last valid step; "mean" over the valid steps; "all":
+      every step flattened, [B, T * features], invalid ones zero.
+    project: with "all", the width of a linear layer on each step, default 0, none; features 30 and
+      project 15 are the series encoder of MIMIC in MultiBench and I2M2.
   """
 
   cell = nn.GRUCell
 
 
 class LSTM(_Recurrent):
-  """x [B, T, C] -> [B, features]: the hidden state of a long short-term memory; else as `GRU`.
+  """x [B, T, C] -> [B, features]: the hidden state of a long short-term memory.
 
   Hochreiter and Schmidhuber, Long Short-Term Memory, Neural Computation 1997. The forget gate has
   no extra bias.
+
+  Args:
+    features, pool, project: as in `GRU`.
   """
 
   cell = nn.OptimizedLSTMCell

@@ -113,15 +113,22 @@ class _ResNet(nn.Module):
 class ResNet18(_ResNet):
   """x [B, H, W, C] or [B, H, W] -> [B, features]: ResNet-18 up to its average over positions.
 
-  norm: "batch" (default) or "group"; small_stem replaces the 7 x 7 stride-2 convolution and the
-  max-pool by one 3 x 3 convolution, for images of about 32 x 32. A dense layer "project" follows
-  where `features` is not 512 (the default). formulation: see `Conv`.
+  Args:
+    features: default 512; a dense layer "project" follows where it is another number.
+    norm: "batch" (default) or "group".
+    small_stem: one 3 x 3 convolution in the place of the 7 x 7 stride-2 convolution and the
+      max-pool, for images of about 32 x 32; default False.
+    formulation: see `Conv`, default "auto".
   """
 
   blocks = (2, 2, 2, 2)
 
 
 class ResNet34(_ResNet):
-  """x [B, H, W, C] or [B, H, W] -> [B, features]: ResNet-34, otherwise as `ResNet18`."""
+  """x [B, H, W, C] or [B, H, W] -> [B, features]: ResNet-34.
+
+  Args:
+    features, norm, small_stem, formulation: as in `ResNet18`.
+  """
 
   blocks = (3, 4, 6, 3)

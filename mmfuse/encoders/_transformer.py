@@ -37,13 +37,20 @@ class Block(nn.Module):
 class Transformer(nn.Module):
   """x [B, T, C] -> [B, features]: dense to D = features, learned positions, pre-norm blocks, norm.
 
-  x may be a `core.Sequence`; steps beyond the length are not attended to.
-  pool: "token" (default), a learned class token, "mean" over the valid steps, or "none": all steps
-  [B, T, features], invalid ones zero, for a fusion that attends to them. Defaults: features
-  64, 2 layers, 4 heads, dropout 0.1 after both halves of a block. T is fixed by the first batch.
-  Raises ValueError where features is not a multiple of heads. Vaswani et al., Attention Is All You
-  Need, NeurIPS 2017; pre-norm: Xiong et al., On Layer Normalization in the Transformer
-  Architecture, ICML 2020.
+  x may be a `core.Sequence`; steps beyond the length are not attended to. T is fixed by the first
+  batch. Vaswani et al., Attention Is All You Need, NeurIPS 2017; pre-norm: Xiong et al., On Layer
+  Normalization in the Transformer Architecture, ICML 2020.
+
+  Args:
+    features: D, default 64; sizes are ours.
+    layers: blocks, default 2.
+    heads: of the attention, default 4.
+    dropout: after both halves of a block, default .1 (Vaswani et al.).
+    pool: "token" (default), a learned class token; "mean" over the valid steps; "none": all steps
+      [B, T, features], invalid ones zero, for a fusion that attends to them.
+
+  Raises:
+    ValueError: features that are no multiple of heads.
   """
 
   reads_lengths = True

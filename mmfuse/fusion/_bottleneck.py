@@ -24,21 +24,29 @@ def mean_present(tokens: jax.Array, present: jax.Array, otherwise: jax.Array) ->
 
 
 class Bottleneck(nn.Module):
-  r"""[x_m'; b_m'] = Block_m([x_m; b]) for all m from the same b, then b = mean_m b_m'.
+  """[x_m'; b_m'] = Block_m([x_m; b]) for all m from the same b, then b = mean_m b_m'.
 
   `(features {m: [B, D_m] or [B, T_m, D_m]}, mask {m: bool [B]}, *, num_classes, train) -> (logits
   [B, C], None)`; [B, D] is a sequence of one step. Tokens x_m = P_m h_m + p_m [T_m, E] (learned
   positions); layers before `fusion_layer` see x_m alone; logits = W mean_t norm(x)_t + b over all
   tokens of all modalities present (the paper's "gap"). Every modality has its own blocks: pre-norm,
-  GELU, 4 E hidden.
+  GELU, 4 E hidden. An absent modality is left out of both means; with nobody b stays and the logits
+  are the head's bias. M = 1 is a Transformer with extra tokens; T_m is fixed by the first batch.
+  Nagrani et al., NeurIPS 2021.
 
-  tokens: of the bottleneck, 4 as the paper, drawn N(0, 0.02^2). width E = 64, heads 4, layers 3,
-  fusion_layer 1: ours, small; the paper has 12 layers and fuses from 8. The first fused layer fills
-  b and the next one reads it, so there are at least two. exchange: True; False keeps the modalities
-  apart, as the paper's evaluation without bottlenecks. An absent modality is left out of both
-  means; with nobody b stays and the logits are the head's bias. M = 1 is a Transformer with extra
-  tokens; T_m is fixed by the first batch. Raises ValueError for a width that is no multiple of
-  heads, tokens < 1, layers < 2, or fusion_layer outside 0..layers-2. Nagrani et al., NeurIPS 2021.
+  Args:
+    width: E, default 64; this and the next three are ours, small.
+    heads: of the attention, default 4.
+    layers: default 3 (paper: 12). The first fused layer fills b and the next one reads it, so there
+      are at least two.
+    fusion_layer: the first layer that sees b, default 1 (paper: 8).
+    tokens: of the bottleneck, default 4 as the paper, drawn N(0, 0.02^2).
+    exchange: False keeps the modalities apart, as the paper's evaluation without bottlenecks;
+      default True.
+
+  Raises:
+    ValueError: a width that is no multiple of heads, tokens < 1, layers < 2, or fusion_layer
+      outside 0..layers-2.
   """
 
   reads_steps = True  # of encoders that keep them (pool="none"); other features are one step

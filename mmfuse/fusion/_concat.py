@@ -5,29 +5,26 @@ from collections.abc import Mapping
 import flax.linen as nn
 import jax
 
+from mmfuse.fusion._kernel import dealt, total_width
+
 
 def _products(features: Mapping[str, jax.Array], kernel: jax.Array) -> dict[str, jax.Array]:
-  """{m: h_m W_m}, the rows of `kernel` dealt out in order sorted(m)."""
-  names = sorted(features)
-  widths = [features[m].shape[-1] for m in names]
-  if sum(widths) != kernel.shape[0]:
-    raise ValueError(
-      f"the kernel has {kernel.shape[0]} rows, but the features {widths} need {sum(widths)}"
-    )
-  products, start = {}, 0
-  for m, width in zip(names, widths):
-    products[m] = features[m] @ kernel[start : start + width]
-    start += width
-  return products
+  """{m: h_m W_m}."""
+  return {m: features[m] @ w for m, w in dealt(kernel, features).items()}
 
 
 def split_concat(
   features: Mapping[str, jax.Array], kernel: jax.Array, bias: jax.Array
 ) -> dict[str, jax.Array]:
-  r"""z_m = h_m W_m + b / M, so that \sum_m z_m is the fused head's output.
+  r"""z_m = h_m W_m + b / M, so that \sum_m z_m is the fused head's output: {m: [B, C]}.
 
-  features {m: [B, D_m]}; kernel [sum_m D_m, C], its rows in order sorted(m); bias [C].
-  Returns {m: [B, C]}. Raises ValueError where the kernel has another number of rows.
+  Args:
+    features: {m: h_m [B, D_m]}.
+    kernel: W [sum_m D_m, C], its rows in order sorted(m).
+    bias: b [C].
+
+  Raises:
+    ValueError: a kernel of another number of rows.
   """
   share = (bias / len(features)).reshape(1, -1)
   return {m: z + share for m, z in _products(features, kernel).items()}
@@ -45,8 +42,8 @@ class Concat(nn.Module):
   @nn.compact
   def __call__(self, features, mask, *, num_classes: int, train: bool):
     del mask, train
-    rows = sum(h.shape[-1] for h in features.values())
-    kernel = self.param("kernel", nn.initializers.lecun_normal(), (rows, num_classes))
+    shape = (total_width(features), num_classes)
+    kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
     bias = self.param("bias", nn.initializers.zeros, (num_classes,))
     products = _products(features, kernel)
     # The products are shared by both outputs, so that a rule which wants the split pays nothing.

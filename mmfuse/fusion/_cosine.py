@@ -10,6 +10,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mmfuse.fusion._kernel import dealt, total_width
+
 
 def _unit(x: jax.Array, axis: int) -> jax.Array:
   """x / |x| along an axis; 0 without gradient where x is 0 (an absent row, a dead unit)."""
@@ -21,22 +23,19 @@ def _unit(x: jax.Array, axis: int) -> jax.Array:
 def cosine_logits(
   features: Mapping[str, jax.Array], kernel: jax.Array, scale: float = 15.0
 ) -> dict[str, jax.Array]:
-  r"""z_m = scale h_m . W_m / (|h_m| |W_m|), column by column of W_m; each entry in +- scale.
+  """z_m = scale h_m . W_m / (|h_m| |W_m|), column by column of W_m: {m: [B, C]} in +- scale.
 
-  features {m: [B, D_m]}; kernel [sum_m D_m, C], its rows dealt out in order sorted(m). Returns
-  {m: [B, C]}. Raises ValueError where the kernel has another number of rows.
+  Args:
+    features: {m: h_m [B, D_m]}.
+    kernel: W [sum_m D_m, C], its rows dealt out in order sorted(m).
+    scale: default 15 (BalanceBenchmark).
+
+  Raises:
+    ValueError: a kernel of another number of rows.
   """
-  names = sorted(features)
-  widths = [features[m].shape[-1] for m in names]
-  if sum(widths) != kernel.shape[0]:
-    raise ValueError(
-      f"the kernel has {kernel.shape[0]} rows, but the features {widths} need {sum(widths)}"
-    )
-  logits, start = {}, 0
-  for m, width in zip(names, widths):
-    logits[m] = scale * (_unit(features[m], -1) @ _unit(kernel[start : start + width], 0))
-    start += width
-  return logits
+  return {
+    m: scale * (_unit(features[m], -1) @ _unit(w, 0)) for m, w in dealt(kernel, features).items()
+  }
 
 
 class Cosine(nn.Module):
@@ -52,7 +51,7 @@ class Cosine(nn.Module):
   @nn.compact
   def __call__(self, features, mask, *, num_classes: int, train: bool):
     del mask, train
-    rows = sum(h.shape[-1] for h in features.values())
-    kernel = self.param("kernel", nn.initializers.lecun_normal(), (rows, num_classes))
+    shape = (total_width(features), num_classes)
+    kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
     split = cosine_logits(features, kernel, self.scale)
     return sum(split.values()), split

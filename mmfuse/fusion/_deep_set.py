@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from mmfuse.fusion._attention import masked_softmax
+from mmfuse.fusion._early import check_widths, mlp
 from mmfuse.fusion._features import presence, vectors
 
 POOLS = ("mean", "max", "median")
@@ -50,15 +51,21 @@ def set_weights(scores: jax.Array, present: jax.Array) -> jax.Array:
 
 
 class DeepSet(nn.Module):
-  r"""logits = MLP(pool_m (a_m y_m / |a_m y_m|)), y_m = P_m h_m + p_m, pool mean, max or median.
+  """logits = MLP(pool_m (a_m y_m / |a_m y_m|)), y_m = P_m h_m + p_m, pool mean, max or median.
 
   `(features {m: [B, ...]}, mask {m: bool [B]}, *, num_classes, train) -> (logits [B, C], None)`.
-  P_m maps to the smallest width. attention: False; True weighs by a = softmax_m(w' tanh(A y_m + c)
-  + d). normalize: "feature" (default), each y_m by its own norm, before which attention cancels, as
-  in the source; or "modality", every unit by its norm over the modalities. pool: "mean" (default),
-  "max", "median" (the lower of two). hidden: widths of the MLP, default () for a linear head.
-  Defaults ours (the source asks for all). Absent modalities are in neither norm, softmax nor pool;
-  with nobody the pool is 0. Raises ValueError for an unknown pool or normalize, or a width below 1.
+  P_m maps to the smallest width. Absent modalities are in neither norm, softmax nor pool; with
+  nobody the pool is 0. Defaults ours (the source asks for all).
+
+  Args:
+    pool: "mean" (default), "max", "median" (the lower of two).
+    attention: True weighs by a = softmax_m(w' tanh(A y_m + c) + d); default False.
+    normalize: "feature" (default), each y_m by its own norm, before which attention cancels, as in
+      the source; or "modality", every unit by its norm over the modalities.
+    hidden: widths of the MLP, default () for a linear head.
+
+  Raises:
+    ValueError: an unknown pool or normalize, or a width below 1.
 
   Zaheer et al., NeurIPS 2017; TorchMultimodal (facebookresearch/multimodal).
   """
@@ -72,8 +79,7 @@ class DeepSet(nn.Module):
     for name, value, choices in (("pool", self.pool, POOLS), ("normalize", self.normalize, AXES)):
       if value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
-    if any(width < 1 for width in self.hidden):
-      raise ValueError(f"hidden widths must be at least 1, got {tuple(self.hidden)}")
+    check_widths(self.hidden)
     super().__post_init__()
 
   @nn.compact
@@ -87,6 +93,4 @@ class DeepSet(nn.Module):
       scores = nn.Dense(1, name="score")(nn.tanh(nn.Dense(width, name="look")(y)))
       y = y * set_weights(scores[..., 0], present).astype(y.dtype)
     x = pool_present(normalized(y, present, self.normalize), present, self.pool)
-    for i, size in enumerate(self.hidden):
-      x = nn.relu(nn.Dense(size, name=f"dense{i}")(x))
-    return nn.Dense(num_classes, name="out")(x), None
+    return mlp(x, self.hidden, num_classes), None

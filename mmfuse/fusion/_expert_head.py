@@ -13,9 +13,13 @@ from mmfuse.encoders import Norm
 class ExpertHead(nn.Module):
   """z [B, C] = W_2 gelu(norm(W_1 h + b_1)) + b_2 of a feature vector h [B, D], layer norm.
 
-  One expert where experts share a backbone (VQA, NLVR2); `combine_experts` joins several.
-  num_classes C; width: of the hidden layer, default 1536 (twice the 768 of that backbone). The GELU
-  is the exact one, eps 1e-5.
+  One expert where experts share a backbone (VQA, NLVR2); `combine_experts` joins several. No method
+  of the index has such a backbone: the head stands here for models that do, and is compared with
+  the authors' recorded outputs. The GELU is the exact one, eps 1e-5.
+
+  Args:
+    num_classes: C.
+    width: of the hidden layer, default 1536 (twice the 768 of the authors' backbone).
   """
 
   num_classes: int

@@ -21,9 +21,15 @@ def gaussian_product(
 ) -> tuple[jax.Array, jax.Array]:
   r"""mu = \sum_i mu_i T_i / \sum_i T_i, var = 1 / \sum_i T_i, T_i = 1 / (exp(log_var_i) + eps).
 
-  The sum is over the modalities present and a prior N(0, 1), whose T = 1 / (1 + eps). means,
-  log_vars {m: [B, D]}; mask {m: bool [B]}. Returns (mean, log_var), each [B, D]; nobody gives the
-  prior.
+  The sum is over the modalities present and a prior N(0, 1), whose T = 1 / (1 + eps).
+
+  Args:
+    means: {m: mu_m [B, D]}.
+    log_vars: {m: [B, D]}.
+    mask: {m: bool [B]}.
+    eps: default 1e-8 (the MVAE code).
+
+  Returns (mean, log_var), each [B, D]; nobody gives the prior.
   """
   like = next(iter(means.values()))
   total, weighted = jnp.full_like(like, 1 / (1 + eps)), jnp.zeros_like(like)

@@ -48,24 +48,29 @@ def check_present(modalities: Sequence[str], inputs: Mapping, mask: Mapping) -> 
 
 @dataclasses.dataclass(frozen=True)
 class LateFusion:
-  r"""h_m = encoder_m(x_m), logits = fusion({h_m}), unimodal_logits_m = h_m W_m + b_m.
+  """h_m = encoder_m(x_m), logits = fusion({h_m}), unimodal_logits_m = h_m W_m + b_m.
 
   Implements `core.Model`: `init`, `encode`, `heads`, `restrict`, `modalities`. It holds no
   parameters; `variables` is {"params": {m: ..., "heads": {m: ..., "fused": ...}}, "batch_stats":
-  {m: ..., "heads": ...}}, where subtrees without statistics are left out.
+  {m: ..., "heads": ...}}, where subtrees without statistics are left out. Initialisation of encoder
+  m and head m depends on the key and the name m alone.
 
-  encoders: {modality: Linen module `(x, mask, *, train) -> [B, D_m]`}, or what `encoders.adapt` takes;
-  one that returns more axes is flattened, and a fusion that reads sequences (`reads_steps`: MulT,
-  Bottleneck, Perceiver) gets [B, T, D] from an encoder whose `step_features` is D; steps of zeros at
-  a row's end are none to it. A `core.Sequence` goes to encoders that say `reads_lengths`, to others
-  its values with zeros after each end. num_classes C: the width of every head;
-  fusion: Linen module `(features, mask, *, num_classes, train) -> (logits [B, C], beside)`, default
-  `Concat()`; `beside` is split {m: [B, C]}, None, or {name: value} of names in `core.AUX` ("mu",
-  "logvar"), which become `Outputs.aux`; dropout: rate on the features before all heads
-  (default 0). Initialisation of encoder m and head m depends on the key and the name m alone.
-  Raises ValueError for no modality, a reserved name, what is no encoder, num_classes < 1, a rate
-  outside [0, 1), or a fusion led by a modality that is not there; `init` for an encoder that returns
-  something else than one array of a row per row.
+  Args:
+    encoders: {modality: Linen module `(x, mask, *, train) -> [B, D_m]`}, or what `encoders.adapt`
+      takes; one that returns more axes is flattened, and a fusion that reads sequences
+      (`reads_steps`: MulT, Bottleneck, Perceiver) gets [B, T, D] from an encoder whose
+      `step_features` is D; steps of zeros at a row's end are none to it. A `core.Sequence` goes to
+      encoders that say `reads_lengths`, to others its values with zeros after each end.
+    num_classes: C, the width of every head.
+    fusion: Linen module `(features, mask, *, num_classes, train) -> (logits [B, C], beside)`,
+      default `Concat()`; `beside` is split {m: [B, C]}, None, or {name: value} of names in
+      `core.AUX` ("mu", "logvar"), which become `Outputs.aux`.
+    dropout: rate on the features before all heads, default 0.
+
+  Raises:
+    ValueError: no modality, a reserved name, what is no encoder, num_classes < 1, a rate outside
+      [0, 1), or a fusion led by a modality that is not there; `init` for an encoder that returns
+      something else than one array of a row per row.
   """
 
   encoders: Mapping[str, nn.Module]

@@ -44,13 +44,20 @@ class LowRank(nn.Module):
   r"""logits = \sum_r w_r \prod_m ([1; h_m] F_m[r]) + b; F_m [R, 1 + D_m, C], w [R], b [C].
 
   `(features {m: [B, ...]}, mask {m: bool [B]}, *, num_classes, train) -> (logits [B, C], None)`.
-  rank R: default 40 (MultiBench on AV-MNIST). frozen: False; True keeps the factors as drawn, which
-  is what MultiBench does, whose factors never reach the optimiser (they are `batch_stats` then, so
-  that weight decay does not reach them either); the paper trains them. Factors and weights are drawn
-  with the Xavier normal scale, b = 0. An absent modality multiplies by its bias row F_m[:, 0] alone.
-  width: None (default), or the width of the sum, on which an MLP with the layers `hidden` (default
-  (100,)) gives the logits: width 120 is the LRTF of MultiBench and I2M2 on AV-MNIST. Any M >= 1.
-  Raises ValueError for a rank or a width below 1. Liu et al., ACL 2018.
+  Factors and weights are drawn with the Xavier normal scale, b = 0. An absent modality multiplies
+  by its bias row F_m[:, 0] alone. Any M >= 1. Liu et al., ACL 2018.
+
+  Args:
+    rank: R, default 40 (MultiBench on AV-MNIST).
+    frozen: True keeps the factors as drawn, which is what MultiBench does, whose factors never
+      reach the optimiser (they are `batch_stats` then, so that weight decay does not reach them
+      either); default False, the paper trains them.
+    width: None, or that of the sum, on which an MLP gives the logits: 120 is the LRTF of MultiBench
+      and I2M2 on AV-MNIST.
+    hidden: widths of that MLP's hidden layers, default (100,).
+
+  Raises:
+    ValueError: a rank or a width below 1.
   """
 
   rank: int = 40

@@ -81,18 +81,25 @@ def _placed(x):
 
 
 class MulT(nn.Module):
-  r"""h_i = last step of self-encoder([c_i1; ...; c_iM]), c_ij = cross-encoder(x_i; x_j).
+  """h_i = last step of self-encoder([c_i1; ...; c_iM]), c_ij = cross-encoder(x_i; x_j).
 
   `(features {m: [B, D_m] or [B, T_m, D_m]}, mask {m: bool [B]}, *, num_classes, train) -> (logits
   [B, C], None)`; [B, D] is a sequence of one step. x_m = P_m h_m without bias, to width E; all
-  ordered pairs with i = j; o = [h_1; ...; h_M]; logits = W (o + W2 relu(W1 o + b1) + b2) + b. Steps
-  attend backwards (`masked`).
+  ordered pairs with i = j; o = [h_1; ...; h_M]; logits = W (o + W2 relu(W1 o + b1) + b2) + b. The
+  cost grows with M^2. T_m may differ (ours: there all are equal). Where j is absent c_ij reads
+  nothing of it, and h_i = 0 where i is (ours). Any M >= 1.
 
-  Defaults of MultiBench: width E = 9, heads 3, layers 3, in the self-encoder the larger of layers
-  and memory_layers = 3. dropout on inputs, hidden and residual: 0 here, there 0.25, 0.1 and 0.1.
-  The cost grows with M^2. T_m may differ (ours: there all are equal). Where j is absent c_ij reads
-  nothing of it, and h_i = 0 where i is (ours). Any M >= 1. Raises ValueError for a width below 4 or
-  no multiple of heads, a number of layers below 1, or a dropout outside [0, 1).
+  Args:
+    width: E, default 9; defaults are MultiBench's.
+    heads: of the attention, default 3.
+    layers: of the cross-encoders, default 3.
+    memory_layers: default 3; the self-encoder has the larger of this and `layers`.
+    masked: steps attend backwards, default True.
+    dropout: on inputs, hidden and residual, default 0 (there .25, .1 and .1).
+
+  Raises:
+    ValueError: a width below 4 or no multiple of heads, a number of layers below 1, or a dropout
+      outside [0, 1).
   """
 
   reads_steps = True  # of encoders that keep them (pool="none"); other features are one step

@@ -108,13 +108,18 @@ class Multiplicative(nn.Module):
   r"""logits_c = \sum_m x2_m (\sum_n x1_n W_nmc + V_mc) + \sum_n x1_n U_nc + b_c, and cheaper kinds.
 
   `(features {m: [B, ...]}, mask {m: bool [B]}, *, num_classes, train) -> (logits [B, C], None)`.
-  x1, x2, ... in order sorted(m). kind: "matrix" (default), the linear maps of all products,
-  directly to the logits; "vector", a gate of x2 from x1, and "scalar", one gate for all of x2, each
-  followed by a linear head. clip: (low, high) of the features, default none (MultiBench offers it).
-  products: as in `Tensor`, default 4096; "matrix" alone is narrowed. Absent rows count as zeros:
-  the terms without them survive. M = 1 is a linear head; three modalities as MultiBench's 3-way
-  form, more by repeating it (ours); "vector" and "scalar" beyond two are ours. Raises ValueError
-  for an unknown kind, products < 1, or low >= high.
+  x1, x2, ... in order sorted(m). Absent rows count as zeros: the terms without them survive. M = 1
+  is a linear head; three modalities as MultiBench's 3-way form, more by repeating it (ours);
+  "vector" and "scalar" beyond two are ours.
+
+  Args:
+    kind: "matrix" (default), the linear maps of all products, directly to the logits; "vector", a
+      gate of x2 from x1, and "scalar", one gate for all of x2, each followed by a linear head.
+    clip: (low, high) of the features, default none (MultiBench offers it).
+    products: as in `Tensor`, default 4096; "matrix" alone is narrowed.
+
+  Raises:
+    ValueError: an unknown kind, products < 1, or low >= high.
 
   Jayakumar et al., ICLR 2020; the forms and the scale of the weights: Liang et al., MultiBench,
   NeurIPS 2021. V = 1 and b = 0 of "vector" and "scalar" are ours: the features pass at first.

@@ -27,12 +27,19 @@ class NLGate(_Led):
 
   `(features {m: [B, ...]}, mask {m: bool [B]}, *, num_classes, train) -> (logits [B, C], None)`. Q
   [N, d] is a linear map of h_x, dealt into N tokens; every other modality y gives T tokens by two
-  linear maps of h_y, K_y dealt as [d, T] and V_y as [T, d], as the source reshapes them. by: the
-  modality x (default: the first in sorted order). query_tokens N = 4, tokens T = 4, channels d =
-  16: ours, the source fixes none. Beyond two modalities the tokens of all others stand side by side
-  (ours). Absent ones are not looked at; nobody to look at gives Q alone, an absent x the bias of
-  its map; M = 1 is Q. Raises ValueError for a size below 1. Wang et al., CVPR 2018; Liang et al.,
-  MultiBench, NeurIPS 2021.
+  linear maps of h_y, K_y dealt as [d, T] and V_y as [T, d], as the source reshapes them. Beyond two
+  modalities the tokens of all others stand side by side (ours). Absent ones are not looked at;
+  nobody to look at gives Q alone, an absent x the bias of its map; M = 1 is Q. Wang et al., CVPR
+  2018; Liang et al., MultiBench, NeurIPS 2021.
+
+  Args:
+    by: the modality x; default None, the first in sorted order.
+    query_tokens: N, default 4; sizes are ours, the source fixes none.
+    tokens: T, default 4.
+    channels: d, default 16.
+
+  Raises:
+    ValueError: a size below 1.
   """
 
   query_tokens: int = 4

@@ -27,17 +27,24 @@ def fourier(length: jax.Array, steps: int, bands: int) -> jax.Array:
 
 
 class Perceiver(nn.Module):
-  r"""Z += cross(Z, [x_1; ...; x_M]), self-attention on Z [N, E], logits = W mean norm(Z) + b.
+  """Z += cross(Z, [x_1; ...; x_M]), self-attention on Z [N, E], logits = W mean norm(Z) + b.
 
   `(features {m: [B, D_m] or [B, T_m, D_m]}, mask {m: bool [B]}, *, num_classes, train) -> (logits
   [B, C], None)`; [B, D] is a sequence of one step. Tokens x_m[t] = P_m [h_m[t]; fourier(t)] + e_m;
   the sources pad the tokens of all modalities to one width where here P_m maps them. Pre-norm
-  blocks, GELU, 4 E hidden; one cross-attention, then `layers` of self-attention.
+  blocks, GELU, 4 E hidden; one cross-attention, then `layers` of self-attention. Absent modalities
+  are not attended to; with nobody the latents alone speak. Any M >= 1. From the papers' equations.
 
-  latents N = 16, width E = 64, heads 4, layers 2, bands 4: ours, small; the papers use hundreds of
-  latents on long inputs. Latents are drawn N(0, 0.02^2), as the Perceiver's. Absent modalities
-  are not attended to; with nobody the latents alone speak. Any M >= 1. Raises ValueError for a
-  width that is no multiple of heads or a count below 1. From the papers' equations.
+  Args:
+    latents: N, default 16, drawn N(0, 0.02^2) as the Perceiver's; the papers use hundreds on long
+      inputs. Defaults are ours, small.
+    width: E, default 64.
+    heads: of the attention, default 4.
+    layers: of self-attention, default 2.
+    bands: frequencies of fourier(t), default 4.
+
+  Raises:
+    ValueError: a width that is no multiple of heads, or a count below 1.
   """
 
   reads_steps = True  # of encoders that keep them (pool="none"); other features are one step

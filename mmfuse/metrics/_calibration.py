@@ -109,9 +109,16 @@ def average_precision(score, label) -> float:
 def f1(logits, label, *, threshold: float = 0.0) -> dict[str, float | np.ndarray]:
   """{"macro", "micro", "per_label" [L]}: F1 = 2 TP / (2 TP + FP + FN) of a multi-label prediction.
 
-  A label is predicted where its logit is above `threshold`, default 0 (a sigmoid of one half). One
-  that neither occurs nor is predicted counts 0. As `multi_label` has it, from all rows at once.
-  logits [B, L], label [B, L] of 0/1. Raises ValueError for other shapes and non-finite logits.
+  A label that neither occurs nor is predicted counts 0. As `multi_label` has it, from all rows at
+  once.
+
+  Args:
+    logits: [B, L].
+    label: [B, L] of 0/1.
+    threshold: a label is predicted where its logit is above it, default 0 (a sigmoid of one half).
+
+  Raises:
+    ValueError: other shapes, logits that are not finite.
   """
   logits, label = _rows(logits, label, "logits")
   if logits.ndim != 2 or label.shape != logits.shape:

@@ -33,9 +33,14 @@ def relevance(query: np.ndarray, database: np.ndarray) -> np.ndarray:
 
 
 def average_precision_at_k(similarity: np.ndarray, relevant: np.ndarray, k: int) -> np.ndarray:
-  r"""[Q] AP@k = \sum_{r \le k} P@r rel_r / min(k, R): ranks by similarity [Q, D], ties by database index.
+  r"""[Q] AP@k = \sum_{r \le k} P@r rel_r / min(k, R), R the relevant rows of the whole database.
 
-  R is the number of relevant rows of the whole database; a query without any counts 0.
+  A query without any relevant row counts 0.
+
+  Args:
+    similarity: [Q, D]; ranks fall with it, ties by database index.
+    relevant: bool [Q, D].
+    k: >= 1.
   """
   ranks = np.argsort(-similarity, axis=1, kind="stable")[:, :k]
   hits = np.take_along_axis(relevant, ranks, 1)

@@ -66,7 +66,13 @@ def row_mean(
   """The weighted mean over rows of `outputs.aux[name]` [B], under the head "fused"; needs no label.
 
   For phases and tasks that are judged by what a model says of a row: an evidence lower bound, say.
-  `update` raises KeyError where the outputs hold no such array.
+
+  Args:
+    name: in `aux`, and of the score.
+    larger_is_better, share, words: the passport, see `Score`; default True, False, the name.
+
+  Raises:
+    KeyError: from `update`, where the outputs hold no such array.
   """
   zero = lambda: jnp.zeros((), jnp.float32)
 

@@ -7,7 +7,7 @@ class Score(NamedTuple):
   """The passport of a number."""
 
   name: str  # in records and options: "macro_f1"
-  larger_is_better: bool = True
+  larger_is_better: bool = True  # which of two numbers a selection keeps
   share: bool = False  # lies in [0, 1] and is shown in percent
   words: str = ""  # in tables; "" = the name
 

@@ -18,12 +18,12 @@ def cca_loss(
 ) -> jax.Array:
   r"""-\sum of the k largest sqrt eig(T'T + r I), T = S_xx^-1/2 S_xy S_yy^-1/2.
 
-  The S are covariances over the rows where `present` (bool [B], default all), divided by n - 1,
-  with r added to the diagonal of S_xx and S_yy; eigenvalues below `floor` are left out of the
-  roots.
+  The S are covariances over the rows present, divided by n - 1, with r added to the diagonal of
+  S_xx and S_yy; eigenvalues below `floor` are left out of the roots.
 
   Args:
     x, y: features [B, D], of one width.
+    present: bool [B], the rows that count; None = all.
     k: how many correlations count, 1..D; MultiBench takes all 48 of AV-MNIST.
     ridge, floor: r and the floor, 1e-3 and 1e-9 as MultiBench.
 

@@ -29,8 +29,11 @@ def task_of(label) -> str:
 def row_losses(logits: jax.Array, label: jax.Array, *, label_smoothing: float = 0.0) -> jax.Array:
   """The loss of each row, [B] float32, from logits [B, C].
 
-  Label smoothing eps mixes the target with the uniform distribution: (1 - eps) onehot + eps / C
-  (for multi-label: with 1/2).
+  Args:
+    logits: [B, C] ([B, L], [B, R] alike).
+    label: int [B] classes; int [B, L] of 0/1; float [B] or [B, R] for the squared error.
+    label_smoothing: eps mixes the target with the uniform distribution: (1 - eps) onehot + eps / C
+      (for multi-label: with 1/2); default 0.
   """
   logits = logits.astype(jnp.float32)
   task = task_of(label)

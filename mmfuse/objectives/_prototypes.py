@@ -17,7 +17,11 @@ def class_sums(
 ) -> tuple[jax.Array, jax.Array]:
   """(sum of the features of each class [C, D], their weight [C]), float32; add them over batches.
 
-  features [B, D]; label int [B]; weight [B], 0 = the row is never read.
+  Args:
+    features: [B, D].
+    label: int [B].
+    weight: [B]; a row of weight 0 is never read.
+    num_classes: C.
   """
   used = weight > 0
   clean = jnp.where(used[:, None], features.astype(jnp.float32), 0.0)
@@ -68,10 +72,15 @@ def prototype_logits(
   *,
   eps: float = 1e-12,
 ) -> jax.Array:
-  r"""-sqrt(|h - c_k|^2 + eps): minus the distance to every prototype, [B, C] float32.
+  """-sqrt(|h - c_k|^2 + eps): minus the distance to every prototype, [B, C] float32.
 
-  The distance itself, not its square; eps gives it a gradient at 0. features [B, D]; prototypes
-  [C, D]; seen bool [C]: classes without a prototype get no probability.
+  The distance itself, not its square.
+
+  Args:
+    features: h [B, D].
+    prototypes: c [C, D].
+    seen: bool [C]: classes without a prototype get no probability; None = all have one.
+    eps: gives the distance a gradient at 0; default 1e-12 (ours).
   """
   features, prototypes = features.astype(jnp.float32), prototypes.astype(jnp.float32)
   square = jnp.sum(jnp.square(features[:, None, :] - prototypes[None, :, :]), -1)

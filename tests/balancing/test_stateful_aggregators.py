@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 from mmfuse import balancing, tree
+from mmfuse.balancing._double_sampling import PARTS
 from mmfuse.balancing._excess_mtl import excess_mtl
 from mmfuse.balancing._graddrop import graddrop, sign_mask, sign_purity
 from mmfuse.balancing._gradnorm import gradnorm, gradnorm_loss
 from mmfuse.balancing._gradvac import gradvac, gradvac_weights
 from mmfuse.balancing._moco import moco
-from mmfuse.balancing._modo import PARTS, modo
+from mmfuse.balancing._modo import modo
 from mmfuse.balancing._sdmgrad import sdmgrad, sdmgrad_shares
 
 from ._helpers import apply, clock, conflicting, late_fusion, params_of
