@@ -148,7 +148,7 @@ def test_arrays_of_objects_are_never_loaded(place):
 
 
 def test_an_unknown_data_set_gets_the_closest_name(place):
-  assert "did you mean 'watch_imu'" in _refused(place, "compare", "--data", "watch_im")
+  assert "closest: watch_imu" in _refused(place, "compare", "--data", "watch_im")
 
 
 # Options after `compare --data my.npz`, and what the sentence must say.
@@ -206,7 +206,7 @@ BAD_OPTIONS = {
   "--weighted-scores": ("--weighted-scores", "needs an array 'weight'"),
   "--class-weights balansed": ("--class-weights", "balansed"),
   "--class-weights balanced --task regression": ("class weights are for classes",),
-  "--fusion conact": ("unknown fusion 'conact'; did you mean 'concat'",),
+  "--fusion conact": ("unknown fusion 'conact'; closest: concat",),
   "--select acuracy": ("--select has no metric 'acuracy'", "accuracy"),
   "--task regresion": ("--task", "regresion"),
   "--optimizer rms": ("--optimizer", "rms"),

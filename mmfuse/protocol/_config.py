@@ -1,7 +1,6 @@
 """What a comparison is asked to do: one frozen dataclass, checked before all. Imports no JAX."""
 
 import dataclasses
-import difflib
 import hashlib
 import importlib.util
 import json
@@ -11,12 +10,11 @@ import pathlib
 import re
 import sys
 import types
-from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 import tyro
 
-from mmfuse.names import TaskName
+from mmfuse.names import TaskName, closest
 
 
 class UsageError(ValueError):
@@ -269,13 +267,6 @@ def _pairs(word: str) -> list[str]:
   if begun:
     pieces = [*pieces[:-1], "".join([*pieces[-1:], begun])]
   return [piece.strip(", \t\n") for piece in pieces]
-
-
-def closest(name: str, known: Iterable[str]) -> str:
-  """The closest of the known names, or all there are."""
-  known = list(known)
-  close = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
-  return f"closest: {', '.join(close)}" if close else f"available: {', '.join(known)}"
 
 
 def cores() -> int:

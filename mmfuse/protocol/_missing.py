@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from mmfuse import data, masks, report, tasks, train
-from mmfuse.protocol._config import Compare, UsageError, closest
+from mmfuse.names import closest
+from mmfuse.protocol._config import Compare, UsageError
 from mmfuse.train import judged as judged_rows
 from mmfuse.train import parse_select
 from mmfuse.tree import FUSED

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from mmfuse import data, report, tasks, train
-from mmfuse.names import CLASSIFICATION, GENERATION, MULTILABEL, REGRESSION
-from mmfuse.protocol._config import Compare, UsageError, closest, own_sources
+from mmfuse.names import CLASSIFICATION, GENERATION, MULTILABEL, REGRESSION, closest
+from mmfuse.protocol._config import Compare, UsageError, own_sources
 from mmfuse.protocol._new_rows import NewRows, read_rows, stand_in
 from mmfuse.protocol._rows import Row, config_hash, encoder_choices, make_rows
 from mmfuse.protocol._search import Search

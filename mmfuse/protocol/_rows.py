@@ -11,11 +11,10 @@ import numpy as np
 
 from mmfuse import encoders, fusion, methods, report, schemes, train
 from mmfuse.core import Method, Sequence
-from mmfuse.names import GENERATION, TASKS
+from mmfuse.names import GENERATION, TASKS, closest
 from mmfuse.protocol._config import (
   Compare,
   UsageError,
-  closest,
   digest,
   load_attribute,
   parse_pairs,

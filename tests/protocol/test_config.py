@@ -67,11 +67,6 @@ def test_help_names_every_encoder(capsys):
   assert {*encoders.NAMES, "embedding"} <= words
 
 
-def test_closest_names_the_nearest_or_all():
-  assert config.closest("mimoo", ["joint", "mimo"]) == "closest: mimo"
-  assert config.closest("zzz", ["joint", "mimo"]) == "available: joint, mimo"
-
-
 def test_an_edited_file_is_another_module_and_another_configuration(tmp_path):
   file = tmp_path / "mine.py"
   file.write_text("value = 1\n")
