@@ -77,7 +77,7 @@ def _compare(cfg: Compare, command: str) -> int:
   from mmfuse import protocol, report, train
 
   train.keep_freed_memory()
-  summary = protocol.run(cfg, command)
+  summary = protocol.run(cfg, command=command)
   console = _console(report.TERMINAL_WIDTH)
   console.print(report.terminal(summary, console.width))
   print(report.caption(summary))

@@ -242,5 +242,5 @@ def _check_same(old: dict, info: dict) -> None:
   for spec, was in old["sources"].items():
     if info["sources"].get(spec, was) != was:
       raise UsageError(
-        f"--resume: the file of {spec!r} was edited since the run; use another --out"
+        f"--resume: the code of {spec!r} was edited since the run; use another --out"
       )

@@ -65,25 +65,3 @@ def test_help_names_every_encoder(capsys):
   said = capsys.readouterr().out.partition("--encoder")[2].partition("--fusion")[0]
   words = {w.strip(".,│|") for w in said.split()}
   assert {*encoders.NAMES, "embedding"} <= words
-
-
-def test_an_edited_file_is_another_module_and_another_configuration(tmp_path):
-  file = tmp_path / "mine.py"
-  file.write_text("value = 1\n")
-  spec = f"{file}:value"
-  first = config.source_digest(spec)
-  assert config.load_attribute(spec) == 1
-  file.write_text("value = 2\n")
-  assert config.load_attribute(spec) == 2
-  assert config.source_digest(spec) != first
-  assert config.own_sources(Compare(methods=("joint", spec), encoder=("a=mlp",))) == {
-    spec: config.source_digest(spec)
-  }
-
-
-def test_a_file_that_fails_is_tried_again_once_mended(tmp_path):
-  file = tmp_path / "mine.py"
-  file.write_text("raise KeyError('x')\n")
-  for _ in range(2):
-    with pytest.raises(UsageError, match="cannot be imported: KeyError"):
-      config.load_attribute(f"{file}:value")

@@ -67,7 +67,7 @@ def test_the_same_run_is_continued_and_other_machines_are_warned_of(tmp_path, ca
     ({"data_fingerprint": "e" * 64}, "the data differ .eeeeeeeeeeee, there ffffffffffff"),
     ({"config": {"epochs": 4, "seeds": 3}}, "the configuration differs in epochs;"),
     ({"config": {"epochs": 2, "seeds": 3, "new": 1}}, "the configuration differs in new;"),
-    ({"sources": {"mine.py:rule": "abd"}}, "the file of 'mine.py:rule' was edited"),
+    ({"sources": {"mine.py:rule": "abd"}}, "the code of 'mine.py:rule' was edited"),
   ],
 )
 def test_another_run_is_refused(tmp_path, change, words):
