@@ -123,13 +123,14 @@ def accuracy(cfg: Config) -> report.Summary:
     return protocol.run(
       protocol.Compare(
         data="watch_imu",
-        methods=("joint", *(() if cfg.smoke else ("uniform", "bogc")), f"{__file__}:bogc_parts"),
+        methods=("joint", *(() if cfg.smoke else ("uniform", "bogc"))),
         seeds=cfg.seeds,
         epochs=cfg.epochs,
         out=f"{scratch}/run",
         smoke=cfg.smoke,
       ),
       command="python -m experiments.bogc",
+      methods={"bogc_parts": bogc_parts},
     )
 
 

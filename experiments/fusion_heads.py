@@ -147,9 +147,7 @@ ROWS = ("joint", "early", "gated", "low_rank", "low_rank_frozen", "multiplicativ
 
 def av_mnist(cfg: Config) -> tuple[report.Summary, list[dict]]:
   """(summary against concat, records)."""
-  rows = [f"{__file__}:{r}" if r in globals() else r for r in ROWS]
-  if cfg.smoke:
-    rows = [rows[0], *rows[3:5]]
+  rows = [ROWS[0], *ROWS[3:5]] if cfg.smoke else ROWS
   encoder = "mlp" if cfg.smoke else "lenet"  # of which a smoke run would compile nine programs
   with tempfile.TemporaryDirectory() as scratch:
     summary = protocol.run(
@@ -165,6 +163,7 @@ def av_mnist(cfg: Config) -> tuple[report.Summary, list[dict]]:
         smoke=cfg.smoke,
       ),
       command="python -m experiments.fusion_heads",
+      methods={"low_rank_frozen": low_rank_frozen},
     )
     records = report.read_jsonl(pathlib.Path(scratch) / "run" / "results.jsonl")
     lines = json.loads((pathlib.Path(scratch) / "run" / "baselines.json").read_text())

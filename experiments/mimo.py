@@ -51,13 +51,14 @@ def accuracy(cfg: Config, data: str, epochs: int) -> report.Summary:
     return protocol.run(
       protocol.Compare(
         data=data,
-        methods=(*rows, f"{__file__}:sharp"),
+        methods=rows,
         seeds=cfg.seeds,
         epochs=epochs,
         out=f"{scratch}/run",
         smoke=cfg.smoke,
       ),
       command="python -m experiments.mimo",
+      methods={"sharp": sharp},
     )
 
 
