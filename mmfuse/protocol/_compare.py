@@ -9,7 +9,7 @@ import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from mmfuse import data, report, tasks, train
+from mmfuse import data, metrics, report, tasks, train
 from mmfuse.methods import Entry
 from mmfuse.protocol import _finish, _missing, _notes, _report, _resume
 from mmfuse.protocol._built import Built, defined
@@ -92,8 +92,8 @@ def _prepare(cfg: Compare, command: str, given: data.Table | None, own: Own) -> 
   rows, unavailable = make_rows(cfg, table.modalities, table.task, own)
   rows = present(rows, splits, unavailable)
   if cfg.select is not None:
-    scores = sorted(s.name for s in tasks.metric(table.task, table.num_outputs).scores)
-    _missing.check_select(cfg.select, table.modalities, scores, table.task)
+    known = sorted(s.name for s in tasks.metric(table.task, table.num_outputs).scores)
+    _missing.check_select(cfg.select, table.modalities, known, table.task)
   first = next(iter(splits.values()))
   built = Built(cfg, checked_model(first, cfg.fusion, table.task))
   chosen, remarks = said_of_encoders(first, built.model)
@@ -102,10 +102,12 @@ def _prepare(cfg: Compare, command: str, given: data.Table | None, own: Own) -> 
   named = _resume.named_rows(asked, table.modalities, table.task, own)
   unavailable = {name: why for name, why in unavailable.items() if name in named}
   tables = _missing.tables_of(cfg, splits)
+  scores = metrics.described(tasks.metric_of(first).scores)
   info = {
     **_info(asked, table, command, own),
     "data": cfg.data if given is None else table.name,
     "encoders": chosen,
+    **({"scores": scores} if scores else {}),
     **_missing.described(cfg, table.modalities, tables),
   }
   notes += left_out

@@ -196,9 +196,7 @@ def write_report(folder: pathlib.Path, summary: report.Summary, curves: dict) ->
       report.bars(summary, folder / "modalities.png")
     )
     if any(c for runs in curves.values() for c in runs):
-      images["Learning curves"] = report.curves(
-        curves, folder / "curves.png", metric=summary.metric
-      )
+      images["Learning curves"] = report.curves(curves, folder / "curves.png", metric=summary.score)
     if any(row.missing is not None and row.missing.curve for row in summary.rows):
       images["Score over the missing rate"] = report.missing_curve(summary, folder / "missing.png")
   report.html(summary, images, folder / "index.html")

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mmfuse import data, report, tasks, train
+from mmfuse import data, metrics, report, tasks, train
 from mmfuse.names import CLASSIFICATION, GENERATION, MULTILABEL, REGRESSION, closest
 from mmfuse.protocol._config import OUTSIDE_BRACKETS, Compare, UsageError, split_words
 from mmfuse.protocol._model import encoder_choices
@@ -40,14 +40,18 @@ def read_run(folder: pathlib.Path) -> tuple[dict, dict, list[dict]]:
   return read_json(folder / "run.json"), schema, records
 
 
-def _mean_validation(records: list[dict]) -> float:
+def _mean_validation(records: list[dict], sign: int) -> float:
   """Of the row's own prediction; a run that diverged counts as the worst."""
   scores = [r["validation"]["fused"] for r in records]
-  return float(np.mean([-np.inf if s is None else s for s in scores]))
+  return float(np.mean([-sign * np.inf if s is None else s for s in scores]))
 
 
 def _pick(
-  records: list[dict], method: str | None, seed: int | None, without: Mapping[str, str] = {}
+  records: list[dict],
+  method: str | None,
+  seed: int | None,
+  without: Mapping[str, str] = {},
+  own: Mapping[str, metrics.Score] = {},
 ) -> tuple[dict, str]:
   """-> (the record asked for, why that one).
 
@@ -59,6 +63,7 @@ def _pick(
     method: the row asked for, None for the default.
     seed: the seed asked for, None for the default.
     without: {row: why it cannot be taken, a clause}; such a row is refused where it is asked for.
+    own: {name: passport} of scores that are none of ours.
   """
   names = list(dict.fromkeys(r["method"] for r in records))
   if not names:
@@ -72,13 +77,15 @@ def _pick(
       f"{name} {without[name]}; "
       + (f"--method takes {', '.join(able)} instead" if able else "no row of the run can")
     )
-  means = {n: _mean_validation([r for r in records if r["method"] == n]) for n in able}
+  metric = records[0]["metric"]
+  sign = own.get(metric, metrics.score(metric)).sign
+  means = {n: _mean_validation([r for r in records if r["method"] == n], sign) for n in able}
   why = "as asked"
   if method is None:
-    marked = report.best_fused(r for r in records if r["method"] in able)
-    method = max(able, key=lambda n: means[n]) if marked is None else marked
+    marked = report.best_fused((r for r in records if r["method"] in able), own)
+    method = max(able, key=lambda n: sign * means[n]) if marked is None else marked
     kind = "row" if marked is None else "fused row"
-    why = f"the best {kind} by validation, {records[0]['metric']} {means[method]:.3g}"
+    why = f"the best {kind} by validation, {metric} {means[method]:.3g}"
     if len(able) < len(names):
       why += ", of those that can be taken"
   mine = [r for r in records if r["method"] == method and r["fold"] == records[0]["fold"]]
@@ -178,7 +185,9 @@ def predict(
   own = Own(methods)
   gone = own.lacking(info["sources"])
   rows = _rows(cfg, schema, own, gone)
-  record, why = _pick(records, method, seed, _without(records, rows, new.absent, gone))
+  without = _without(records, rows, new.absent, gone)
+  scores = {name: metrics.Score(**kept) for name, kept in info.get("scores", {}).items()}
+  record, why = _pick(records, method, seed, without, scores)
   row = rows[record["method"]]
   if config_hash(row.config(cfg)) != record["config_hash"]:
     raise UsageError(f"{row.name} is another method than in the run: its file was edited since")

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from mmfuse import data, report, train
+from mmfuse import data, metrics, report, tasks, train
 from mmfuse.protocol import _baselines, _finish, _missing, _notes
 from mmfuse.protocol._config import Compare
 from mmfuse.protocol._rows import Row
@@ -63,6 +63,7 @@ def write(
       "varies": _notes.varies(cfg),
       "one_rate": cfg.tune == 1,
       **_missing.said(cfg),
+      "scores": metrics.described(tasks.metric_of(split).scores),
       "interrupted": bool(interrupted),
       "notes": [
         *info["notes"],
