@@ -39,6 +39,11 @@ def defined(built: Built, rows: list[Row], unavailable: dict[str, str]) -> list[
 
   A value of `--set` that a rule refuses is bad input. Any other error is the row's own: training
   builds it again, and reports it as that row's failure.
+
+  Args:
+    built: where the methods are built and kept.
+    rows: those asked for.
+    unavailable: {row: reason}, which grows.
   """
   cfg, kept, notes = built.cfg, [], []
   for row in rows:

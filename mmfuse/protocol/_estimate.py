@@ -37,6 +37,12 @@ def estimate(cfg: Compare, rows: list[Row], search: Search, left: Mapping[str, i
   """A sentence; two epochs of one row are timed, whose programs are needed anyway.
 
   A search that ends at an edge of the rates goes on beyond it, so that there may be more runs.
+
+  Args:
+    cfg: the configuration, filled in.
+    rows: of the comparison.
+    search: of the first split.
+    left: {row: runs that are not there yet}.
   """
   waiting = [r for r in rows if left[r.name]]
   runs = sum(left.values())

@@ -34,7 +34,14 @@ def earlier_rows(
 def train_rows(
   rows: list[Row], searches: Mapping[Any, Search], unavailable: dict[str, str], progress: Progress
 ) -> tuple[dict[Row, dict], bool]:
-  """-> ({row: {fold: choice}} of complete rows, interrupted). Reasons go to `unavailable`."""
+  """-> ({row: {fold: choice}} of complete rows, interrupted).
+
+  Args:
+    rows: in the order of training.
+    searches: {fold: search}.
+    unavailable: {row: why it has no choice}, which grows.
+    progress: what a terminal shows.
+  """
   done: dict[Row, dict] = {}
   folder = next(iter(searches.values())).store.folder
   with progress:
