@@ -26,15 +26,13 @@ Results: experiments/results/i2m2_<part>.md.
 
 import dataclasses
 import functools
-import pathlib
 import statistics
-import tempfile
 from typing import Literal
 
 import tyro
 
 from experiments import _common, _i2m2_regimes
-from mmfuse import data, methods, protocol, report, schemes, tasks, train
+from mmfuse import data, methods, schemes, tasks, train
 from mmfuse.data import _av_mnist
 from mmfuse.names import closest
 
@@ -139,24 +137,19 @@ PAIRS = (
 def shared_protocol(cfg: Config, rows: tuple[str, ...], table: data.Table) -> dict[str, list[dict]]:
   """{row: test scores per seed}: one search, equal examples, sealed test rows."""
   chosen = ROWS_OF_TABLE["av_mnist"][4:6] if cfg.smoke else rows
-  with tempfile.TemporaryDirectory() as scratch:
-    protocol.run(
-      protocol.Compare(
-        methods=chosen,
-        seeds=cfg.seeds,
-        trial_seeds=1,
-        encoder=("audio=lenet", "image=lenet"),
-        epochs=cfg.epochs,
-        out=f"{scratch}/run",
-        smoke=cfg.smoke,
-      ),
-      command="python -m experiments.i2m2",
-      table=table,
-      methods={name: BUILDERS[name] for name in chosen},
-    )
-    records = report.read_jsonl(pathlib.Path(scratch) / "run" / "results.jsonl")
+  compared = _common.compared(
+    "i2m2",
+    given=table,
+    own={name: BUILDERS[name] for name in chosen},
+    methods=chosen,
+    seeds=cfg.seeds,
+    trial_seeds=1,
+    encoder=("audio=lenet", "image=lenet"),
+    epochs=cfg.epochs,
+    smoke=cfg.smoke,
+  )
   found: dict[str, list[dict]] = {}
-  for record in records:
+  for record in compared.records:
     found.setdefault(record["method"], []).append(record["scores"]["test"])
   return found
 

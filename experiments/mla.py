@@ -13,14 +13,12 @@ Results: experiments/results/mla.md.
 """
 
 import dataclasses
-import pathlib
-import tempfile
 
 import tyro
 
 from experiments import _common
 from experiments.balance_benchmark import diagnostics
-from mmfuse import methods, protocol, report, train
+from mmfuse import methods, report, train
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,27 +54,21 @@ CONTRASTS = (
 HEADS = ("fused", "audio", "image")
 
 
-def accuracy(cfg: Config) -> tuple[report.Summary, list[dict]]:
-  """AV-MNIST under the shared protocol -> (summary, records)."""
-  own = {name: VARIANTS[name] for name in (["mla_off"] if cfg.smoke else VARIANTS)}
-  with tempfile.TemporaryDirectory() as scratch:
-    summary = protocol.run(
-      protocol.Compare(
-        data="av_mnist",
-        methods=("joint", "uniform", "mla"),
-        encoder=("audio=lenet", "image=lenet"),
-        train_size=cfg.train_size,
-        seeds=cfg.seeds,
-        trial_seeds=1,
-        epochs=cfg.epochs,
-        probe=True,
-        out=f"{scratch}/run",
-        smoke=cfg.smoke,
-      ),
-      command="python -m experiments.mla",
-      methods=own,
-    )
-    return summary, report.read_jsonl(pathlib.Path(scratch) / "run" / "results.jsonl")
+def accuracy(cfg: Config) -> _common.Compared:
+  """AV-MNIST under the shared protocol."""
+  return _common.compared(
+    "mla",
+    own={name: VARIANTS[name] for name in (["mla_off"] if cfg.smoke else VARIANTS)},
+    data="av_mnist",
+    methods=("joint", "uniform", "mla"),
+    encoder=("audio=lenet", "image=lenet"),
+    train_size=cfg.train_size,
+    seeds=cfg.seeds,
+    trial_seeds=1,
+    epochs=cfg.epochs,
+    probe=True,
+    smoke=cfg.smoke,
+  )
 
 
 def runs(records: list[dict], method: str, head: str) -> list[float]:
@@ -117,7 +109,7 @@ def main(argv=None) -> None:
   """Runs the ablation and writes one page."""
   cfg = tyro.cli(Config, args=argv)
   train.enable_compilation_cache()
-  summary, records = accuracy(cfg)
+  summary, records, _ = accuracy(cfg)
   text = _common.heading(
     f"# mla: alternation and its projection on AV-MNIST, {cfg.train_size:,} training rows",
     _common.command("mla", cfg),

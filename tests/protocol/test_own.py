@@ -1,5 +1,6 @@
 """Code that the user brings: files on the command line, builders and tables from Python."""
 
+import dataclasses
 import functools
 import json
 
@@ -114,11 +115,11 @@ def test_a_table_and_builders_from_python_are_what_files_of_them_are(
   assert info["data_fingerprint"] == table.fingerprint
   assert info["sources"] == {"twin": Own(own).digest("twin")}
 
-  again = Compare(**{**cfg.__dict__, "resume": True})
+  again = dataclasses.replace(cfg, resume=True)
   monkeypatch.setattr(train, "fit", None)  # nothing is left to train
   assert len(protocol.run(again, table=table, methods=own).rows) == 2
   capsys.readouterr()
-  joint = Compare(**{**again.__dict__, "methods": ("joint",)})
+  joint = dataclasses.replace(again, methods=("joint",))
   assert [row.method for row in protocol.run(joint, table=table).rows] == ["joint"]
   assert "note: twin of the run is not shown: it came from Python" in capsys.readouterr().out
   (place / "mine.py").write_text(MINE + "\n# edited\n")
