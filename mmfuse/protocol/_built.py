@@ -45,7 +45,9 @@ def defined(built: Built, rows: list[Row], unavailable: dict[str, str]) -> list[
     rows: those asked for.
     unavailable: {row: reason}, which grows.
   """
-  cfg, kept, notes = built.cfg, [], []
+  cfg = built.cfg
+  kept: list[Row] = []
+  notes: list[str] = []
   for row in rows:
     try:
       phases = len(built.first(row, row.trials(cfg)[0])[0].phases)
