@@ -5,11 +5,11 @@ import collections
 import optax
 
 from mmfuse import data, objectives, protocol, train
-from mmfuse.protocol import Compare, _finish
+from mmfuse.protocol import Compare
 from mmfuse.protocol._built import Built
 from mmfuse.protocol._rows import Row, Trial, make_rows
 
-from ._helpers import arrays
+from ._helpers import arrays, quick
 
 
 def fixed_rate(model, learning_rate):
@@ -33,9 +33,7 @@ def test_a_comparison_builds_a_row_once_and_one_whose_rate_is_fixed_once_a_rate(
   tmp_path, monkeypatch
 ):
   monkeypatch.chdir(tmp_path)
-  monkeypatch.setattr(_finish, "_can_draw", lambda: False)
-  times = lambda built, *_, **__: {name: [1.0] for name in built}
-  monkeypatch.setattr(train, "interleaved_step_times", times)
+  quick(monkeypatch)
   built, build = collections.Counter(), Row.build
 
   def counted(row, cfg, model, trial):

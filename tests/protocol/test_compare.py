@@ -17,13 +17,7 @@ from mmfuse.protocol._rows import Row, make_rows
 from mmfuse.report._format import plural
 
 from ._helpers import COMMON, QUICK, arrays, call, numbers, records
-
-
-def _quick(monkeypatch):
-  """No plots and no step times: other tests look at them."""
-  monkeypatch.setattr(_finish, "_can_draw", lambda: False)
-  times = lambda built, *_, **__: {name: [1.0] for name in built}
-  monkeypatch.setattr(train, "interleaved_step_times", times)
+from ._helpers import quick as _quick
 
 
 @pytest.fixture

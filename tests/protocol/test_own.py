@@ -7,12 +7,12 @@ import json
 import pytest
 
 from mmfuse import data, methods, protocol, train
-from mmfuse.protocol import Compare, UsageError, _finish
+from mmfuse.protocol import Compare, UsageError
 from mmfuse.protocol import _own as own_lib
 from mmfuse.protocol._doors import with_own
 from mmfuse.protocol._own import Own
 
-from ._helpers import MINE, numbers, records
+from ._helpers import MINE, numbers, quick, records
 
 
 def test_an_edited_file_is_another_module_and_another_configuration(tmp_path):
@@ -93,17 +93,10 @@ def test_a_table_takes_the_choices_of_the_configuration(place):
     protocol.load_table(Compare(task="regression"), table)
 
 
-@pytest.fixture
-def quick(monkeypatch):
-  """No plots and no step times: other tests look at them."""
-  monkeypatch.setattr(_finish, "_can_draw", lambda: False)
-  times = lambda built, *_, **__: {name: [1.0] for name in built}
-  monkeypatch.setattr(train, "interleaved_step_times", times)
-
-
 def test_a_table_and_builders_from_python_are_what_files_of_them_are(
-  finished, place, monkeypatch, quick, capsys
+  finished, place, monkeypatch, capsys
 ):
+  quick(monkeypatch)
   monkeypatch.chdir(place)
   table, own = data.load("my.npz"), {"twin": _twin(place)}
   cfg = Compare(methods=("twin,joint",), epochs=2, batch_size=16, seeds=3, out="run")
@@ -127,7 +120,8 @@ def test_a_table_and_builders_from_python_are_what_files_of_them_are(
     protocol.run(again, table=table, methods={"twin": _twin(place)})
 
 
-def test_a_row_from_python_predicts_where_it_is_given_again(place, monkeypatch, quick, capsys):
+def test_a_row_from_python_predicts_where_it_is_given_again(place, monkeypatch, capsys):
+  quick(monkeypatch)
   monkeypatch.chdir(place)
   own = {"twin": _twin(place)}
   cfg = Compare(methods=("joint",), tune=1, epochs=1, batch_size=16, seeds=1, out="run")

@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from mmfuse import data, metrics, protocol, tasks, train
+from mmfuse import data, metrics, protocol, tasks
 from mmfuse.names import CLASSIFICATION
-from mmfuse.protocol import Compare, _finish
+from mmfuse.protocol import Compare, _baselines
 
-from ._helpers import records
+from ._helpers import quick, records
 
 ERRORS = metrics.Score("errors", larger_is_better=False, share=True, words="errors made")
 
@@ -37,9 +37,7 @@ def test_errors_choose_what_accuracy_chooses(
   finished, place, monkeypatch, capsys, judged_by_errors
 ):
   monkeypatch.chdir(place)
-  monkeypatch.setattr(_finish, "_can_draw", lambda: False)
-  times = lambda built, *_, **__: {name: [1.0] for name in built}
-  monkeypatch.setattr(train, "interleaved_step_times", times)
+  quick(monkeypatch)
   table = data.load("my.npz")
   methods = ("joint", "uniform", "late_average", "unimodal")
   cfg = Compare(methods=methods, epochs=2, batch_size=16, seeds=3, out="run")
@@ -67,8 +65,6 @@ def test_errors_choose_what_accuracy_chooses(
 
 
 def test_the_linear_baseline_is_chosen_by_the_same_direction(finished, place, judged_by_errors):
-  from mmfuse.protocol import _baselines
-
   def never(line, error):
     raise error
 
