@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from mmfuse import data, metrics, protocol, tasks
+from mmfuse import data, methods, metrics, protocol, report, tasks, train
 from mmfuse.names import CLASSIFICATION
 from mmfuse.protocol import Compare, _baselines
 
@@ -39,8 +39,8 @@ def test_errors_choose_what_accuracy_chooses(
   monkeypatch.chdir(place)
   quick(monkeypatch)
   table = data.load("my.npz")
-  methods = ("joint", "uniform", "late_average", "unimodal")
-  cfg = Compare(methods=methods, epochs=2, batch_size=16, seeds=3, out="run")
+  names = ("joint", "uniform", "late_average", "unimodal")
+  cfg = Compare(methods=names, epochs=2, batch_size=16, seeds=3, out="run")
   summary = protocol.run(cfg, table=table)
   accuracy = {(r["method"], r["seed"]): r for r in records(finished.run)}
   for r in records(place / "run"):
@@ -72,3 +72,12 @@ def test_the_linear_baseline_is_chosen_by_the_same_direction(finished, place, ju
   fits = {line.name: line.fit.C for line in _baselines.fit_lines(splits, never)}
   kept = {e["name"]: e.get("C") for e in json.loads((finished.run / "baselines.json").read_text())}
   assert fits == {name: kept[name] for name in fits}
+
+
+def test_fit_leaves_the_passport_in_its_records(place, judged_by_errors):
+  splits = data.load(str(place / "my.npz")).splits().sealed()
+  method = methods.METHODS["joint"](protocol.make_model(splits))
+  result = train.fit(method, splits, epochs=1, batch_size=16)
+  (record,) = result.records("joint")
+  assert record["metric"] == "errors" and record["passport"] == ERRORS._asdict()
+  assert "Validation errors made in percent" in report.markdown({"joint": result})
