@@ -154,9 +154,9 @@ class Compare:
     rate = self.learning_rate
     if rate is not None and not (math.isfinite(rate) and rate > 0):
       raise UsageError(f"--learning-rate must be a positive number, got {rate}")
-    for rate in self.rates:
-      if not (math.isfinite(rate) and rate > 0):
-        raise UsageError(f"--rates must be positive numbers, got {rate}")
+    for tried in self.rates:
+      if not (math.isfinite(tried) and tried > 0):
+        raise UsageError(f"--rates must be positive numbers, got {tried}")
     if self.rates and (self.learning_rate is not None or self.tune != 3):
       raise UsageError(
         "--rates says which rates are tried: it goes with neither --tune nor --learning-rate"

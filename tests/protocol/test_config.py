@@ -11,6 +11,12 @@ def test_the_rates_of_the_search():
   assert Compare(optimizer="adam").first_rates == pytest.approx((0.01 / 30, 0.001, 0.1 / 30))
   assert Compare(tune=1).first_rates == (0.03,)
   assert Compare(tune=1, learning_rate=0.2).first_rates == (0.2,)
+  named = Compare(rates=(0.3, 0.1, 0.3))
+  named.check()
+  assert named.first_rates == (0.1, 0.3)
+  for wrong in ({"tune": 9}, {"tune": 1, "learning_rate": 0.2}):
+    with pytest.raises(UsageError, match="it goes with neither --tune nor --learning-rate"):
+      Compare(rates=(0.1,), **wrong).check()
 
 
 def test_numeric_leaves_out_where_and_how_fast():
