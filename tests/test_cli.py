@@ -91,7 +91,7 @@ BAD_ARRAYS = {
   "mask of nothing": (_arrays(mask_c=np.ones(30, bool)), ("mask_c", "available: a, b")),
   "mask closest": (
     _arrays(audio=np.ones((30, 2)), mask_audo=np.ones(30, bool)),
-    ("mask_audo", "'audio'"),
+    ("mask_audo", "closest: audio"),
   ),
   "mask of floats": (_arrays(mask_a=np.ones(30)), ("mask_a", "float64", "True = present")),
   "no label": (_arrays(label=None), ("'label'", "available: a, b")),
@@ -192,7 +192,7 @@ BAD_OPTIONS = {
   "--set mimo.lam=big": ("--set mimo: ",),
   "--encoder a": ("--encoder takes name=value, got 'a'",),
   "--encoder c=mlp": ("'c'", "available: a, b"),
-  "--encoder a=mlpp": ("unknown encoder 'mlpp'", "'mlp'"),
+  "--encoder a=mlpp": ("unknown encoder 'mlpp'", "closest: mlp"),
   "--encoder a=conv1d": ("'conv1d' takes floats of rank 3",),
   "--encoder a=embedding": ("'a' is float64", "embedding reads integers"),
   "--encoder a=mine.py:None": ("mine.py has no 'None'",),
