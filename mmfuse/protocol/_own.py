@@ -100,9 +100,10 @@ def builder_digest(name: str, found: Any) -> str:
   if isinstance(found, methods.Entry):
     more.append(found[1:])
     found = found.build
-  while isinstance(found, functools.partial):
-    more.append([found.args, sorted(found.keywords.items())])
-    found = found.func
+  while isinstance(found, functools.partial) or hasattr(found, "__wrapped__"):
+    if isinstance(found, functools.partial):
+      more.append([found.args, sorted(found.keywords.items())])
+    found = found.func if isinstance(found, functools.partial) else found.__wrapped__
   text = _source(name, found)
   return digest([text, *more] if more else text)
 

@@ -49,6 +49,8 @@ def test_a_builder_is_known_by_its_file_its_arguments_and_its_entry(place):
   entries = [entry._replace(build=twin, rates=rates) for rates in (None, (1, 2, 3))]
   assert len({digest(found) for found in (twin, *partials, *entries)}) == 5
   assert digest(functools.partial(twin, lam=1)) == digest(partials[0])
+  wrapped = functools.wraps(partials[0])(lambda *args: None)
+  assert digest(wrapped) == digest(partials[0])
   (place / "mine.py").write_text(MINE + "\n# edited\n")
   assert digest(_twin(place)) not in {digest(partials[0]), own_lib.builder_digest("x", entry)}
 
