@@ -6,15 +6,48 @@ import json
 import pathlib
 import platform
 import shlex
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 
-from mmfuse import report, train
+from mmfuse import data, protocol, report, train
 from mmfuse.protocol._config import cores
 
 RESULTS = pathlib.Path(__file__).parent / "results"
+
+
+class Compared(NamedTuple):
+  """What a comparison leaves."""
+
+  summary: report.Summary
+  records: list[dict]  # results.jsonl
+  lines: list[dict]  # baselines.json
+
+
+def compared(
+  name: str,
+  *,
+  given: data.Table | None = None,
+  own: Mapping[str, Callable[..., Any]] | None = None,
+  **options: Any,
+) -> Compared:
+  """The shared protocol in a folder that is thrown away.
+
+  Args:
+    name: of the experiment, for the command.
+    given: a table, default None: the one that `data` of the options names.
+    own: {row: builder} beside the methods of the options, default none.
+    options: of `protocol.Compare`.
+  """
+  with tempfile.TemporaryDirectory() as scratch:
+    folder = pathlib.Path(scratch) / "run"
+    cfg = protocol.Compare(out=str(folder), **options)
+    said = f"python -m experiments.{name}"
+    summary = protocol.run(cfg, command=said, table=given, methods=own)
+    lines = json.loads((folder / "baselines.json").read_text())
+    return Compared(summary, report.read_jsonl(folder / "results.jsonl"), lines)
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

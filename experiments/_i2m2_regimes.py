@@ -1,6 +1,5 @@
 """The three synthetic regimes of `experiments.i2m2`, and its sweep over the joint expert's width."""
 
-import flax.linen as nn
 import numpy as np
 
 from experiments import _common
@@ -24,15 +23,6 @@ LENGTHS = {
 }
 
 
-class Raw(nn.Module):
-  """x [B, D] as it is."""
-
-  @nn.compact
-  def __call__(self, x, mask, *, train: bool):
-    del mask, train
-    return x
-
-
 def unit_rows(rng, rows: int) -> np.ndarray:
   """Orthogonal directions [rows, WIDTH]."""
   return np.linalg.qr(rng.normal(size=(WIDTH, rows)))[0].T
@@ -53,7 +43,9 @@ def draw(regime: str, seed: int, sizes=ROWS) -> data.Splits:
 
 def joint_of(width: int) -> fusion.LateFusion:
   """An MLP on both raw modalities."""
-  return fusion.LateFusion({m: Raw() for m in ("x1", "x2")}, CLASSES, fusion.Early((width,)))
+  return fusion.LateFusion(
+    {m: encoders.Identity() for m in ("x1", "x2")}, CLASSES, fusion.Early((width,))
+  )
 
 
 def regime_methods(width: int = 64) -> dict:

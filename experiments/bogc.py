@@ -12,7 +12,6 @@ Expected: (1) error ratio .2 for large evidence, near 1 for small; (2) about .91
 """
 
 import dataclasses
-import tempfile
 
 import jax
 import jax.numpy as jnp
@@ -119,18 +118,15 @@ def real_gradient_error(cfg: Config, scales: tuple[float, ...]) -> list[tuple]:
 
 def accuracy(cfg: Config) -> report.Summary:
   """watch_imu under the shared protocol."""
-  with tempfile.TemporaryDirectory() as scratch:
-    return protocol.run(
-      protocol.Compare(
-        data="watch_imu",
-        methods=("joint", *(() if cfg.smoke else ("uniform", "bogc")), f"{__file__}:bogc_parts"),
-        seeds=cfg.seeds,
-        epochs=cfg.epochs,
-        out=f"{scratch}/run",
-        smoke=cfg.smoke,
-      ),
-      command="python -m experiments.bogc",
-    )
+  return _common.compared(
+    "bogc",
+    own={"bogc_parts": bogc_parts},
+    data="watch_imu",
+    methods=("joint", *(() if cfg.smoke else ("uniform", "bogc"))),
+    seeds=cfg.seeds,
+    epochs=cfg.epochs,
+    smoke=cfg.smoke,
+  ).summary
 
 
 def main(argv=None) -> None:

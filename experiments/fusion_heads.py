@@ -22,10 +22,7 @@ Results: experiments/results/fusion_heads_<part>.md.
 
 import dataclasses
 import functools
-import json
-import pathlib
 import statistics
-import tempfile
 from typing import Literal
 
 import flax.linen as nn
@@ -33,7 +30,7 @@ import numpy as np
 import tyro
 
 from experiments import _common
-from mmfuse import data, fusion, methods, protocol, report, tasks, train
+from mmfuse import data, fusion, methods, report, tasks, train
 
 RATES = (1e-3, 3e-3, 1e-2)  # of Adam, one order of magnitude
 LABELS = ("multiplicative", "additive")
@@ -147,27 +144,19 @@ ROWS = ("joint", "early", "gated", "low_rank", "low_rank_frozen", "multiplicativ
 
 def av_mnist(cfg: Config) -> tuple[report.Summary, list[dict]]:
   """(summary against concat, records)."""
-  rows = [f"{__file__}:{r}" if r in globals() else r for r in ROWS]
-  if cfg.smoke:
-    rows = [rows[0], *rows[3:5]]
   encoder = "mlp" if cfg.smoke else "lenet"  # of which a smoke run would compile nine programs
-  with tempfile.TemporaryDirectory() as scratch:
-    summary = protocol.run(
-      protocol.Compare(
-        data="av_mnist",
-        methods=tuple(rows),
-        encoder=(f"audio={encoder}", f"image={encoder}"),
-        train_size=cfg.train_size,
-        seeds=cfg.seeds,
-        trial_seeds=1,
-        epochs=cfg.av_epochs,
-        out=f"{scratch}/run",
-        smoke=cfg.smoke,
-      ),
-      command="python -m experiments.fusion_heads",
-    )
-    records = report.read_jsonl(pathlib.Path(scratch) / "run" / "results.jsonl")
-    lines = json.loads((pathlib.Path(scratch) / "run" / "baselines.json").read_text())
+  summary, records, lines = _common.compared(
+    "fusion_heads",
+    own={"low_rank_frozen": low_rank_frozen},
+    data="av_mnist",
+    methods=(ROWS[0], *ROWS[3:5]) if cfg.smoke else ROWS,
+    encoder=(f"audio={encoder}", f"image={encoder}"),
+    train_size=cfg.train_size,
+    seeds=cfg.seeds,
+    trial_seeds=1,
+    epochs=cfg.av_epochs,
+    smoke=cfg.smoke,
+  )
   records = [{**r, "method": "concat" if r["method"] == "joint" else r["method"]} for r in records]
   return report.summarise(
     records, baselines=("concat",), unavailable=summary.unavailable, lines=lines, info=summary.info

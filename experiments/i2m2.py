@@ -26,17 +26,15 @@ Results: experiments/results/i2m2_<part>.md.
 
 import dataclasses
 import functools
-import pathlib
 import statistics
-import tempfile
 from typing import Literal
 
-import numpy as np
 import tyro
 
 from experiments import _common, _i2m2_regimes
-from mmfuse import data, methods, protocol, report, schemes, tasks, train
+from mmfuse import data, methods, schemes, tasks, train
 from mmfuse.data import _av_mnist
+from mmfuse.names import closest
 
 PAPER = {"i2m2": 72.38}  # AV-MNIST, accuracy: the only cell that was seen
 
@@ -101,15 +99,19 @@ def _alone(modality: str):
 
 
 AS_RELEASED = {"head": "lrtf", "lmf_trainable": False}
-image, audio = _alone("image"), _alone("audio")
-intra_product, intra_mixture = _intra("product"), _intra("mixture")
-inter_lf = _joint("The joint expert alone, MLP head.")
-inter_lrtf = _joint("The joint expert alone, low-rank head.", head="lrtf")
-inter_lrtf_frozen = _joint("The same with the factors as drawn, as released.", **AS_RELEASED)
-i2m2 = _product("Product of all experts, MLP head.")
-i2m2_scratch = _product("The same without training the experts first.", pretrained=False)
-i2m2_lrtf = _product("Product of all experts, low-rank head.", head="lrtf")
-i2m2_lrtf_frozen = _product("The same with the factors as drawn, as released.", **AS_RELEASED)
+BUILDERS = {
+  "image": _alone("image"),
+  "audio": _alone("audio"),
+  "intra_product": _intra("product"),
+  "intra_mixture": _intra("mixture"),
+  "inter_lf": _joint("The joint expert alone, MLP head."),
+  "inter_lrtf": _joint("The joint expert alone, low-rank head.", head="lrtf"),
+  "inter_lrtf_frozen": _joint("The same with the factors as drawn, as released.", **AS_RELEASED),
+  "i2m2": _product("Product of all experts, MLP head."),
+  "i2m2_scratch": _product("The same without training the experts first.", pretrained=False),
+  "i2m2_lrtf": _product("Product of all experts, low-rank head.", head="lrtf"),
+  "i2m2_lrtf_frozen": _product("The same with the factors as drawn, as released.", **AS_RELEASED),
+}
 ROWS_OF_TABLE = {
   "av_mnist": (
     "image",
@@ -132,37 +134,29 @@ PAIRS = (
 )
 
 
-def shared_protocol(
-  cfg: Config, rows: tuple[str, ...], path: str, scratch: str
-) -> dict[str, list[dict]]:
+def shared_protocol(cfg: Config, rows: tuple[str, ...], table: data.Table) -> dict[str, list[dict]]:
   """{row: test scores per seed}: one search, equal examples, sealed test rows."""
   chosen = ROWS_OF_TABLE["av_mnist"][4:6] if cfg.smoke else rows
-  protocol.run(
-    protocol.Compare(
-      data=path,
-      methods=tuple(f"{__file__}:{name}" for name in chosen),
-      seeds=cfg.seeds,
-      trial_seeds=1,
-      encoder=("audio=lenet", "image=lenet"),
-      epochs=cfg.epochs,
-      out=f"{scratch}/run",
-      smoke=cfg.smoke,
-    ),
-    command="python -m experiments.i2m2",
+  compared = _common.compared(
+    "i2m2",
+    given=table,
+    own={name: BUILDERS[name] for name in chosen},
+    methods=chosen,
+    seeds=cfg.seeds,
+    trial_seeds=1,
+    encoder=("audio=lenet", "image=lenet"),
+    epochs=cfg.epochs,
+    smoke=cfg.smoke,
   )
   found: dict[str, list[dict]] = {}
-  for record in report.read_jsonl(pathlib.Path(scratch) / "run" / "results.jsonl"):
+  for record in compared.records:
     found.setdefault(record["method"], []).append(record["scores"]["test"])
   return found
 
 
-def exact_recipe(
-  cfg: Config, rows: tuple[str, ...], path: str, scratch: str
-) -> dict[str, list[dict]]:
+def exact_recipe(cfg: Config, rows: tuple[str, ...], table: data.Table) -> dict[str, list[dict]]:
   """{row: test scores per seed} with the optimisers, batches, epochs and patience of the authors."""
-  del scratch
-  with np.load(path) as raw:
-    splits = data.from_arrays(dict(raw))
+  splits = table.splits()
   layers = {"audio_layers": 3 if cfg.audio_size == 28 else 5}
   make = lambda **options: schemes.i2m2_av_mnist(splits.num_classes, **layers, **options)
   lf, lrtf, frozen = make(), make(head="lrtf"), make(**AS_RELEASED)
@@ -226,11 +220,12 @@ def pair_table(found: dict[str, list[dict]]) -> str:
 def av_mnist(cfg: Config, part: str = "av_mnist") -> str:
   """Both tables of AV-MNIST."""
   rows = cfg.rows or ROWS_OF_TABLE[part]
-  with tempfile.TemporaryDirectory() as scratch:
-    raw = _av_mnist.arrays(train_size=cfg.train_size, audio_size=cfg.audio_size, fake=cfg.smoke)
-    path = f"{scratch}/av_mnist.npz"
-    np.savez(path, **{k: raw[k] for k in ("image", "audio", "label", "split")})
-    found = (exact_recipe if cfg.recipe else shared_protocol)(cfg, rows, path, scratch)
+  for name in set(rows) - set(BUILDERS):
+    raise SystemExit(f"there is no row {name!r}; {closest(name, BUILDERS)}")
+  raw = _av_mnist.arrays(train_size=cfg.train_size, audio_size=cfg.audio_size, fake=cfg.smoke)
+  arrays = {k: raw[k] for k in ("image", "audio", "label", "split")}
+  table = data.table_from_arrays(arrays, name="av_mnist")
+  found = (exact_recipe if cfg.recipe else shared_protocol)(cfg, rows, table)
   caveat = (
     "The paper has all rows of another build of AV-MNIST: the difference is one of data, too.\n\n"
   )

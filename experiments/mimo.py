@@ -16,7 +16,6 @@ Results: experiments/results/mimo.md.
 
 import dataclasses
 import statistics
-import tempfile
 import time
 
 import jax
@@ -24,7 +23,7 @@ import jax.numpy as jnp
 import tyro
 
 from experiments import _common
-from mmfuse import balancing, methods, protocol, report, train
+from mmfuse import balancing, methods, report, train
 
 ROWS = ("unimodal", "joint", "uniform", "ogm_ge", "mmpareto", "mgda", "mimo")
 
@@ -46,19 +45,15 @@ def sharp(model, learning_rate=0.03, *, tx=None):
 
 def accuracy(cfg: Config, data: str, epochs: int) -> report.Summary:
   """One data set under the shared protocol."""
-  rows = ("joint", "uniform") if cfg.smoke else ROWS
-  with tempfile.TemporaryDirectory() as scratch:
-    return protocol.run(
-      protocol.Compare(
-        data=data,
-        methods=(*rows, f"{__file__}:sharp"),
-        seeds=cfg.seeds,
-        epochs=epochs,
-        out=f"{scratch}/run",
-        smoke=cfg.smoke,
-      ),
-      command="python -m experiments.mimo",
-    )
+  return _common.compared(
+    "mimo",
+    own={"sharp": sharp},
+    data=data,
+    methods=("joint", "uniform") if cfg.smoke else ROWS,
+    seeds=cfg.seeds,
+    epochs=epochs,
+    smoke=cfg.smoke,
+  ).summary
 
 
 def subroutine_times(dimension: int, rounds: int, num_objectives: int = 3) -> dict[str, float]:

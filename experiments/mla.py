@@ -13,14 +13,12 @@ Results: experiments/results/mla.md.
 """
 
 import dataclasses
-import pathlib
-import tempfile
 
 import tyro
 
 from experiments import _common
 from experiments.balance_benchmark import diagnostics
-from mmfuse import methods, protocol, report, train
+from mmfuse import methods, report, train
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,12 +38,12 @@ def _variant(doc: str, **options):
 
 
 # `mla` itself projects by recursive least squares (alpha = .1) and weighs by entropy per row.
-mla_off = _variant("Plain alternation, which is what the released code computes.", projection="off")
-mla_released = _variant("The released formula, where it is reached.", projection="released")
-mla_bb_add = _variant("G + P G, as BalanceBenchmark adds.", projection="bb_add")
-mla_mean = _variant("Alternation with the mean of the logits.", projection="off", fusion="mean")
-
-VARIANTS = ("mla_off", "mla_released", "mla_bb_add", "mla_mean")
+VARIANTS = {
+  "mla_off": _variant("Plain alternation, what the released code computes.", projection="off"),
+  "mla_released": _variant("The released formula, where it is reached.", projection="released"),
+  "mla_bb_add": _variant("G + P G, as BalanceBenchmark adds.", projection="bb_add"),
+  "mla_mean": _variant("Alternation with the mean of the logits.", projection="off", fusion="mean"),
+}
 # What the projection contributes, by each of its formulas, and what weighing by entropy does.
 CONTRASTS = (
   ("mla", "mla_off"),
@@ -56,26 +54,21 @@ CONTRASTS = (
 HEADS = ("fused", "audio", "image")
 
 
-def accuracy(cfg: Config) -> tuple[report.Summary, list[dict]]:
-  """AV-MNIST under the shared protocol -> (summary, records)."""
-  own = VARIANTS[:1] if cfg.smoke else VARIANTS
-  with tempfile.TemporaryDirectory() as scratch:
-    summary = protocol.run(
-      protocol.Compare(
-        data="av_mnist",
-        methods=("joint", "uniform", "mla", *(f"{__file__}:{name}" for name in own)),
-        encoder=("audio=lenet", "image=lenet"),
-        train_size=cfg.train_size,
-        seeds=cfg.seeds,
-        trial_seeds=1,
-        epochs=cfg.epochs,
-        probe=True,
-        out=f"{scratch}/run",
-        smoke=cfg.smoke,
-      ),
-      command="python -m experiments.mla",
-    )
-    return summary, report.read_jsonl(pathlib.Path(scratch) / "run" / "results.jsonl")
+def accuracy(cfg: Config) -> _common.Compared:
+  """AV-MNIST under the shared protocol."""
+  return _common.compared(
+    "mla",
+    own={name: VARIANTS[name] for name in (["mla_off"] if cfg.smoke else VARIANTS)},
+    data="av_mnist",
+    methods=("joint", "uniform", "mla"),
+    encoder=("audio=lenet", "image=lenet"),
+    train_size=cfg.train_size,
+    seeds=cfg.seeds,
+    trial_seeds=1,
+    epochs=cfg.epochs,
+    probe=True,
+    smoke=cfg.smoke,
+  )
 
 
 def runs(records: list[dict], method: str, head: str) -> list[float]:
@@ -116,7 +109,7 @@ def main(argv=None) -> None:
   """Runs the ablation and writes one page."""
   cfg = tyro.cli(Config, args=argv)
   train.enable_compilation_cache()
-  summary, records = accuracy(cfg)
+  summary, records, _ = accuracy(cfg)
   text = _common.heading(
     f"# mla: alternation and its projection on AV-MNIST, {cfg.train_size:,} training rows",
     _common.command("mla", cfg),

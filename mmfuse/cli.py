@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from mmfuse.names import closest
 from mmfuse.protocol._config import Compare, UsageError
 
 
@@ -76,7 +77,7 @@ def _compare(cfg: Compare, command: str) -> int:
   from mmfuse import protocol, report, train
 
   train.keep_freed_memory()
-  summary = protocol.run(cfg, command)
+  summary = protocol.run(cfg, command=command)
   console = _console(report.TERMINAL_WIDTH)
   console.print(report.terminal(summary, console.width))
   print(report.caption(summary))
@@ -223,8 +224,6 @@ def main(argv: Sequence[str] | None = None) -> int:
   """Runs one command; bad input is one sentence on standard error and exit code 2."""
   argv = list(sys.argv[1:] if argv is None else argv)
   if argv and not argv[0].startswith("-") and argv[0] not in COMMANDS:
-    from mmfuse.protocol._config import closest
-
     print(f"mmfuse: unknown command {argv[0]!r}; {closest(argv[0], COMMANDS)}", file=sys.stderr)
     return 2
   said = io.StringIO()

@@ -4,7 +4,6 @@ A builder is `build(model, learning_rate, *, tx=None, **hyper) -> Method`; `tx` 
 optimiser (`train.sgd(learning_rate)`). Entries are callable: `METHODS["mimo"](model, 1e-2)`.
 """
 
-import difflib
 import importlib.resources
 import re
 from collections.abc import Callable, Mapping
@@ -15,7 +14,7 @@ import optax
 
 from mmfuse import balancing, fusion, objectives, schemes, train
 from mmfuse.core import Method, Outputs
-from mmfuse.names import CLASSIFICATION, MULTILABEL, REGRESSION
+from mmfuse.names import CLASSIFICATION, MULTILABEL, REGRESSION, closest
 
 ALL_TASKS = (CLASSIFICATION, MULTILABEL, REGRESSION)  # with a label a row
 LABELLED = (CLASSIFICATION, MULTILABEL)
@@ -414,9 +413,7 @@ def get(name: str) -> Entry:
   """The entry of a name; an unknown one raises ValueError with the closest names."""
   if name in METHODS:
     return METHODS[name]
-  close = difflib.get_close_matches(name, METHODS, n=3, cutoff=0.4)
-  hint = f"closest: {', '.join(close)}" if close else f"available: {', '.join(METHODS)}"
-  raise ValueError(f"unknown method {name!r}; {hint}")
+  raise ValueError(f"unknown method {name!r}; {closest(name, METHODS)}")
 
 
 def citation(name: str) -> str:

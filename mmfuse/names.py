@@ -1,7 +1,29 @@
-"""Names of tasks, each written once; read by the command line before JAX is imported."""
+"""Names of tasks, each written once, and what is said of a name that nobody knows. Imports no JAX."""
 
+import difflib
+from collections.abc import Iterable
 from typing import Literal, get_args
 
 TaskName = Literal["classification", "multilabel", "regression", "generation"]
 TASKS: tuple[str, ...] = get_args(TaskName)
 CLASSIFICATION, MULTILABEL, REGRESSION, GENERATION = TASKS
+
+FEW = 8  # names that a sentence lists, whether or not one is close
+
+
+def closest(name: str, known: Iterable[str]) -> str:
+  """`closest: b; available: a, b, c`, for the end of a sentence on an unknown `name`.
+
+  Of many known names the three closest, or all where none is close.
+
+  Args:
+    name: what was given.
+    known: what there is, in the order to list it in.
+  """
+  known = list(known)
+  few = len(known) <= FEW
+  near = difflib.get_close_matches(name, known, n=1 if few else 3, cutoff=0.4)
+  said = [f"closest: {', '.join(near)}"] if near else []
+  if few or not near:
+    said.append(f"available: {', '.join(known) or 'none'}")
+  return "; ".join(said)

@@ -1,6 +1,5 @@
 """One table of tasks: what a label is, how it is judged, and what the constant predictor says."""
 
-import difflib
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -9,7 +8,7 @@ import numpy as np
 
 from mmfuse import metrics
 from mmfuse.core import ELBO
-from mmfuse.names import CLASSIFICATION, GENERATION, MULTILABEL, REGRESSION
+from mmfuse.names import CLASSIFICATION, GENERATION, MULTILABEL, REGRESSION, closest
 
 
 class Task(NamedTuple):
@@ -104,9 +103,7 @@ TASKS = {
 def get(name: str) -> Task:
   """The task called `name`. Raises ValueError for an unknown one, naming the closest."""
   if name not in TASKS:
-    close = difflib.get_close_matches(str(name), TASKS, 1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
-    raise ValueError(f"unknown task {name!r}, expected one of {', '.join(TASKS)}{hint}")
+    raise ValueError(f"unknown task {name!r}; {closest(str(name), TASKS)}")
   return TASKS[name]
 
 

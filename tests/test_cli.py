@@ -91,7 +91,7 @@ BAD_ARRAYS = {
   "mask of nothing": (_arrays(mask_c=np.ones(30, bool)), ("mask_c", "available: a, b")),
   "mask closest": (
     _arrays(audio=np.ones((30, 2)), mask_audo=np.ones(30, bool)),
-    ("mask_audo", "'audio'"),
+    ("mask_audo", "closest: audio"),
   ),
   "mask of floats": (_arrays(mask_a=np.ones(30)), ("mask_a", "float64", "True = present")),
   "no label": (_arrays(label=None), ("'label'", "available: a, b")),
@@ -148,7 +148,7 @@ def test_arrays_of_objects_are_never_loaded(place):
 
 
 def test_an_unknown_data_set_gets_the_closest_name(place):
-  assert "did you mean 'watch_imu'" in _refused(place, "compare", "--data", "watch_im")
+  assert "closest: watch_imu" in _refused(place, "compare", "--data", "watch_im")
 
 
 # Options after `compare --data my.npz`, and what the sentence must say.
@@ -192,7 +192,7 @@ BAD_OPTIONS = {
   "--set mimo.lam=big": ("--set mimo: ",),
   "--encoder a": ("--encoder takes name=value, got 'a'",),
   "--encoder c=mlp": ("'c'", "available: a, b"),
-  "--encoder a=mlpp": ("unknown encoder 'mlpp'", "'mlp'"),
+  "--encoder a=mlpp": ("unknown encoder 'mlpp'", "closest: mlp"),
   "--encoder a=conv1d": ("'conv1d' takes floats of rank 3",),
   "--encoder a=embedding": ("'a' is float64", "embedding reads integers"),
   "--encoder a=mine.py:None": ("mine.py has no 'None'",),
@@ -206,7 +206,7 @@ BAD_OPTIONS = {
   "--weighted-scores": ("--weighted-scores", "needs an array 'weight'"),
   "--class-weights balansed": ("--class-weights", "balansed"),
   "--class-weights balanced --task regression": ("class weights are for classes",),
-  "--fusion conact": ("unknown fusion 'conact'; did you mean 'concat'",),
+  "--fusion conact": ("unknown fusion 'conact'; closest: concat",),
   "--select acuracy": ("--select has no metric 'acuracy'", "accuracy"),
   "--task regresion": ("--task", "regresion"),
   "--optimizer rms": ("--optimizer", "rms"),

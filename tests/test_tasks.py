@@ -18,7 +18,7 @@ def test_every_name_has_a_row_with_passports():
     assert task.loss is None or not scores[task.loss].larger_is_better
     assert name == names.GENERATION or all(metrics.score(n) == s for n, s in scores.items())
     assert tasks.metric(name, 3) is tasks.metric(name, 3)
-  with pytest.raises(ValueError, match=r"unknown task 'regresion'.*did you mean 'regression'"):
+  with pytest.raises(ValueError, match=r"unknown task 'regresion'; closest: regression"):
     tasks.metric("regresion", 1)
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from mmfuse.data import _stored
-from mmfuse.data._arrays import table_from_arrays
 from mmfuse.data._table import Table
 
 RECIPE = "emoji-1"  # raise it whenever a pixel or a row's part would change
@@ -40,7 +39,7 @@ def table(data_dir: str | Path | None = None, fake: bool = False) -> Table:
   arrays = {m: raw[m] for m in PICTURES}
   arrays["label"] = raw["label_name"][raw["label"]]
   arrays["split"] = _stored.split_column(raw["train"], raw["label"])
-  return table_from_arrays(arrays, name="emoji_fake" if fake else "emoji", recipe=RECIPE)
+  return _stored.table_of(ARCHIVE, RECIPE, arrays, fake)
 
 
 def fake_arrays(rows: int = 90) -> dict[str, np.ndarray]:

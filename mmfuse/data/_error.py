@@ -1,7 +1,8 @@
-"""The one error of this package, and the closest-name hint every message shares."""
+"""The one error of this package, and how its messages end where a name is unknown."""
 
-import difflib
 from collections.abc import Iterable
+
+from mmfuse import names as names_lib
 
 
 class DataError(ValueError):
@@ -9,8 +10,5 @@ class DataError(ValueError):
 
 
 def closest(name: str, names: Iterable[str]) -> str:
-  """`; did you mean 'x'? available: x, y`, for the end of a message about an unknown `name`."""
-  known = sorted(names)
-  near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-  hint = f"; did you mean {near[0]!r}?" if near else ";"
-  return f"{hint} available: {', '.join(known) or 'none'}"
+  """`; closest: x; available: x, y`: `names.closest` in alphabetical order."""
+  return f"; {names_lib.closest(name, sorted(names))}"

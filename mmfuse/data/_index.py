@@ -111,7 +111,7 @@ def _choose(table: Table, task: str | None, encoders: Mapping[str, Any]) -> Tabl
 
 
 def load(
-  source: str,
+  source: str | Table,
   *,
   task: str | None = None,
   encoders: Mapping[str, Any] | None = None,
@@ -122,10 +122,10 @@ def load(
   train_size: int | None = None,
   fake: bool = False,
 ) -> Table:
-  """A built-in data set by name, or the arrays of an `.npz` by path.
+  """A built-in data set by name, the arrays of an `.npz` by path, or what is used of a table.
 
   Args:
-    source: a name of `DATASETS`, or a path that ends in `.npz`.
+    source: a name of `DATASETS`, a path that ends in `.npz`, or a table that is there already.
     task: one of `names.TASKS`; None reads it off the label.
     encoders: {modality: spec or module}, the user's choices.
     modalities: the modalities to use; None: all. The fingerprint is that of what is used.
@@ -139,6 +139,10 @@ def load(
     DataError: an unknown name, or whatever is wrong with the content, in one sentence.
   """
   check_task(task)
+  if isinstance(source, Table):
+    if train_size is not None:
+      raise DataError("a table takes no train_size: it comes in one size")
+    return _choose(used_table(source, modalities, ignore, drop_empty), task, encoders or {})
   source = str(source)
   if source.endswith(".npz"):
     if train_size is not None:

@@ -7,9 +7,11 @@ from typing import NamedTuple
 import numpy as np
 
 from mmfuse.data import _fingerprint
+from mmfuse.data._arrays import table_from_arrays
 from mmfuse.data._error import DataError
 from mmfuse.data._npz import read_arrays
 from mmfuse.data._splitting import by_class
+from mmfuse.data._table import Table
 
 DATA_DIR = "MMFUSE_DATA_DIR"
 VALIDATION, SEED = 0.2, 0  # share of the official training items that validate; part of a recipe
@@ -62,6 +64,19 @@ def read(archive: Archive, data_dir: str | Path | None = None) -> dict[str, np.n
       f"{path} does not hold the arrays that {archive.set} is read from (another sha256): refused"
     )
   return arrays
+
+
+def table_of(archive: Archive, recipe: str, arrays: dict[str, np.ndarray], fake: bool) -> Table:
+  """The table of what is used of an archive; a generated twin is called `<set>_fake`.
+
+  Args:
+    archive: which says the name of the set.
+    recipe: version of the way from the archive to the table, part of the fingerprint.
+    arrays: as in `table_from_arrays`.
+    fake: they are generated.
+  """
+  name = f"{archive.set}_fake" if fake else archive.set
+  return table_from_arrays(arrays, name=name, recipe=recipe)
 
 
 def split_column(train: np.ndarray, label: np.ndarray) -> np.ndarray:

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 
 from mmfuse.data import _stored
-from mmfuse.data._arrays import table_from_arrays
 from mmfuse.data._table import Table
 
 RECIPE = "wikipedia-1"  # raise it whenever a number or a row's part would change
@@ -41,7 +40,7 @@ def table(data_dir: str | Path | None = None, fake: bool = False) -> Table:
   train[raw["test_index"]] = False
   arrays = {name: raw[name] for name in ("image", "text", "label")}
   arrays["split"] = _stored.split_column(train, raw["label"])
-  return table_from_arrays(arrays, name="wikipedia_fake" if fake else "wikipedia", recipe=RECIPE)
+  return _stored.table_of(ARCHIVE, RECIPE, arrays, fake)
 
 
 def fake_arrays(rows: int = 100) -> dict[str, np.ndarray]:

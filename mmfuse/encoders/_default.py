@@ -1,6 +1,5 @@
 """Which encoder fits an array: by rank and dtype, or by name."""
 
-import difflib
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -15,6 +14,7 @@ from mmfuse.encoders._mlp import MLP, Identity
 from mmfuse.encoders._recurrent import GRU, LSTM
 from mmfuse.encoders._resnet import ResNet18, ResNet34
 from mmfuse.encoders._transformer import Transformer
+from mmfuse.names import closest
 
 ANY = range(2, 33)  # ranks: whatever has a batch axis
 
@@ -90,10 +90,7 @@ def by_name(spec: str, shape: tuple[int, ...], dtype, vocabulary: int | None = N
   """
   known = [*NAMES, "embedding"]
   if spec not in known:
-    close = difflib.get_close_matches(spec, known, 1, 0.0)[0]
-    raise ValueError(
-      f"unknown encoder {spec!r}; did you mean {close!r}? (there are {', '.join(known)})"
-    )
+    raise ValueError(f"unknown encoder {spec!r}; {closest(spec, known)}")
   if spec == "embedding":
     if not jnp.issubdtype(dtype, jnp.integer):
       raise ValueError(f"encoder 'embedding' takes integers, got {jnp.dtype(dtype).name}")

@@ -1,7 +1,5 @@
 """Fusion modules by name."""
 
-import difflib
-
 import flax.linen as nn
 
 from mmfuse.fusion._attend_sum import Attention
@@ -24,6 +22,7 @@ from mmfuse.fusion._perceiver import Perceiver
 from mmfuse.fusion._stack import Stack
 from mmfuse.fusion._sum import Sum
 from mmfuse.fusion._tensor import Tensor
+from mmfuse.names import closest
 
 NAMES: dict[str, type[nn.Module]] = {
   "concat": Concat,
@@ -53,8 +52,5 @@ NAMES: dict[str, type[nn.Module]] = {
 def by_name(spec: str) -> nn.Module:
   """The fusion called `spec`, one of `NAMES`. Raises ValueError naming the closest."""
   if spec not in NAMES:
-    close = difflib.get_close_matches(spec, NAMES, 1, 0.0)[0]
-    raise ValueError(
-      f"unknown fusion {spec!r}; did you mean {close!r}? (there are {', '.join(NAMES)})"
-    )
+    raise ValueError(f"unknown fusion {spec!r}; {closest(spec, NAMES)}")
   return NAMES[spec]()

@@ -27,6 +27,7 @@ from mmfuse.metrics._running import multi_label
 from mmfuse.metrics._running import regression
 from mmfuse.metrics._scores import SCORES
 from mmfuse.metrics._scores import Score
+from mmfuse.metrics._scores import described
 from mmfuse.metrics._scores import score
 from mmfuse.metrics._segmentation import confusion
 from mmfuse.metrics._segmentation import iou
@@ -48,6 +49,7 @@ __all__ = [
   "contribution",
   "cosine",
   "dense",
+  "described",
   "ece",
   "f1",
   "imbalance",

@@ -1,6 +1,7 @@
 """What a number means: its direction and its unit, known here and nowhere else."""
 
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 
 class Score(NamedTuple):
@@ -10,6 +11,11 @@ class Score(NamedTuple):
   larger_is_better: bool = True  # which of two numbers a selection keeps
   share: bool = False  # lies in [0, 1] and is shown in percent
   words: str = ""  # in tables; "" = the name
+
+  @property
+  def sign(self) -> int:
+    """1 where more is better, else -1: `sign * value` is what is maximised."""
+    return 1 if self.larger_is_better else -1
 
 
 SCORES = {
@@ -40,3 +46,8 @@ def score(name: str) -> Score:
 def scores(*names: str) -> tuple[Score, ...]:
   """Those of several names of ours. Raises KeyError for another one."""
   return tuple(SCORES[name] for name in names)
+
+
+def described(scores: Iterable[Score]) -> dict[str, dict[str, Any]]:
+  """{name: passport as plain data} of those that `score` does not know by name: what records keep."""
+  return {s.name: s._asdict() for s in scores if s != score(s.name)}

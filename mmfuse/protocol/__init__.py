@@ -8,8 +8,8 @@ from mmfuse.protocol._config import UsageError
 # Loaded on first use: the command line shows its help without waiting for JAX.
 _LAZY = {
   "Search": "_search",
-  "load_table": "_compare",
-  "make_model": "_rows",
+  "load_table": "_doors",
+  "make_model": "_model",
   "predict": "_predict",
   "run": "_compare",
 }

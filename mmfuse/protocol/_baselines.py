@@ -66,7 +66,8 @@ def _fit_line(splits: Any, name: str, modality: str | None) -> Line:
   for part, found in rows.items():
     if not len(found):
       raise Unavailable(_no_row(modality, "training" if part == "train" else part))
-  name_of_score = tasks.get(splits.task).primary
+  primary = tasks.get(splits.task).primary
+  sign = next(s.sign for s in tasks.metric_of(splits).scores if s.name == primary)
 
   def scores(fit: _linear.Fit) -> dict[str, float | None]:
     there = rows["validation"]
@@ -75,8 +76,8 @@ def _fit_line(splits: Any, name: str, modality: str | None) -> Line:
     )
 
   def judge(fit: _linear.Fit) -> float:
-    score = scores(fit)[name_of_score]
-    return -math.inf if score is None else score
+    score = scores(fit)[primary]
+    return -math.inf if score is None else sign * score
 
   fit, tried = _linear.choose(splits.train, modalities, rows["train"], splits.task, judge)
   counts = {part: len(found) for part, found in rows.items()}

@@ -1,18 +1,12 @@
 """What a comparison is asked to do: one frozen dataclass, checked before all. Imports no JAX."""
 
 import dataclasses
-import difflib
 import hashlib
-import importlib.util
 import json
 import math
 import os
-import pathlib
 import re
-import sys
-import types
-from collections.abc import Iterable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import tyro
 
@@ -160,9 +154,9 @@ class Compare:
     rate = self.learning_rate
     if rate is not None and not (math.isfinite(rate) and rate > 0):
       raise UsageError(f"--learning-rate must be a positive number, got {rate}")
-    for rate in self.rates:
-      if not (math.isfinite(rate) and rate > 0):
-        raise UsageError(f"--rates must be positive numbers, got {rate}")
+    for tried in self.rates:
+      if not (math.isfinite(tried) and tried > 0):
+        raise UsageError(f"--rates must be positive numbers, got {tried}")
     if self.rates and (self.learning_rate is not None or self.tune != 3):
       raise UsageError(
         "--rates says which rates are tried: it goes with neither --tune nor --learning-rate"
@@ -196,7 +190,7 @@ class Compare:
           raise UsageError(f"--missing-{name} must lie above 0 and be at most 1, got {rate}")
 
 
-_OUTSIDE_BRACKETS = r"[,\s]+(?![^\[]*\])"  # a list is one value
+OUTSIDE_BRACKETS = r"[,\s]+(?![^\[]*\])"  # a list is one value
 
 
 def split_words(words: tuple[str, ...], at: str = r"[,\s]+") -> list[str]:
@@ -220,7 +214,7 @@ def parse_value(text: str) -> object:
 def parse_settings(words: tuple[str, ...]) -> dict[str, dict[str, object]]:
   """("mimo.lam=2",) -> {"mimo": {"lam": 2}}."""
   out: dict[str, dict[str, object]] = {}
-  for word in split_words(words, _OUTSIDE_BRACKETS):
+  for word in split_words(words, OUTSIDE_BRACKETS):
     target, equals, value = word.partition("=")
     method, dot, name = target.rpartition(".")
     if not (equals and dot and method and name):
@@ -230,13 +224,6 @@ def parse_settings(words: tuple[str, ...]) -> dict[str, dict[str, object]]:
       raise UsageError(f"--set {target} must be a finite number, got {value}")
     out.setdefault(method, {})[name] = parsed
   return out
-
-
-def own_sources(cfg: Compare) -> dict[str, str]:
-  """{"mine.py:rule": digest of the file} of all code that the user brings."""
-  encoders = parse_pairs(cfg.encoder, "--encoder").values()
-  specs = [w for w in (*split_words(cfg.methods), *encoders) if ":" in w]
-  return {spec: source_digest(spec) for spec in specs}
 
 
 def parse_pairs(words: tuple[str, ...], flag: str) -> dict[str, str]:
@@ -271,13 +258,6 @@ def _pairs(word: str) -> list[str]:
   return [piece.strip(", \t\n") for piece in pieces]
 
 
-def closest(name: str, known: Iterable[str]) -> str:
-  """The closest of the known names, or all there are."""
-  known = list(known)
-  close = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
-  return f"closest: {', '.join(close)}" if close else f"available: {', '.join(known)}"
-
-
 def cores() -> int:
   """CPU cores this process may use."""
   return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -286,41 +266,3 @@ def cores() -> int:
 def digest(value: object) -> str:
   """Sixteen hex digits of the sha256 of a JSON value."""
   return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
-
-
-def load_attribute(spec: str) -> Any:
-  """`mine.py:name` -> the object. The file is the user's own code and is run, as by an import."""
-  path, _, name = spec.rpartition(":")
-  if not path or not name:
-    raise UsageError(f"expected file.py:name, got {spec!r}")
-  if not pathlib.Path(path).is_file():
-    raise UsageError(f"{spec!r}: there is no file {path!r}")
-  module = _load_file(pathlib.Path(path))
-  if not hasattr(module, name):
-    public = [n for n in vars(module) if not n.startswith("_")]
-    raise UsageError(f"{path} has no {name!r}; {closest(name, public)}")
-  return getattr(module, name)
-
-
-def _load_file(file: pathlib.Path) -> types.ModuleType:
-  """The module of a file, once per content: an edited file is another module."""
-  module_name = f"mmfuse_user_{file.stem}_{digest([str(file.resolve()), file.read_text()])}"
-  if module_name in sys.modules:
-    return sys.modules[module_name]
-  spec = importlib.util.spec_from_file_location(module_name, file)
-  if spec is None or spec.loader is None:
-    raise UsageError(f"{str(file)!r} is not a Python file")
-  module = importlib.util.module_from_spec(spec)
-  sys.modules[module_name] = module  # dataclasses look their module up while it runs
-  try:
-    spec.loader.exec_module(module)
-  except Exception as error:  # whatever the user's file raises becomes the one sentence they see
-    del sys.modules[module_name]
-    said = f"{type(error).__name__}: {error}".splitlines()[0]
-    raise UsageError(f"{str(file)!r} cannot be imported: {said}") from error
-  return module
-
-
-def source_digest(spec: str) -> str:
-  """sha256 of the file of `mine.py:name`: an edited file is another configuration."""
-  return digest(pathlib.Path(spec.rpartition(":")[0]).read_text())

@@ -39,10 +39,16 @@ def records_of(
 
   `unimodal` rows and `late_average` have no fused head: `fused` is that system's own prediction. A
   modality that no training or no test row has is not judged: its head's scores are None, and it has
-  no contribution, Shapley value or probe.
-  `shared` holds the fields that are the same for all records of the row; `tables` {rate: table} are
-  scored with `--missing`. A subset of modalities that no test row has all of has no score, and there
-  are no Shapley values then.
+  no contribution, Shapley value or probe. A subset of modalities that no test row has all of has no
+  score, and there are no Shapley values then.
+
+  Args:
+    search: of the split, where the runs are.
+    row: the method.
+    choice: of the row on this split, as its file says.
+    test: the test rows.
+    shared: {field: value} that all records of the row have.
+    tables: {rate: table} of missing modalities to score, default none.
   """
   trial = search.chosen(choice)
   method = search.method(row, trial)
@@ -196,9 +202,7 @@ def write_report(folder: pathlib.Path, summary: report.Summary, curves: dict) ->
       report.bars(summary, folder / "modalities.png")
     )
     if any(c for runs in curves.values() for c in runs):
-      images["Learning curves"] = report.curves(
-        curves, folder / "curves.png", metric=summary.metric
-      )
+      images["Learning curves"] = report.curves(curves, folder / "curves.png", metric=summary.score)
     if any(row.missing is not None and row.missing.curve for row in summary.rows):
       images["Score over the missing rate"] = report.missing_curve(summary, folder / "missing.png")
   report.html(summary, images, folder / "index.html")

@@ -121,9 +121,16 @@ def fit(
   rows: np.ndarray,
   weight: np.ndarray,
 ) -> tuple[Columns, np.ndarray]:
-  """Columns from the training `rows` (int [n], weights [n]), and those rows in them [n, D].
+  """Columns from the training rows, and those rows in them [n, D].
 
   A modality that no row has gives no column.
+
+  Args:
+    inputs: {modality: [N, ...]} of the training split.
+    mask: {modality: bool [N]}, True = present.
+    modalities: side by side in this order.
+    rows: int [n], those to read.
+    weight: [n], of each of them.
   """
   seen = tuple(m for m in modalities if mask[m][rows].any())
   gaps = tuple(m for m in seen if not mask[m][rows].all())
@@ -159,7 +166,15 @@ def scores(
   rows: np.ndarray,
   weights: np.ndarray,
 ) -> np.ndarray:
-  """Columns of `rows` times `weights` [D, K], some rows at a time: float64 [n, K]."""
+  """Columns of `rows` times `weights`, some rows at a time: float64 [n, K].
+
+  Args:
+    columns: how rows become columns.
+    inputs: {modality: [N, ...]} of any split.
+    mask: {modality: bool [N]}, True = present.
+    rows: int [n], of that split.
+    weights: [D, K].
+  """
   parts = [
     apply(columns, inputs, mask, rows[c]) @ weights for c in _chunks(len(rows), len(weights))
   ]

@@ -145,7 +145,15 @@ def _path(z, label, weight, task, grid) -> Iterator[tuple[float, np.ndarray, boo
 def fits(
   split: Any, modalities: tuple[str, ...], rows: np.ndarray, task: str, grid: tuple[float, ...]
 ) -> Iterator[Fit]:
-  """The predictors of the `rows` of a training split, a `Fit` for each C of the ascending grid."""
+  """The predictors of the `rows` of a training split, a `Fit` for each C of the ascending grid.
+
+  Args:
+    split: the training split.
+    modalities: side by side in this order.
+    rows: int [n], those to fit.
+    task: one of `names.TASKS`.
+    grid: values of C, ascending.
+  """
   weight = np.ones(len(rows)) if split.weight is None else split.weight[rows].astype(np.float64)
   weight *= len(rows) / weight.sum()  # C means the same whatever the scale of the weights
   columns, x = _flat.fit(split.inputs, split.mask, modalities, rows, weight)
@@ -179,6 +187,13 @@ def choose(
   After ENOUGH that are worse, larger ones, which take longest, are not tried.
   Where rows x columns are many, C is chosen on some of the rows; where they are very many, the
   predictor is fitted to some of them (`Fit.rows`).
+
+  Args:
+    split: the training split.
+    modalities: side by side in this order.
+    rows: int [n], those that count.
+    task: one of `names.TASKS`.
+    judge: (fit) -> its validation score, more is better.
 
   Raises Unavailable for more than MOST_COLUMNS columns.
   """

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from mmfuse import data, masks, report, tasks, train
-from mmfuse.protocol._config import Compare, UsageError, closest
+from mmfuse.names import closest
+from mmfuse.protocol._config import Compare, UsageError
 from mmfuse.train import judged as judged_rows
 from mmfuse.train import parse_select
 from mmfuse.tree import FUSED
@@ -70,7 +71,14 @@ def check_select(select: str, modalities: tuple[str, ...], scores: list[str], ta
 
 
 def split(cfg: Compare, table: data.Table, fold: int | None, **options: Any) -> data.Splits:
-  """The splits, their training rows less what `--missing-train` takes, before they are standardised."""
+  """The splits, their training rows less what `--missing-train` takes, before they are standardised.
+
+  Args:
+    cfg: the configuration.
+    table: the data.
+    fold: which of `cfg.folds`, None without folds.
+    options: of `Table.splits`.
+  """
   splits = table.splits(fold=fold, folds=cfg.folds, **options)
   if not cfg.missing or cfg.missing_train is None:
     return splits

@@ -28,6 +28,11 @@ def read_rows(arrays: Mapping[str, Any], schema: dict, encoders: Mapping[str, An
   A modality that is not there is absent from every row. Label, split, group and weights are
   ignored; any other array is ignored with a note.
 
+  Args:
+    arrays: {name: array} of the file.
+    schema: of the run, as its file says.
+    encoders: {modality: the user's encoder}, which may say that integers are tokens.
+
   Raises:
     UsageError, data.DataError: no modality of the run, rows of another shape or without any
       modality.

@@ -1,6 +1,7 @@
 """`mmfuse predict RUN --data new.npz`: probabilities from a run's weights and standardisation."""
 
 import csv
+import dataclasses
 import io
 import pathlib
 import sys
@@ -9,11 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from mmfuse import data, report, tasks, train
-from mmfuse.names import CLASSIFICATION, GENERATION, MULTILABEL, REGRESSION
-from mmfuse.protocol._config import Compare, UsageError, closest, own_sources
+from mmfuse import data, metrics, report, tasks, train
+from mmfuse.names import CLASSIFICATION, GENERATION, MULTILABEL, REGRESSION, closest
+from mmfuse.protocol._config import OUTSIDE_BRACKETS, Compare, UsageError, split_words
+from mmfuse.protocol._model import encoder_choices
 from mmfuse.protocol._new_rows import NewRows, read_rows, stand_in
-from mmfuse.protocol._rows import Row, config_hash, encoder_choices, make_rows
+from mmfuse.protocol._own import Own
+from mmfuse.protocol._rows import Row, config_hash, make_rows
 from mmfuse.protocol._search import Search
 from mmfuse.protocol._store import FORMAT, ForeignFile, Store, read_json
 
@@ -37,20 +40,30 @@ def read_run(folder: pathlib.Path) -> tuple[dict, dict, list[dict]]:
   return read_json(folder / "run.json"), schema, records
 
 
-def _mean_validation(records: list[dict]) -> float:
+def _mean_validation(records: list[dict], sign: int) -> float:
   """Of the row's own prediction; a run that diverged counts as the worst."""
   scores = [r["validation"]["fused"] for r in records]
-  return float(np.mean([-np.inf if s is None else s for s in scores]))
+  return float(np.mean([-sign * np.inf if s is None else s for s in scores]))
 
 
 def _pick(
-  records: list[dict], method: str | None, seed: int | None, without: Mapping[str, str] = {}
+  records: list[dict],
+  method: str | None,
+  seed: int | None,
+  without: Mapping[str, str] = {},
+  own: Mapping[str, metrics.Score] = {},
 ) -> tuple[dict, str]:
   """-> (the record asked for, why that one).
 
   By default the row that the table marks: the best fused one by validation (of all rows where none
-  is fused), and its first seed. `without`: {row: what it needs and the new rows do not have}; such
-  a row is refused where it is asked for.
+  is fused), and its first seed.
+
+  Args:
+    records: of the run.
+    method: the row asked for, None for the default.
+    seed: the seed asked for, None for the default.
+    without: {row: why it cannot be taken, a clause}; such a row is refused where it is asked for.
+    own: {name: passport} of scores that are none of ours.
   """
   names = list(dict.fromkeys(r["method"] for r in records))
   if not names:
@@ -61,18 +74,20 @@ def _pick(
   if method in without or not able:
     name = method or names[0]
     raise UsageError(
-      f"{name} reads {without[name]!r} alone, which is not among the arrays; "
-      + (f"--method takes {', '.join(able)} instead" if able else "no row of the run reads others")
+      f"{name} {without[name]}; "
+      + (f"--method takes {', '.join(able)} instead" if able else "no row of the run can")
     )
-  means = {n: _mean_validation([r for r in records if r["method"] == n]) for n in able}
+  metric = records[0]["metric"]
+  sign = own.get(metric, metrics.score(metric)).sign
+  means = {n: _mean_validation([r for r in records if r["method"] == n], sign) for n in able}
   why = "as asked"
   if method is None:
-    marked = report.best_fused(r for r in records if r["method"] in able)
-    method = max(able, key=lambda n: means[n]) if marked is None else marked
+    marked = report.best_fused((r for r in records if r["method"] in able), own)
+    method = max(able, key=lambda n: sign * means[n]) if marked is None else marked
     kind = "row" if marked is None else "fused row"
-    why = f"the best {kind} by validation, {records[0]['metric']} {means[method]:.3g}"
+    why = f"the best {kind} by validation, {metric} {means[method]:.3g}"
     if len(able) < len(names):
-      why += ", of those that can read the arrays given"
+      why += ", of those that can be taken"
   mine = [r for r in records if r["method"] == method and r["fold"] == records[0]["fold"]]
   seeds = [r["seed"] for r in mine]
   seed = seeds[0] if seed is None else seed
@@ -81,17 +96,37 @@ def _pick(
   return mine[seeds.index(seed)], why
 
 
-def _needs(rows: Mapping[str, Row], absent: list[str]) -> dict[str, str]:
-  """{row: the absent modality that it reads alone}."""
+def _rows(cfg: Compare, schema: dict, own: Own, gone: list[str]) -> dict[str, Row]:
+  """{name: row} of the run, without the methods `gone` and what `--set` says of them."""
+  methods = tuple(w for w in split_words(cfg.methods) if w not in gone)
+  settings = split_words(cfg.set, OUTSIDE_BRACKETS)
+  left = tuple(w for w in settings if w.partition(".")[0] not in gone)
+  if not methods:
+    return {}
+  cfg = dataclasses.replace(cfg, methods=methods, set=left)
+  return {r.name: r for r in make_rows(cfg, sorted(schema["inputs"]), schema["task"], own)[0]}
+
+
+def _without(
+  records: list[dict], rows: Mapping[str, Row], absent: list[str], gone: list[str]
+) -> dict[str, str]:
+  """{row: why it cannot be taken}: it reads an absent modality alone, or nobody gives its builder."""
   alone = {name: row.fixed.get("modality") for name, row in rows.items()}
-  return {name: m for name, m in alone.items() if m is not None and m in absent}
+  found = {
+    name: f"reads {m!r} alone, which is not among the arrays"
+    for name, m in alone.items()
+    if m is not None and m in absent
+  }
+  names = dict.fromkeys(r["method"] for r in records)
+  why = "came from Python, and its builder is not given (methods=)"
+  return found | {n: why for n in names if n.split("/")[0] in gone}
 
 
 def _check_run(info: dict, schema: dict, cfg: Compare) -> None:
   """Raises UsageError for a schema of other data, or encoders that were edited since."""
   if schema["data"] != info["data_fingerprint"]:
     raise ForeignFile(f"schema and run.json in {cfg.out!r} are of different data")
-  for spec, now in own_sources(Compare(methods=(), encoder=cfg.encoder)).items():
+  for spec, now in Own().sources(Compare(methods=(), encoder=cfg.encoder)).items():
     if info["sources"].get(spec) != now:
       raise UsageError(f"the file of {spec!r} was edited since the run")
 
@@ -110,7 +145,14 @@ def _say(new: NewRows, record: dict, row: Row, why: str) -> None:
     print(f"note: {said}", file=sys.stderr)
 
 
-def predict(run: str, path: str, *, method: str | None = None, seed: int | None = None) -> str:
+def predict(
+  run: str,
+  path: str,
+  *,
+  method: str | None = None,
+  seed: int | None = None,
+  methods: Mapping[str, Any] | None = None,
+) -> str:
   """CSV text: row, prediction, one probability column per class (values for regression).
 
   Says on standard error which row, seed and fold it took and why, and what it did not read.
@@ -121,6 +163,8 @@ def predict(run: str, path: str, *, method: str | None = None, seed: int | None 
       has another one; label, split, group and weight are ignored, other arrays with a note.
     method: a row of the run; default: the best by validation.
     seed: which of its runs; default the first.
+    methods: the builders that the run was given from Python; default none, and then no row of
+      theirs can be taken.
 
   Raises:
     UsageError, data.DataError: no such run, method, seed, or arrays that do not fit.
@@ -138,8 +182,12 @@ def predict(run: str, path: str, *, method: str | None = None, seed: int | None 
   _check_run(info, schema, cfg)
   encoders = encoder_choices(cfg)
   new = read_rows(data.read_arrays(path), schema, encoders)
-  rows = {r.name: r for r in make_rows(cfg, sorted(schema["inputs"]), schema["task"])[0]}
-  record, why = _pick(records, method, seed, _needs(rows, new.absent))
+  own = Own(methods)
+  gone = own.lacking(info["sources"])
+  rows = _rows(cfg, schema, own, gone)
+  without = _without(records, rows, new.absent, gone)
+  scores = {name: metrics.Score(**kept) for name, kept in info.get("scores", {}).items()}
+  record, why = _pick(records, method, seed, without, scores)
   row = rows[record["method"]]
   if config_hash(row.config(cfg)) != record["config_hash"]:
     raise UsageError(f"{row.name} is another method than in the run: its file was edited since")

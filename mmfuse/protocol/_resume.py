@@ -5,16 +5,23 @@ import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from mmfuse.protocol._config import Compare, source_digest
+from mmfuse.protocol._config import Compare
+from mmfuse.protocol._own import Own
 from mmfuse.protocol._rows import Row, make_rows, method_words
 from mmfuse.protocol._search import Search
 from mmfuse.protocol._store import FORMAT, read_json, read_own
 
 
-def with_earlier(cfg: Compare, folder: pathlib.Path) -> tuple[Compare, list[str]]:
+def with_earlier(cfg: Compare, folder: pathlib.Path, own: Own) -> tuple[Compare, list[str]]:
   """The configuration with all methods of the run in `folder`, and notes on those left out.
 
-  A method of the user's own is left out where its file has changed or is gone.
+  A method of the user's own is left out where its file has changed or is gone, or where it came from
+  Python and is not given again.
+
+  Args:
+    cfg: the configuration of the command, with the methods that it names.
+    folder: where the run is continued; nothing is added unless `cfg.resume`.
+    own: the code that the user brings now.
   """
   path = folder / "run.json"
   old = read_json(path) if cfg.resume and path.is_file() else {}
@@ -24,10 +31,12 @@ def with_earlier(cfg: Compare, folder: pathlib.Path) -> tuple[Compare, list[str]
   for word in old["methods"]:
     if word in named:
       continue
-    if ":" in word and not _unchanged(word, old["sources"].get(word)):
+    if word in own.lacking(old["sources"]):
+      notes.append(f"{word} of the run is not shown: it came from Python, and is not given now")
+    elif word in own and not _unchanged(own, word, old["sources"].get(word)):
       notes.append(f"{word} of the run is not shown: its file has changed or is gone")
-      continue
-    named.append(word)
+    else:
+      named.append(word)
   return dataclasses.replace(cfg, methods=tuple(sorted(named, key=_order(old["methods"])))), notes
 
 
@@ -36,16 +45,16 @@ def _order(words: list[str]):
   return lambda word: words.index(word) if word in words else -1
 
 
-def _unchanged(spec: str, was: str | None) -> bool:
+def _unchanged(own: Own, word: str, was: str | None) -> bool:
   try:
-    return source_digest(spec) == was
+    return own.digest(word) == was
   except OSError:
     return False
 
 
-def named_rows(cfg: Compare, modalities: Iterable[str], task: str) -> set[str]:
+def named_rows(cfg: Compare, modalities: Iterable[str], task: str, own: Own) -> set[str]:
   """The names of the rows that the command itself asks for, those that cannot run among them."""
-  rows, unavailable = make_rows(dataclasses.replace(cfg, set=()), modalities, task)
+  rows, unavailable = make_rows(dataclasses.replace(cfg, set=()), modalities, task, own)
   return {*unavailable, *(r.name for r in rows)}
 
 

@@ -1,4 +1,4 @@
-"""From names to rows: which methods run on which model, with which trials."""
+"""From names to rows: which methods are compared, with which trials."""
 
 import dataclasses
 import inspect
@@ -6,24 +6,20 @@ import itertools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import flax.linen as nn
 import numpy as np
 
-from mmfuse import encoders, fusion, methods, report, schemes, train
-from mmfuse.core import Method, Sequence
-from mmfuse.names import GENERATION, TASKS
+from mmfuse import methods, report, train
+from mmfuse.core import Method
+from mmfuse.names import GENERATION, TASKS, closest
 from mmfuse.protocol._config import (
   Compare,
   UsageError,
-  closest,
   digest,
-  load_attribute,
-  parse_pairs,
   parse_settings,
-  source_digest,
   split_words,
 )
 from mmfuse.protocol._names import file_name
+from mmfuse.protocol._own import Own
 
 OUTWARDS = 3.0  # factor from an outermost rate to the next one
 MOST_OUTWARDS = 2  # how often a search is extended
@@ -90,23 +86,23 @@ def shared_optimizer(cfg: Compare, rate: float):
   return make(rate, weight_decay=cfg.weight_decay, schedule=cfg.schedule)
 
 
-def _entry(spec: str) -> tuple[str, methods.Entry, str]:
+def _entry(spec: str, own: Own) -> tuple[str, methods.Entry, str]:
   """A word of `--methods` -> (name, entry, digest of its source)."""
-  if ":" not in spec:
+  if spec not in own:
     if spec not in methods.METHODS:
       raise UsageError(f"unknown method {spec!r}; {closest(spec, methods.METHODS)}")
     return spec, methods.METHODS[spec], ""
-  found = load_attribute(spec)
+  found = own.load(spec)
   name = spec.rpartition(":")[2]
   if isinstance(found, methods.Entry):
     _check_entry(spec, found)
-    return name, found, source_digest(spec)
+    return name, found, own.digest(spec)
   if not callable(found):
     raise UsageError(
       f"{spec!r} is a {type(found).__name__}, expected a builder (model, learning_rate) -> Method"
     )
   entry = methods.Entry(found, "own", "own", "own", "", spec, tasks=TASKS)
-  return name, entry, source_digest(spec)
+  return name, entry, own.digest(spec)
 
 
 def _check_entry(spec: str, entry: methods.Entry) -> None:
@@ -137,14 +133,14 @@ def method_words(cfg: Compare) -> list[str]:
 
 
 def make_rows(
-  cfg: Compare, modalities: Iterable[str], task: str
+  cfg: Compare, modalities: Iterable[str], task: str, own: Own = Own()
 ) -> tuple[list[Row], dict[str, str]]:
-  """-> (rows, {name: reason} of rows that cannot run on such data)."""
+  """-> (rows, {name: reason} of rows that cannot run on such data); `own`: what the user brings."""
   settings = parse_settings(cfg.set)
   rows: list[Row] = []
   unavailable: dict[str, str] = {}
   for word in method_words(cfg):
-    name, entry, source = _entry(word)
+    name, entry, source = _entry(word, own)
     fixed = settings.pop(name, {})
     _check_settings(name, entry, fixed)
     if name == report.LINEAR:
@@ -230,126 +226,6 @@ def _check_settings(name: str, entry: methods.Entry, fixed: dict) -> None:
     if option not in known:
       hint = closest(option, known) if known else "it has none"
       raise UsageError(f"method {name!r} has no option {option!r}; {hint}")
-
-
-def encoder_choices(cfg: Compare) -> dict[str, Any]:
-  """`--encoder NAME=spec` -> {modality: spec or a module of the user's class}."""
-  out: dict[str, Any] = {}
-  for name, spec in parse_pairs(cfg.encoder, "--encoder").items():
-    out[name] = _encoder(name, spec, load_attribute(spec)) if ":" in spec else spec
-  return out
-
-
-def _encoder(name: str, spec: str, made: Any) -> Any:
-  """An encoder of the user: a Linen class is called without arguments, the rest is adapted."""
-  linen = isinstance(made, type) and issubclass(made, nn.Module)
-  try:
-    return encoders.adapt(made() if linen else made, name)
-  except (TypeError, ValueError) as error:
-    said = f"the class needs arguments ({error})" if isinstance(error, TypeError) else error
-    raise UsageError(f"--encoder {spec}: {said}") from error
-
-
-def make_model(splits: Any, fusion_name: str = "concat") -> fusion.LateFusion:
-  """Late fusion with an encoder per modality: the user's choice, else by rank and dtype.
-
-  Encoders chosen by name or rank keep their steps for a fusion that attends to them.
-  """
-  head = fusion.by_name(fusion_name)
-  keep = encoders.keep_steps if getattr(head, "reads_steps", False) else lambda module: module
-  chosen = {}
-  for m in splits.modalities:
-    x, spec = splits.train.inputs[m], splits.encoders.get(m)
-    x = x.values if isinstance(x, Sequence) else x
-    if spec is None:
-      chosen[m] = keep(encoders.default_encoder(x.shape, x.dtype))
-    elif isinstance(spec, str):
-      vocabulary = int(np.max(x)) + 1 if x.dtype.kind == "i" else None
-      chosen[m] = keep(
-        encoders.by_name(
-          spec, x.shape, x.dtype, **({"vocabulary": vocabulary} if vocabulary else {})
-        )
-      )
-    else:
-      chosen[m] = spec
-  # Without labels heads are for nothing; whatever is trained reads the encoders alone.
-  return fusion.LateFusion(chosen, splits.num_outputs or 1, head)
-
-
-def said_of_encoders(splits: Any, model: fusion.LateFusion) -> tuple[dict[str, str], list[str]]:
-  """({modality: what encodes it, in words}, remarks on what an encoder does not read)."""
-  said: dict[str, str] = {}
-  remarks: list[str] = []
-  for m in model.modalities:
-    x, module = splits.train.inputs[m], model.encoders[m]
-    _, variables = encoders.check_encoder(module, x, m)
-    guessed = splits.encoders.get(m) is None
-    said[m] = encoders.describe(module, x, variables.get("params", {}), guessed)
-    remarks += encoders.remarks(module, x, variables, m)
-  return said, remarks
-
-
-def checked_model(splits: Any, fusion_name: str, task: str) -> fusion.LateFusion:
-  """`make_model`, where an encoder or fusion that does not fit the data is bad input."""
-  try:
-    model = make_model(splits, fusion_name)
-    for m, spec in splits.encoders.items():
-      if m in model.encoders and spec is not None and not isinstance(spec, str):
-        encoders.check_encoder(model.encoders[m], splits.train.inputs[m], m, train=True)
-  except (TypeError, ValueError) as error:
-    raise UsageError(str(error)) from error
-  if task != GENERATION and task not in (tasks := methods.METHODS[fusion_name].tasks):
-    raise UsageError(f"--fusion {fusion_name} needs {' or '.join(tasks)} labels, these are {task}")
-  return model
-
-
-def try_settings(cfg: Compare, rows: list[Row], model: Any) -> None:
-  """Builds the rows that `--set` names: a value that a rule refuses is bad input.
-
-  A row that is undefined for these data, whatever its settings, is left to `available`.
-  """
-  named = parse_settings(cfg.set)
-  for row in rows:
-    name = row.name.split("/")[0]
-    if name not in named:
-      continue
-    try:
-      row.build(cfg, model, row.trials(cfg)[0])
-    except schemes.Unavailable:
-      continue
-    except (TypeError, ValueError) as error:
-      fixed = {k: v for k, v in row.fixed.items() if k not in named[name]}
-      plain = dataclasses.replace(row, fixed=fixed)
-      if _builds(plain, cfg, model):
-        raise UsageError(f"--set {name}: {error}") from error
-
-
-def _builds(row: Row, cfg: Compare, model: Any) -> bool:
-  try:
-    row.build(cfg, model, row.trials(cfg)[0])
-  except (TypeError, ValueError):
-    return False
-  return True
-
-
-def available(cfg: Compare, rows: list[Row], model: Any, unavailable: dict[str, str]) -> list[Row]:
-  """The rows that are defined for the model; the reasons of the others go to `unavailable`."""
-  kept, (epochs, _) = [], cfg.sizes
-  for row in rows:
-    try:
-      phases = row.build(cfg, model, row.trials(cfg)[0]).phases
-      if len(phases) > epochs:
-        print(
-          f"note: {row.name} has {len(phases)} phases of at least one epoch each and so sees more than "
-          f"{epochs}; it is compared fairly from --epochs {len(phases)} on"
-        )
-    except schemes.Unavailable as error:
-      unavailable[row.name] = str(error)
-      continue
-    except Exception:  # training builds it again, and reports it as that row's failure
-      pass
-    kept.append(row)
-  return kept
 
 
 def config_hash(config: dict) -> str:

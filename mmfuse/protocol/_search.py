@@ -13,9 +13,11 @@ import numpy as np
 
 from mmfuse import train
 from mmfuse.core import Method
+from mmfuse.protocol._built import Built
 from mmfuse.protocol._config import Compare, cores, digest
+from mmfuse.protocol._model import make_model
 from mmfuse.protocol._names import trial_name
-from mmfuse.protocol._rows import MOST_OUTWARDS, Row, Trial, make_model
+from mmfuse.protocol._rows import MOST_OUTWARDS, Row, Trial
 from mmfuse.protocol._store import ForeignFile, Store, read_own, write_json
 
 
@@ -25,21 +27,30 @@ class Diverged(RuntimeError):
 
 @dataclasses.dataclass
 class Search:
-  """Everything about training rows on one split (fold) of the data; it never holds test rows."""
+  """Everything about training rows on one split (fold) of the data; it never holds test rows.
+
+  Args:
+    cfg: the configuration, filled in.
+    store: where runs and choices are kept.
+    splits: the data without test rows; others are a ValueError.
+    fold: which fold they are, None of one split.
+    progress: called after every epoch of every run, `(row, fold, entry)`.
+    versions: kept with every run.
+    built: where the methods of rows are built and kept; default None, one for a model of these data.
+  """
 
   cfg: Compare
   store: Store
   splits: Any  # without test
   fold: int | None
   progress: Callable[[Row, int | None, dict], None]
-  versions: dict  # kept with every run
+  versions: dict
+  built: dataclasses.InitVar[Built | None] = None
 
-  def __post_init__(self):
+  def __post_init__(self, built: Built | None):
     if self.splits.test is not None:
       raise ValueError("a search must not hold test rows; pass splits.sealed()")
-    self.model = make_model(self.splits, self.cfg.fusion)
-    self._methods: dict[Any, Method] = {}
-    self._first: dict[Any, float] = {}  # the rate that a method was built with
+    self._built = built or Built(self.cfg, make_model(self.splits, self.cfg.fusion))
     self._traced: dict[Any, bool] = {}
     self._compiled: set[int] = set()
     self._stop = threading.Event()
@@ -50,20 +61,12 @@ class Search:
 
   def method(self, row: Row, trial: Trial) -> Method:
     """One Method per row and hyper-parameters where the rate is traced, else one per rate."""
-    key: Any = (row.name, trial.hyper)
-    if key not in self._methods:
-      self._methods[key] = row.build(self.cfg, self.model, trial)
-      self._first[key] = trial.rate
-    method = self._methods[key]
+    method, rate = self._built.first(row, trial)
+    key = row.name, trial.hyper
     if key not in self._traced:  # what the first trial's state shows is what any other's would
       state = self._init(method)(jax.random.key(0), self._example())
-      self._traced[key] = train.has_learning_rate(state.opt, self._first[key])
-    if self._traced[key]:
-      return method
-    key = (row.name, trial)
-    if key not in self._methods:
-      self._methods[key] = row.build(self.cfg, self.model, trial)
-    return self._methods[key]
+      self._traced[key] = train.has_learning_rate(state.opt, rate)
+    return method if self._traced[key] else self._built.at(row, trial)
 
   def template(self, method: Method) -> Any:
     """The shapes of a method's state."""

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from mmfuse import report
 from mmfuse.protocol._config import UsageError, cores
 from mmfuse.protocol._lock import INSIDE, Held, Lock, holder_inside
 
@@ -20,11 +21,9 @@ class ForeignFile(UsageError):
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
-  """To a temporary file, then renamed: a reader sees the old or the new, never half."""
+  """A JSON file, written whole; its folder is made."""
   path.parent.mkdir(parents=True, exist_ok=True)
-  temporary = path.with_name(path.name + ".tmp")
-  temporary.write_text(json.dumps(value, indent=1, sort_keys=True))
-  temporary.replace(path)
+  report.write_whole(path, json.dumps(value, indent=1, sort_keys=True).encode())
 
 
 def read_json(path: pathlib.Path) -> Any:
@@ -243,5 +242,5 @@ def _check_same(old: dict, info: dict) -> None:
   for spec, was in old["sources"].items():
     if info["sources"].get(spec, was) != was:
       raise UsageError(
-        f"--resume: the file of {spec!r} was edited since the run; use another --out"
+        f"--resume: the code of {spec!r} was edited since the run; use another --out"
       )

@@ -42,7 +42,7 @@ def bars(results: Any, path: str | os.PathLike) -> pathlib.Path:
   drawn = [(r, b) for r in summary.rows if (b := _bars_of(r, summary.modalities))]
   if not summary.rows:
     raise ValueError("there are no rows to draw")
-  share = _format.is_share(summary.metric)
+  share = summary.score.share
   scale = 100.0 if share else 1.0
   heads = (FUSED, *summary.modalities)
   colour = {h: COLOURS[(i - 1) % len(COLOURS)] if i else INK for i, h in enumerate(heads)}
@@ -75,7 +75,7 @@ def bars(results: Any, path: str | os.PathLike) -> pathlib.Path:
       )
       end = max(high, 0.0)
       axes.annotate(
-        _format.number(e.mean, summary.metric),
+        _format.number(e.mean, summary.score),
         (end, y),
         (3, 0),
         va="center",
@@ -134,6 +134,6 @@ def _finish_bars(
       textcoords="offset points",
     )
   unit = " (%)" if scale == 100.0 else ""
-  axes.set_xlabel(f"{summary.split} {_format.name(summary.metric)}{unit}", fontsize=9, color=INK)
+  axes.set_xlabel(f"{summary.split} {_format.name(summary.score)}{unit}", fontsize=9, color=INK)
   axes.axvline(0, color=INK, linewidth=0.8)
   tidy(axes)

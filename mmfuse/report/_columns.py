@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from mmfuse import tasks
+from mmfuse.metrics import Score
 from mmfuse.report import _format
 from mmfuse.report._lines import CONSTANT, LINEAR
 from mmfuse.report._missing import SUMMARIES, label
@@ -35,7 +36,7 @@ def _difference(summary: Summary, base: str) -> Column:
   def cell(row):
     if row.method == base:
       return "baseline"
-    return _format.difference(row.differences.get(base), summary.metric)
+    return _format.difference(row.differences.get(base), summary.score)
 
   def hint(row):
     d = row.differences.get(base)
@@ -51,18 +52,18 @@ def _difference(summary: Summary, base: str) -> Column:
 
 
 def _score(
-  header: str, pick: Callable[[Row], Estimate | None], metric: str, key: str, interval: bool = True
+  header: str, pick: Callable[[Row], Estimate | None], score: Score, key: str, interval: bool = True
 ) -> Column:
   def hint(row):
     e = pick(row)
     return "" if e is None or not row.runs else f"n = {e.n}"
 
-  cell = lambda row: _format.estimate(pick(row), metric, interval=interval)
+  cell = lambda row: _format.estimate(pick(row), score, interval=interval)
   return Column(header, cell, lambda row: _mean(pick(row)), hint, key)
 
 
-def _of_modality(modality: str, metric: str) -> Column:
-  return _score(modality, lambda row: row.unimodal.get(modality), metric, "modality")
+def _of_modality(modality: str, score: Score) -> Column:
+  return _score(modality, lambda row: row.unimodal.get(modality), score, "modality")
 
 
 def _over_subsets(summary: Summary) -> list[Column]:
@@ -71,10 +72,10 @@ def _over_subsets(summary: Summary) -> list[Column]:
   if not found:
     return []
   of = lambda pick: lambda row: None if row.missing is None else pick(row.missing)
-  out = [_score(name, of(lambda m, n=name: m.over[n]), summary.metric, name) for name in SUMMARIES]
+  out = [_score(name, of(lambda m, n=name: m.over[n]), summary.score, name) for name in SUMMARIES]
   out += [_mean_difference(summary, base) for base in summary.baselines]
   return out + [
-    _score(label(s), of(lambda m, s=s: m.subsets.get(s)), summary.metric, "modality")
+    _score(label(s), of(lambda m, s=s: m.subsets.get(s)), summary.score, "modality")
     for s in found[0].subsets
   ]
 
@@ -85,19 +86,19 @@ def _mean_difference(summary: Summary, base: str) -> Column:
   def cell(row):
     if row.method == base:
       return "baseline"
-    return _format.difference(found(row), summary.metric)
+    return _format.difference(found(row), summary.score)
 
   name = f"mean vs {base}"
   return Column(name, cell, lambda row: _mean(found(row)), key=name)
 
 
-def _further(score: str) -> Column:
-  return _score(_format.name(score), lambda row: row.scores.get(score), score, score)
+def _further(score: Score) -> Column:
+  return _score(_format.name(score), lambda row: row.scores.get(score.name), score, score.name)
 
 
-def _contribution(row: Row, metric: str) -> str:
+def _contribution(row: Row, score: Score) -> str:
   lost = sorted(row.contribution.items())
-  said = [f"{m} {_format.number(v, metric, signed=True)}" for m, v in lost]
+  said = [f"{m} {_format.number(v, score, signed=True)}" for m, v in lost]
   return ", ".join(said) or _format.NONE
 
 
@@ -112,19 +113,19 @@ def columns(summary: Summary, *, further: bool = False) -> list[Column]:
 
   There is no step time where no row has one: it is a ratio to that of `joint`.
   """
-  metric = summary.metric
+  score = summary.score
   out = [
     Column("method", marked, lambda row: row.method, key="method"),
-    _score("fused", lambda row: row.test, metric, "fused"),
+    _score("fused", lambda row: row.test, score, "fused"),
   ]
   if summary.split != "validation":
-    out.append(_score("validation", lambda row: row.validation, metric, "validation", False))
+    out.append(_score("validation", lambda row: row.validation, score, "validation", False))
   out += _over_subsets(summary)
-  out += [_of_modality(m, metric) for m in summary.modalities]
+  out += [_of_modality(m, score) for m in summary.modalities]
   out.extend(_difference(summary, base) for base in compared_with(summary))
   if further:
-    for s in sorted({s for row in summary.rows for s in row.scores} - {metric}):
-      out.append(_further(s))
+    for name in summary.further:
+      out.append(_further(summary.passport(name)))
   out.append(
     Column(
       "learning rate",
@@ -152,7 +153,7 @@ def columns(summary: Summary, *, further: bool = False) -> list[Column]:
         lambda row: _format.count(row.gradient_evaluations),
         lambda row: row.gradient_evaluations,
       ),
-      Column("contribution", lambda row: _contribution(row, metric), lambda row: None),
+      Column("contribution", lambda row: _contribution(row, score), lambda row: None),
     ]
   )
   return out

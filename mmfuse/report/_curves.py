@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from mmfuse import metrics
+from mmfuse.metrics import Score
 from mmfuse.report import _format
 from mmfuse.report._figure import COLOURS, INK, new_figure, plain, save, tidy, wrap
 from mmfuse.report._summary import FUSED
@@ -34,15 +36,19 @@ def _series(history: History, field: str) -> tuple[np.ndarray, np.ndarray]:
   return np.asarray(epochs, float), np.asarray([value(e) for e in history], float)
 
 
-def _limits(values: np.ndarray) -> tuple[float, float] | None:
-  """Limits that show the bulk: an epoch that blew up must not flatten all others."""
-  values = values[np.isfinite(values)]
+def _limits(values: np.ndarray, sign: int = 1) -> tuple[float, float] | None:
+  """Limits that show the bulk: an epoch that blew up must not flatten all others.
+
+  `sign`: 1 where more is better, so that what blew up lies below; else -1.
+  """
+  values = sign * values[np.isfinite(values)]
   if values.size == 0:
     return None
   bulk, top = np.percentile(values, 15), values.max()
   bottom = max(values.min(), bulk - 2 * (top - bulk))
   room = 0.05 * (top - bottom) + 1e-4
-  return bottom - room, top + room
+  low, high = sorted((sign * (bottom - room), sign * (top + room)))
+  return low, high
 
 
 def _mean_curve(runs: Sequence[History], field: str) -> tuple[np.ndarray, np.ndarray]:
@@ -56,7 +62,9 @@ def _mean_curve(runs: Sequence[History], field: str) -> tuple[np.ndarray, np.nda
   return np.asarray(epochs), np.asarray([np.mean(found[e]) for e in epochs])
 
 
-def _panel(axes: Any, runs: Sequence[History], reference: Sequence[History], scale: float) -> None:
+def _panel(
+  axes: Any, runs: Sequence[History], reference: Sequence[History], scale: float, sign: int
+) -> None:
   if reference:
     epochs, mean = _mean_curve(reference, "validation")
     axes.plot(epochs, scale * mean, color="#AAAAAA", linewidth=2)
@@ -64,7 +72,7 @@ def _panel(axes: Any, runs: Sequence[History], reference: Sequence[History], sca
     epochs, values = _series(history, "validation")
     axes.plot(epochs, scale * values, color=COLOURS[0], linewidth=1, alpha=0.8)
     if np.isfinite(values).any():
-      best = int(np.nanargmax(values))
+      best = int(np.nanargmax(sign * values))
       axes.plot(epochs[best], scale * values[best], "o", color=COLOURS[5], markersize=3.5)
 
 
@@ -72,7 +80,7 @@ def curves(
   histories: Mapping[str, Sequence[Any]],
   path: str | os.PathLike,
   *,
-  metric: str | None = None,
+  metric: str | Score | None = None,
   baseline: str = "joint",
 ) -> pathlib.Path:
   """Learning curves as PNG at `path`: one panel per method, one line per seed; returns the path.
@@ -84,8 +92,9 @@ def curves(
   Args:
     histories: {method: one list per seed of {"epoch", "validation", "train_loss"}, one an epoch}.
     path: of the file to write.
-    metric: what "validation" holds, for the axis: "accuracy" is shown in percent.
-    baseline: the method drawn in grey into every other panel.
+    metric: what "validation" holds, a name or a passport: "accuracy" is shown in percent; default
+      None, a score of which more is better.
+    baseline: the method drawn in grey into every other panel, default "joint".
 
   Raises ImportError with a sentence where matplotlib is absent, ValueError without histories.
   """
@@ -99,13 +108,14 @@ def curves(
   per_block = [2, 1] if losses else [1]
   figure = new_figure(max(4.5, 2.75 * wide), 0.7 + blocks * (2.9 if losses else 2.0))
   grid = figure.add_gridspec(blocks * len(per_block), wide, height_ratios=per_block * blocks)
-  scale = 100.0 if metric and _format.is_share(metric) else 1.0
+  score = metric if isinstance(metric, Score) else metrics.score(metric or "score")
+  scale = 100.0 if score.share else 1.0
   values = np.concatenate([_series(h, "validation")[1] for r in shown.values() for h in r])
-  limits = _limits(scale * values)
+  limits = _limits(scale * values, score.sign)
   for i, (method, runs) in enumerate(shown.items()):
     block, column = divmod(i, wide)
     axes = figure.add_subplot(grid[block * len(per_block), column])
-    _panel(axes, runs, shown.get(baseline, []) if method != baseline else [], scale)
+    _panel(axes, runs, shown.get(baseline, []) if method != baseline else [], scale, score.sign)
     plain([axes.set_title(wrap(method, 28), fontsize=9, color=INK)])
     _finish_panel(axes, limits)
     bottom = axes
@@ -117,7 +127,7 @@ def curves(
       _finish_panel(bottom, None)
     if column == 0:
       unit = " (%)" if scale == 100.0 else ""
-      axes.set_ylabel(f"validation\n{_format.name(metric or 'score')}{unit}", fontsize=8, color=INK)
+      axes.set_ylabel(f"validation\n{_format.name(score)}{unit}", fontsize=8, color=INK)
       if losses:
         bottom.set_ylabel("training\nloss", fontsize=8, color=INK)
     if i + wide >= len(shown):

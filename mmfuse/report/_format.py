@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from mmfuse import metrics
+from mmfuse.metrics import Score
 from mmfuse.report._statistics import Difference, Estimate
 
 NONE = "n/a"
@@ -13,40 +13,35 @@ def plural(n: int, noun: str) -> str:
   return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
-def name(metric: str) -> str:
-  """The metric's name in words."""
-  return metrics.score(metric).words or metric
+def name(score: Score) -> str:
+  """The score's name in words."""
+  return score.words or score.name
 
 
-def is_share(metric: str) -> bool:
-  """Whether the metric lies in [0, 1] and is shown in percent."""
-  return metrics.score(metric).share
-
-
-def number(x: float | None, metric: str, *, signed: bool = False) -> str:
+def number(x: float | None, score: Score, *, signed: bool = False) -> str:
   """71.3 (percent) for shares, 0.713 for others; signed ones have a sign unless they round to 0."""
   if x is None:
     return NONE
-  text = f"{100 * x:+.1f}" if is_share(metric) else f"{x:+.3f}"
+  text = f"{100 * x:+.1f}" if score.share else f"{x:+.3f}"
   if float(text) == 0:
     return text[1:]
   return text if signed else text.removeprefix("+")
 
 
-def estimate(e: Estimate | None, metric: str, *, interval: bool = True) -> str:
+def estimate(e: Estimate | None, score: Score, *, interval: bool = True) -> str:
   """71.3 ± 2.1; without an interval 71.3."""
   if e is None:
     return NONE
-  tail = f" ± {number(e.half, metric)}" if interval and e.half is not None else ""
-  return number(e.mean, metric) + tail
+  tail = f" ± {number(e.half, score)}" if interval and e.half is not None else ""
+  return number(e.mean, score) + tail
 
 
-def difference(d: Difference | None, metric: str) -> str:
+def difference(d: Difference | None, score: Score) -> str:
   """+3.4 ± 1.2*, with the star where it is beyond noise."""
   if d is None:
     return NONE
-  tail = f" ± {number(d.half, metric)}" if d.half is not None else ""
-  return number(d.mean, metric, signed=True) + tail + ("*" if d.significant else "")
+  tail = f" ± {number(d.half, score)}" if d.half is not None else ""
+  return number(d.mean, score, signed=True) + tail + ("*" if d.significant else "")
 
 
 def p_value(p: float | None) -> str:

@@ -65,12 +65,13 @@ def _text(value: Any) -> str:
   return _html.escape(str(value), quote=True)
 
 
-def _cell(column: Column, row: Row) -> str:
+def _cell(column: Column, row: Row, sign: int) -> str:
+  """`sign`: that of the score, which says what is coloured as better."""
   value, hint, kind = column.value(row), column.hint(row), ""
   if column.key.startswith("vs "):
     d = row.differences.get(column.key.removeprefix("vs "))
     if d is not None and d.significant:
-      kind = ' class="up"' if d.mean > 0 else ' class="down"'
+      kind = ' class="up"' if sign * d.mean > 0 else ' class="down"'
   key = "" if value is None else f' data-value="{_text(value)}"'
   title = f' title="{_text(hint)}"' if hint else ""
   return f"<td{kind}{key}{title}>{_text(column.cell(row))}</td>"
@@ -81,7 +82,7 @@ def _table(summary: Summary) -> str:
   head = "".join(
     f'<th scope="col"><button type="button">{_text(c.header)}</button></th>' for c in shown
   )
-  body = ["".join(_cell(c, row) for c in shown) for row in all_rows(summary)]
+  body = ["".join(_cell(c, row, summary.score.sign) for c in shown) for row in all_rows(summary)]
   body += [
     f'<td data-value="{_text(m)}">{_text(m)}</td><td class="wide" colspan="{len(shown) - 1}">'
     f"n/a: {_text(why)}</td>"

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mmfuse import metrics
+from mmfuse.metrics import Score
 from mmfuse.report import _format
 from mmfuse.report._records import Record
 from mmfuse.report._statistics import Difference, Estimate, estimate, holm, paired
@@ -41,14 +42,13 @@ def counted(records: Sequence[Record]) -> dict[Any, set[Subset]]:
   return found
 
 
-def _over(record: Record, subsets: set[Subset]) -> dict[str, float | None]:
+def _over(record: Record, subsets: set[Subset], score: Score) -> dict[str, float | None]:
   """Complete, mean, worst of one run; no mean where it lacks a score that other runs have."""
   found = {s: v for s, v in scores_of(record).items() if s in subsets}
   if any(v is None for v in found.values()):
     return dict.fromkeys(SUMMARIES)
-  passport = metrics.score(record.get("metric", "accuracy"))
   everything = {s: found.get(s) for s in scores_of(record)}
-  return metrics.over_subsets(everything, larger_is_better=passport.larger_is_better)
+  return metrics.over_subsets(everything, larger_is_better=score.larger_is_better)
 
 
 def by_units(records: Sequence[Record], pick: Any) -> Estimate | None:
@@ -64,14 +64,14 @@ def _runs(records: Sequence[Record], pick: Any) -> dict[tuple, float]:
 
 
 def missing_of(
-  groups: Mapping[str, Sequence[Record]], baselines: Sequence[str]
+  groups: Mapping[str, Sequence[Record]], baselines: Sequence[str], score: Score
 ) -> dict[str, Missing]:
   """{method: its scores}; differences of the mean are paired, Holm over the rows of a column."""
   every = [r for group in groups.values() for r in group]
   known = counted(every)
   order = list(dict.fromkeys(s for r in every for s in scores_of(r)))
   rates = sorted({e["rate"] for r in every for e in r.get("missing_rates") or ()})
-  over = {id(r): _over(r, known[r.get("fold")]) for r in every}
+  over = {id(r): _over(r, known[r.get("fold")], score) for r in every}
   mean = {m: _runs(group, lambda r: over[id(r)]["mean"]) for m, group in groups.items()}
   differences = _differences(mean, baselines)
   at = lambda r, rate: next(
@@ -138,25 +138,25 @@ def notes(info: Mapping[str, Any], rows: Sequence[Any]) -> list[str]:
   return lines
 
 
-def sentence(metric: str, rows: Sequence[Any], baselines: Sequence[str]) -> str:
+def sentence(score: Score, rows: Sequence[Any], baselines: Sequence[str]) -> str:
   """What each row gains over the first baseline on the mean over subsets; "" where nothing is known."""
   base = next(iter(baselines), None)
   found = {r.method: r.missing.differences.get(base) for r in rows if r.missing is not None}
-  said = [f"{m} {_format.difference(d, metric)}" for m, d in found.items() if d is not None]
+  said = [f"{m} {_format.difference(d, score)}" for m, d in found.items() if d is not None]
   if not said:
     return ""
-  points = " (points)" if _format.is_share(metric) else ""
+  points = " (points)" if score.share else ""
   return f"On the mean over subsets, less {base}{points}: {', '.join(said)}."
 
 
-def curve_table(metric: str, rows: Sequence[Any]) -> list[list[str]]:
+def curve_table(score: Score, rows: Sequence[Any]) -> list[list[str]]:
   """Header and rows of the scores over the missing rate, rate 0 first; [] without a curve."""
   found = [(r.method, r.missing) for r in rows if r.missing is not None and r.missing.curve]
   if not found:
     return []
   rates = list(found[0][1].curve)
   head = ["missing rate", "0", *(f"{rate:g}" for rate in rates)]
-  cell = lambda e: _format.estimate(e, metric, interval=False)
+  cell = lambda e: _format.estimate(e, score, interval=False)
   at_zero = {r.method: r.test for r in rows}
   return [
     head,

@@ -23,7 +23,7 @@ def missing_curve(results: Any, path: str | os.PathLike) -> pathlib.Path:
   rows = [(r, m) for r in summary.rows if (m := r.missing) is not None and m.curve]
   if not rows:
     raise ValueError("no row has scores over a missing rate")
-  share = _format.is_share(summary.metric)
+  share = summary.score.share
   scale = 100.0 if share else 1.0
   few = len(rows) <= _MOST_BARS
   figure = new_figure(8.0, max(4.0, 0.9 + 0.18 * len(rows)))
@@ -50,7 +50,7 @@ def missing_curve(results: Any, path: str | os.PathLike) -> pathlib.Path:
       label=wrap(row.method, 30),
     )
   unit = " (%)" if scale == 100.0 else ""
-  axes.set_ylabel(f"{summary.split} {_format.name(summary.metric)}{unit}", fontsize=9, color=INK)
+  axes.set_ylabel(f"{summary.split} {_format.name(summary.score)}{unit}", fontsize=9, color=INK)
   axes.set_xlabel(f"fraction of rows that lose {_what(summary)}", fontsize=9, color=INK)
   axes.grid(axis="y", color="#E5E5E5", linewidth=0.7)
   axes.set_axisbelow(True)

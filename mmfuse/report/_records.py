@@ -52,7 +52,10 @@ def plain(value: Any) -> Any:
 
 
 def write_whole(path: str | os.PathLike, content: bytes) -> pathlib.Path:
-  """Writes a temporary file beside `path` and renames it: readers see the old file or the new."""
+  """Writes a temporary file beside `path` and renames it: readers see the old file or the new.
+
+  It is on the disk before the name is: a machine that goes down leaves no empty file.
+  """
   path = pathlib.Path(path)
   temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
   try:

@@ -23,7 +23,7 @@ class Estimate(NamedTuple):
 class Difference(NamedTuple):
   """A paired difference row - baseline, over the units both have."""
 
-  mean: float  # in units of the metric, positive: the row is better
+  mean: float  # in units of the metric; of a score of which more is better, positive: the row is
   half: float | None  # half-width of the 95 % paired t interval, None where there is none
   p: float | None  # two-sided paired t test, None where n = 1
   p_holm: float | None  # p after Holm's correction over the rows of the table

@@ -7,10 +7,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mmfuse import tasks
+from mmfuse.metrics import Score
 from mmfuse.report._best import best_by_validation, chosen_score
 from mmfuse.report._diverged import diverged
 from mmfuse.report._lines import CONSTANT, LINEAR, fields, less, reasons, scores_of
 from mmfuse.report._missing import Missing, by_units, missing_of
+from mmfuse.report._passports import passport, passports
 from mmfuse.report._records import Record, check_unique
 from mmfuse.report._statistics import Difference, Estimate, estimate, holm
 from mmfuse.report._units import FUSED, UNIMODAL, by_run, difference, per_unit, value
@@ -72,6 +74,21 @@ class Summary(NamedTuple):
   versions: dict[str, Any]  # of the first record
   notes: tuple[str, ...]  # what a reader must know: incomplete rows, missing baselines, edges
   lines: tuple[Row, ...] = ()  # linear, linear/<m>: one score a split or fold, no runs
+  own: Mapping[str, Score] = {}  # {name: passport} of scores that are none of ours
+
+  def passport(self, name: str) -> Score:
+    """Direction and unit of a score of the table."""
+    return passport(name, self.own)
+
+  @property
+  def score(self) -> Score:
+    """The passport of `metric`."""
+    return self.passport(self.metric)
+
+  @property
+  def further(self) -> list[str]:
+    """The other scores that a row has, sorted."""
+    return sorted({name for row in self.rows for name in row.scores} - {self.metric})
 
 
 def _mean(values: Iterable[Any]) -> float | None:
@@ -149,9 +166,11 @@ def _compare(
   return [r._replace(differences=table[r.method]) for r in rows]
 
 
-def _mark_best(rows: Sequence[Row], groups: Mapping[str, Sequence[Record]]) -> list[Row]:
-  single = best_by_validation({m: g for m, g in groups.items() if m.startswith(UNIMODAL)})
-  fused = best_by_validation({m: g for m, g in groups.items() if not m.startswith(UNIMODAL)})
+def _mark_best(
+  rows: Sequence[Row], groups: Mapping[str, Sequence[Record]], own: Mapping[str, Score]
+) -> list[Row]:
+  single = best_by_validation({m: g for m, g in groups.items() if m.startswith(UNIMODAL)}, own)
+  fused = best_by_validation({m: g for m, g in groups.items() if not m.startswith(UNIMODAL)}, own)
   return [r._replace(best=r.method == single, best_fused=r.method == fused) for r in rows]
 
 
@@ -237,14 +256,18 @@ def summarise(
 
   Args:
     records: as in `results.jsonl`; only `method` and `seed` must be there, what is missing is n/a.
-    baselines: methods every row is compared with; one that was not run is left out with a note.
-    unavailable: {method: reason} of methods that could not run.
-    majority: score of the constant predictor; None reads it off `lines`.
-    lines: baselines as in `baselines.json`: every row is compared with `linear`, by fold where there
-      are folds; on one split that is a number, and the interval is the row's own. No test of it.
-    info: any of `name`, `task`, `sizes` (text or {split: rows}), `date`, `command`, `varies`
-      ("5 seeds of one split"), `notes` (lines), `one_rate` (True: one learning rate for all rows),
-      `missing` ({"kind", "select"}: show the scores over subsets of modalities).
+    baselines: methods every row is compared with, default joint and uniform; one that was not run is
+      left out with a note.
+    unavailable: {method: reason} of methods that could not run; default none.
+    majority: score of the constant predictor; default None reads it off `lines`.
+    lines: baselines as in `baselines.json`, default none: every row is compared with `linear`, by
+      fold where there are folds; on one split that is a number, and the interval is the row's own.
+      No test of it.
+    info: what the caller says of the data and the run, default nothing: any of `name`, `task`,
+      `sizes` (text or {split: rows}), `date`, `command`, `varies` ("5 seeds of one split"), `notes`
+      (lines), `one_rate` (True: one learning rate for all rows), `missing` ({"kind", "select"}: show
+      the scores over subsets of modalities), `scores` ({name: passport} of scores of your own, as
+      `metrics.described` makes it: direction and unit).
 
   Raises:
     ValueError: nothing to show, two records of one (method, seed, fold), or records of different
@@ -257,6 +280,7 @@ def summarise(
   fingerprint = _one(records, "data_fingerprint", None, "data (data_fingerprint)")
   task = tasks.TASKS.get(str(info.get("task")))
   metric = _one(records, "metric", "accuracy" if task is None else task.primary, "metrics")
+  own = passports(records, info.get("scores") or {})
   unit = _unit(records)
   groups: dict[str, list[Record]] = {}
   for r in records:
@@ -270,9 +294,9 @@ def summarise(
   modalities = tuple(sorted(heads - {FUSED}))
   run = tuple(b for b in baselines if b in groups)
   rows = [_row(m, group, split, modalities) for m, group in groups.items()]
-  rows = _mark_best(_compare(rows, groups, run, split), groups)
+  rows = _mark_best(_compare(rows, groups, run, split), groups, own)
   if info.get("missing"):
-    over = missing_of(groups, run)
+    over = missing_of(groups, run, passport(metric, own))
     chosen = {m: by_units(group, chosen_score) for m, group in groups.items()}
     rows = [r._replace(missing=over[r.method], validation=chosen[r.method]) for r in rows]
   known = scores_of(lines := list(lines), split)
@@ -297,6 +321,7 @@ def summarise(
     versions=dict(next((r["versions"] for r in records if r.get("versions")), {})),
     notes=(*_notes(rows, groups, baselines, unavailable, split), *said),
     lines=tuple(bare(**fields(name, lines, known)) for name in known),
+    own=own,
   )
 
 

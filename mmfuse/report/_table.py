@@ -37,7 +37,7 @@ def markdown(results: Any) -> str:
     _line([_escape(m), _escape(f"n/a: {why}"), *blank]) for m, why in summary.unavailable.items()
   ]
   text = f"{caption(summary)}\n\n" + "\n".join(lines) + f"\n\n{sentence(summary)}\n"
-  if curve := curve_table(summary.metric, summary.rows):
+  if curve := curve_table(summary.score, summary.rows):
     head, *body = curve
     rule = "|" + "|".join(["---", *["---:"] * (len(head) - 1)]) + "|"
     text += (
@@ -47,7 +47,7 @@ def markdown(results: Any) -> str:
   return text + ("\n" + "\n".join(f"- {n}" for n in extra) + "\n" if extra else "")
 
 
-def _flat(row: Row, summary: Summary, further: list[str]) -> dict[str, Any]:
+def _flat(row: Row, summary: Summary) -> dict[str, Any]:
   def spread(name, e):
     if e is None:
       return {name: None, f"{name}_low": None, f"{name}_high": None}
@@ -67,7 +67,7 @@ def _flat(row: Row, summary: Summary, further: list[str]) -> dict[str, Any]:
   }
   for m in summary.modalities:
     out |= spread(f"{summary.split}_{m}", row.unimodal.get(m))
-  for s in further:
+  for s in summary.further:
     out |= spread(f"{summary.split}_{s}", row.scores.get(s))
   if summary.split != "validation":
     out |= spread("validation", row.validation)
@@ -112,8 +112,7 @@ def csv(results: Any) -> str:
   `results` as in `markdown`. Intervals are given by their ends, `<column>_low` and `<column>_high`.
   """
   summary = as_summary(results)
-  further = sorted({s for row in summary.rows for s in row.scores} - {summary.metric})
-  rows = [_flat(row, summary, further) for row in all_rows(summary)]
+  rows = [_flat(row, summary) for row in all_rows(summary)]
   rows += [{"method": m, "unavailable": why} for m, why in summary.unavailable.items()]
   names = list(dict.fromkeys(name for row in rows for name in row))
   out = io.StringIO()

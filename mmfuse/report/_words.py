@@ -1,7 +1,5 @@
 """What the table says in words: one caption, one honest sentence, notes."""
 
-import numpy as np
-
 from mmfuse import tasks
 from mmfuse.report import _format, _missing
 from mmfuse.report._columns import majority_row
@@ -54,11 +52,11 @@ def caption(summary: Summary) -> str:
   With `info["one_rate"]` it opens with "one learning rate for all rows: not a comparison of
   methods".
   """
-  share = _format.is_share(summary.metric)
+  share = summary.score.share
   parts = [f"Note: {ONE_RATE}."] if summary.info.get("one_rate") else []
   if data := _data(summary):
     parts.append(f"{data}.")
-  metric = _format.name(summary.metric)
+  metric = _format.name(summary.score)
   measured = f"{summary.split.capitalize()} {metric}{' in percent' if share else ''}"
   if summary.units > 1:
     parts.append(f"{measured}: mean ± half-width of the 95 % t interval over {varies(summary)}.")
@@ -143,13 +141,17 @@ def _on_baselines(summary: Summary) -> list[str]:
     )
   constant = majority_row(summary)
   if constant is not None and summary.majority is not None:
+    sign = summary.score.sign
     below = [
-      r for r in summary.rows if r.test is not None and r.test.mean < summary.majority - 1e-7
+      r
+      for r in summary.rows
+      if r.test is not None and sign * (r.test.mean - summary.majority) < -1e-7
     ]
     if below:
       lines.append(
-        f"{', '.join(r.method for r in below)} {'is' if len(below) == 1 else 'are'} below the "
-        f"{constant.method} ({_format.number(summary.majority, summary.metric)}): training did not "
+        f"{', '.join(r.method for r in below)} {'is' if len(below) == 1 else 'are'} "
+        f"{'below' if sign > 0 else 'above'} the "
+        f"{constant.method} ({_format.number(summary.majority, summary.score)}): training did not "
         "work there; try lower learning rates (--rates), more epochs (--epochs) or another encoder "
         "(--encoder)."
       )
@@ -163,24 +165,24 @@ def _against(summary: Summary, base: str) -> str:
     for r in summary.rows
     if (d := r.differences.get(base)) is not None and d.significant
   ]
-  said = []
+  said, sign = [], summary.score.sign
   for word, part in (
-    ("better", [f for f in found if f[1] > 0]),
-    ("worse", [f for f in found if f[1] < 0]),
+    ("better", [f for f in found if sign * f[1] > 0]),
+    ("worse", [f for f in found if sign * f[1] < 0]),
   ):
     if part:
       part.sort(key=lambda f: -abs(f[1]))
-      names = ", ".join(f"{m} ({_format.number(x, summary.metric, signed=True)})" for m, x in part)
+      names = ", ".join(f"{m} ({_format.number(x, summary.score, signed=True)})" for m, x in part)
       said.append(f"{word} than {base}: {names}")
   return "; ".join(said) or f"no row differs from {base}"
 
 
 def _how(summary: Summary) -> str:
-  points = "points, " if _format.is_share(summary.metric) else ""
+  points = "points, " if summary.score.share else ""
   rate = ", at one learning rate for all rows" if summary.info.get("one_rate") else ""
   rows = plural(len(summary.rows), "row")
   return (
-    f"({points}{summary.split} {_format.name(summary.metric)}, paired t over "
+    f"({points}{summary.split} {_format.name(summary.score)}, paired t over "
     f"{plural(summary.units, summary.unit)}, Holm-adjusted p < .05 over {rows}{rate})"
   )
 
@@ -198,12 +200,13 @@ def _leads(summary: Summary) -> str:
   if line is None or line.test is None or not found:
     return ""
   kind = linear_kind(summary)
-  score = _format.number(line.test.mean, summary.metric)
+  score = _format.number(line.test.mean, summary.score)
   what = f"linear ({kind} regression on the flattened inputs, {score})"
   row = "fused row" if _fused(summary) else "row"
-  if all(d.mean <= 0 for d in found):
+  sign = summary.score.sign
+  if all(sign * d.mean <= 0 for d in found):
     return f"No {row} beats {what}."
-  if all(d.half is not None and d.mean <= d.half for d in found):
+  if all(d.half is not None and sign * d.mean <= d.half for d in found):
     return f"No {row} beats {what} by more than its interval."
   return ""
 
@@ -216,21 +219,22 @@ def _single(summary: Summary) -> str:
   if len(summary.modalities) < 2:
     return ""
   score = {r.method: r.test.mean for r in (*summary.rows, *summary.lines) if r.test is not None}
-  named = lambda method: f"{method} ({_format.number(score[method], summary.metric)})"
+  named = lambda method: f"{method} ({_format.number(score[method], summary.score)})"
   validated = {
     x.method: x.validation.mean
     for x in summary.lines
     if x.method in score and x.validation is not None and x.differences.get(LINEAR) is not None
   }
-  alone = max(validated, key=lambda m: validated[m], default=None)
+  sign = summary.score.sign
+  alone = max(validated, key=lambda m: sign * validated[m], default=None)
   best = [*(r.method for r in summary.rows if r.best and r.method in score), alone]
-  fused = [score[r.method] for r in _fused(summary)]
-  lost = [m for m in best if m is not None and fused and max(fused) <= score[m]]
+  fused = [sign * score[r.method] for r in _fused(summary)]
+  lost = [m for m in best if m is not None and fused and max(fused) <= sign * score[m]]
   said = []
   if lost:
     names = " or ".join(map(named, lost))
     said.append(f"No fused row beats {names}, the best single modality by validation.")
-  if alone is not None and score.get(LINEAR, np.inf) <= score[alone]:
+  if alone is not None and LINEAR in score and sign * score[LINEAR] <= sign * score[alone]:
     said.append(
       f"The linear baseline does not gain from fusion: {named(alone)} beats or equals it."
     )
@@ -243,7 +247,7 @@ def sentence(summary: Summary) -> str:
   It begins with `linear` where no fused row beats it, and ends with the best single modality where
   none beats that. Where nothing can be said (one unit, no baseline, one row) it says that.
   """
-  over = _missing.sentence(summary.metric, summary.rows, summary.baselines)
+  over = _missing.sentence(summary.score, summary.rows, summary.baselines)
   return " ".join(filter(None, (_leads(summary), _beyond_noise(summary), over, _single(summary))))
 
 

@@ -233,7 +233,8 @@ def fit(
     logs += log
     states.append(state if stacked else jax.tree.map(lambda x: x[None], state))
   joined = states[0] if len(states) == 1 else jax.tree.map(lambda *x: jnp.concatenate(x), *states)
-  return Result(joined, tuple(logs), plan.select, tuple(sorted(data.train.mask)))
+  scores = plan.metric.scores
+  return Result(joined, tuple(logs), plan.select, tuple(sorted(data.train.mask)), scores)
 
 
 def make_plan(

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from mmfuse.core import State
+from mmfuse.metrics import Score, described
 from mmfuse.train._selection import parse
 from mmfuse.tree import FUSED
 
@@ -107,6 +108,7 @@ class Result:
   logs: tuple[RunLog, ...]
   metric: str  # what was selected by
   modalities: tuple[str, ...]
+  scores: tuple[Score, ...] = ()  # what the metric gives, with direction and unit
 
   def state(self, i: int = 0) -> State:
     """The state of run i, without the leading axis."""
@@ -134,13 +136,19 @@ class Result:
     return statistics.median(times)
 
   def records(self, name: str) -> list[dict[str, Any]]:
-    """Rows for `report`: validation scores only, since `fit` never saw a test split."""
+    """Rows for `report`: validation scores only, since `fit` never saw a test split.
+
+    `passport` of a score that is none of ours is its direction and unit.
+    """
+    own = described(self.scores)
+    passport = {"passport": own[self._score]} if self._score in own else {}
     return [
       {
         "method": name,
         "seed": log.seed,
         "fold": None,
         "metric": self._score,
+        **passport,
         "selected_epoch": log.selected_epoch,
         "learning_rate": log.learning_rate,
         "validation": scores,

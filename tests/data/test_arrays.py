@@ -114,7 +114,7 @@ def test_bad_arrays(change, message):
 
 
 def test_bad_calls():
-  with pytest.raises(DataError, match="no array is called 'labl'; did you mean 'label'"):
+  with pytest.raises(DataError, match="no array is called 'labl'; closest: label"):
     from_arrays(arrays(), label="labl")
   with pytest.raises(DataError, match=r"no modality: .* the arrays are label"):
     from_arrays({"label": np.arange(4)})

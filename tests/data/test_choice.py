@@ -41,7 +41,7 @@ def test_an_array_that_could_be_no_modality_can_be_ignored():
   ("choice", "message"),
   [
     ({"modalities": ["a"], "ignore": ["b"]}, "two ways to say the same: expected one of them"),
-    ({"modalities": ["a", "bb"]}, "modalities names 'bb', .* did you mean 'b'.* a, b, c"),
+    ({"modalities": ["a", "bb"]}, "modalities names 'bb', .* closest: b; available: a, b, c"),
     ({"ignore": ["label"]}, "ignore names 'label', which is no modality"),
     ({"ignore": ["mask_b"]}, "ignore names 'mask_b', which is no modality"),
     ({"ignore": ["a", "b", "c"]}, "ignore leaves no modality of a, b, c"),

@@ -32,7 +32,7 @@ def test_sizes_are_true():
 
 
 def test_unknown_names(tmp_path):
-  with pytest.raises(DataError, match=r"unknown data set 'watch_imo'; .* 'watch_imu'.*\.npz"):
+  with pytest.raises(DataError, match=r"unknown data set 'watch_imo'; closest: watch_imu; .*\.npz"):
     load("watch_imo")
   (tmp_path / "x.csv").write_text("1")
   with pytest.raises(DataError, match=r"is no .npz archive"):

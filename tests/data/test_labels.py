@@ -84,7 +84,7 @@ def test_rows_left_out_are_not_read():
     (np.ones((2, 2, 2)), None, "regression must be numbers"),
     (np.array([None, 1]), None, "holds Python objects"),
     (np.ones(2, complex), None, "dtype complex128"),
-    ([0, 1], "clasification", "unknown task 'clasification'; did you mean 'classification'"),
+    ([0, 1], "clasification", "unknown task 'clasification'; closest: classification"),
   ],
 )
 def test_bad_labels(x, task, message):

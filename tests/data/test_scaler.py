@@ -71,7 +71,7 @@ def test_json_is_exact():
 
 def test_other_data_is_refused():
   scaler = Scaler.fit({"audio": np.ones((4, 3), np.float32)}, full("audio"), ALL)
-  with pytest.raises(DataError, match=r"'adio' was not in the training data; did you mean 'audio'"):
+  with pytest.raises(DataError, match=r"'adio' was not in the training data; closest: audio"):
     scaler.apply({"adio": np.ones((4, 3), np.float32)}, full("adio"))
   huge = np.ones((4, 3), np.float32)
   huge[2] = 3e38

@@ -98,7 +98,7 @@ def test_lengths_of_what_has_no_steps():
       ("gait",),
       encoders={"gait": "embedding"},
     )
-  with pytest.raises(DataError, match="length_gate belongs to no modality; did you mean 'gait'"):
+  with pytest.raises(DataError, match="length_gate belongs to no modality; closest: gait"):
     read(values(), length_gate=STEPS)
 
 

@@ -344,7 +344,7 @@ def test_an_encoder_without_pooling_keeps_its_steps(kind):
 
 def test_by_name_refuses_with_a_sentence():
   assert encoders.by_name("embedding", (2, 3), jnp.int32, vocabulary=4).vocabulary == 4
-  with pytest.raises(ValueError, match="unknown encoder 'resnet-18'; did you mean 'resnet18'"):
+  with pytest.raises(ValueError, match="unknown encoder 'resnet-18'; closest: resnet18"):
     encoders.by_name("resnet-18", (2, 3, 3, 1), jnp.float32)
   with pytest.raises(ValueError, match=r"'conv1d' takes floats of rank 3 .*got shape \[2, 3\] of"):
     encoders.by_name("conv1d", (2, 3), jnp.float32)

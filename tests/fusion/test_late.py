@@ -192,7 +192,7 @@ def test_restrict_keeps_everything_else_and_models_are_hashable():
       lambda: _init(fusion.LateFusion({"depth": ENCODERS["text"]}, 2)),
       "'depth' not in inputs; available: audio, image, text",
     ),
-    (lambda: fusion.by_name("concatenate"), "unknown fusion 'concatenate'; did you mean 'concat'"),
+    (lambda: fusion.by_name("concatenate"), "unknown fusion 'concatenate'; closest: concat"),
   ],
 )
 def test_bad_input_is_refused_with_a_sentence(build, sentence):

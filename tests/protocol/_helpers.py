@@ -7,7 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mmfuse import train
 from mmfuse.cli import main
+from mmfuse.protocol import _finish
 
 MINE = '''
 """Builders and an encoder of a user."""
@@ -55,6 +57,13 @@ def arrays(rows=80, seed=0, modalities=("a", "b"), **more):
   made = {m: rng.normal(size=(rows, 4)) + s * label[:, None] for m, s in shift.items()}
   split = np.asarray(["train", "train", "train", "validation", "test"])[np.arange(rows) // 2 % 5]
   return {"label": label, "split": split, **made, **more}
+
+
+def quick(monkeypatch) -> None:
+  """No plots and no step times: other tests look at them."""
+  monkeypatch.setattr(_finish, "_can_draw", lambda: False)
+  times = lambda built, *_, **__: {name: [1.0] for name in built}
+  monkeypatch.setattr(train, "interleaved_step_times", times)
 
 
 class Said(NamedTuple):

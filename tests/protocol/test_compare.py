@@ -10,20 +10,14 @@ import numpy as np
 import pytest
 
 from mmfuse import data, methods, protocol, report, train
-from mmfuse.protocol import _compare, _finish
+from mmfuse.protocol import _estimate, _finish, _notes, _trained
 from mmfuse.protocol._config import Compare
 from mmfuse.protocol._progress import duration
 from mmfuse.protocol._rows import Row, make_rows
 from mmfuse.report._format import plural
 
 from ._helpers import COMMON, QUICK, arrays, call, numbers, records
-
-
-def _quick(monkeypatch):
-  """No plots and no step times: other tests look at them."""
-  monkeypatch.setattr(_finish, "_can_draw", lambda: False)
-  times = lambda built, *_, **__: {name: [1.0] for name in built}
-  monkeypatch.setattr(train, "interleaved_step_times", times)
+from ._helpers import quick as _quick
 
 
 @pytest.fixture
@@ -183,9 +177,9 @@ def test_the_whole_reason_of_a_failed_row_on_one_line(tmp_path, capsys):
   row = Row("mine", methods.METHODS["joint"], {})
   error = ValueError("shapes differ:\n  kernel [3, 4]\n  expected [3, 5]")
   why = "failed: ValueError: shapes differ: kernel [3, 4] expected [3, 5]"
-  assert _compare._failure(tmp_path, row, error) == why
-  assert _compare._failure(tmp_path, row, KeyError()) == "failed: KeyError"
-  long = _compare._failure(tmp_path, row, ValueError("word " * 400 + "the end"))
+  assert _trained.failure(tmp_path, row, error) == why
+  assert _trained.failure(tmp_path, row, KeyError()) == "failed: KeyError"
+  long = _trained.failure(tmp_path, row, ValueError("word " * 400 + "the end"))
   assert len(long) < 600 and long.endswith("word ... (all of it is in errors.log)")
   log = (tmp_path / "errors.log").read_text()
   assert "the end" in log and "kernel [3, 4]\n" in log
@@ -207,9 +201,9 @@ def test_a_row_that_raises_is_a_reason_and_the_others_are_there(place, monkeypat
 
 def test_the_reason_of_a_failed_row_is_whole_but_for_pages_of_it(tmp_path):
   row = SimpleNamespace(name="x")
-  said = _compare._failure(tmp_path, row, ValueError("first line\n\n  and what to do about it\n"))
+  said = _trained.failure(tmp_path, row, ValueError("first line\n\n  and what to do about it\n"))
   assert said == "failed: ValueError: first line and what to do about it"
-  said = _compare._failure(tmp_path, row, ValueError("word " * 5000))
+  said = _trained.failure(tmp_path, row, ValueError("word " * 5000))
   assert said.endswith("word ... (all of it is in errors.log)") and 450 < len(said) < 600
   assert (tmp_path / "errors.log").read_text().count("word") >= 5000
 
@@ -365,8 +359,8 @@ def test_notes_of_folds_are_said_once_or_with_their_fold():
     fold: SimpleNamespace(notes=notes)
     for fold, notes in {0: ("x", "y"), 1: ("x",), 2: ("x", "y", "z")}.items()
   }
-  assert _compare._split_notes(splits) == ["x", "fold 0, 2: y", "fold 2: z"]
-  assert _compare._split_notes({None: splits[0]}) == ["x", "y"]
+  assert _notes.of_splits(splits) == ["x", "fold 0, 2: y", "fold 2: z"]
+  assert _notes.of_splits({None: splits[0]}) == ["x", "y"]
 
 
 # The folder, the first line and the smoke run.
@@ -415,7 +409,7 @@ def test_the_estimate_times_joint_and_a_single_modality_costs_its_part(
   part = SimpleNamespace(index=np.arange(640))
   splits = SimpleNamespace(modalities=("a", "b"), train=part)
   search = SimpleNamespace(splits=splits, method=lambda row, trial: row.name)
-  said = _compare._estimate(cfg, rows, search, dict.fromkeys((r.name for r in rows), 4))
+  said = _estimate.estimate(cfg, rows, search, dict.fromkeys((r.name for r in rows), 4))
   assert seen == [timed]
   assert (
     said
@@ -451,7 +445,7 @@ def test_a_smoke_run_takes_three_methods_through_random_rows(place, monkeypatch)
 @pytest.mark.parametrize("name", ["av_mnist", "emoji", "wikipedia"])
 def test_a_smoke_run_needs_no_file_that_the_user_has_to_bring(name, monkeypatch):
   monkeypatch.delenv("MMFUSE_DATA_DIR", raising=False)
-  table = _compare.load_table(Compare(data=name, smoke=True))
+  table = protocol.load_table(Compare(data=name, smoke=True))
   assert table.name == f"{name}_fake" and len(table.label) == 96
   assert {m: x.shape[1:] for m, x in table.inputs.items()} == {
     m: x.shape[1:] for m, x in data.load(name, fake=True).inputs.items()

@@ -11,6 +11,12 @@ def test_the_rates_of_the_search():
   assert Compare(optimizer="adam").first_rates == pytest.approx((0.01 / 30, 0.001, 0.1 / 30))
   assert Compare(tune=1).first_rates == (0.03,)
   assert Compare(tune=1, learning_rate=0.2).first_rates == (0.2,)
+  named = Compare(rates=(0.3, 0.1, 0.3))
+  named.check()
+  assert named.first_rates == (0.1, 0.3)
+  for wrong in ({"tune": 9}, {"tune": 1, "learning_rate": 0.2}):
+    with pytest.raises(UsageError, match="it goes with neither --tune nor --learning-rate"):
+      Compare(rates=(0.1,), **wrong).check()
 
 
 def test_numeric_leaves_out_where_and_how_fast():
@@ -65,30 +71,3 @@ def test_help_names_every_encoder(capsys):
   said = capsys.readouterr().out.partition("--encoder")[2].partition("--fusion")[0]
   words = {w.strip(".,│|") for w in said.split()}
   assert {*encoders.NAMES, "embedding"} <= words
-
-
-def test_closest_names_the_nearest_or_all():
-  assert config.closest("mimoo", ["joint", "mimo"]) == "closest: mimo"
-  assert config.closest("zzz", ["joint", "mimo"]) == "available: joint, mimo"
-
-
-def test_an_edited_file_is_another_module_and_another_configuration(tmp_path):
-  file = tmp_path / "mine.py"
-  file.write_text("value = 1\n")
-  spec = f"{file}:value"
-  first = config.source_digest(spec)
-  assert config.load_attribute(spec) == 1
-  file.write_text("value = 2\n")
-  assert config.load_attribute(spec) == 2
-  assert config.source_digest(spec) != first
-  assert config.own_sources(Compare(methods=("joint", spec), encoder=("a=mlp",))) == {
-    spec: config.source_digest(spec)
-  }
-
-
-def test_a_file_that_fails_is_tried_again_once_mended(tmp_path):
-  file = tmp_path / "mine.py"
-  file.write_text("raise KeyError('x')\n")
-  for _ in range(2):
-    with pytest.raises(UsageError, match="cannot be imported: KeyError"):
-      config.load_attribute(f"{file}:value")

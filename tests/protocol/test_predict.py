@@ -12,7 +12,8 @@ import pytest
 from mmfuse import core, data, tasks, train
 from mmfuse.protocol import UsageError, _new_rows, _predict
 from mmfuse.protocol._config import Compare
-from mmfuse.protocol._rows import make_model, make_rows
+from mmfuse.protocol._model import make_model
+from mmfuse.protocol._rows import make_rows
 from mmfuse.protocol._search import Trial
 
 from ._helpers import MINE, QUICK, arrays, call, records
@@ -149,10 +150,11 @@ def test_a_row_that_reads_only_what_is_left_out_is_refused_or_passed_over(finish
     "validation": {"fused": score},
   }
   both = [record("unimodal/b", 0.9), record("joint", 0.8)]
-  found, why = _predict._pick(both, None, None, {"unimodal/b": "b"})
-  assert found["method"] == "joint" and why.endswith("0.8, of those that can read the arrays given")
-  with pytest.raises(UsageError, match="no row of the run reads others"):
-    _predict._pick(both[:1], None, None, {"unimodal/b": "b"})
+  without = {"unimodal/b": "reads 'b' alone, which is not among the arrays"}
+  found, why = _predict._pick(both, None, None, without)
+  assert found["method"] == "joint" and why.endswith("0.8, of those that can be taken")
+  with pytest.raises(UsageError, match=r"not among the arrays; no row of the run can"):
+    _predict._pick(both[:1], None, None, without)
 
 
 def test_rows_that_lack_all_that_a_row_reads_are_counted(finished):

@@ -237,7 +237,7 @@ def test_an_edited_rule_is_refused(finished):
   (finished.folder / "mine.py").write_text(MINE + "\n# edited\n")
   said = call(finished.folder, *argv, "--resume")
   (finished.folder / "mine.py").write_text(MINE)
-  assert said.code == 2 and "the file of 'mine.py:twin' was edited" in said.err
+  assert said.code == 2 and "the code of 'mine.py:twin' was edited" in said.err
 
 
 def test_the_same_file_elsewhere_is_the_same_data(finished, tmp_path, quick):

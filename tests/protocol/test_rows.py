@@ -9,7 +9,9 @@ import pytest
 from mmfuse import data, encoders, fusion, methods
 from mmfuse.core import Sequence
 from mmfuse.protocol import Compare, UsageError
+from mmfuse.protocol import _model as model_lib
 from mmfuse.protocol import _rows as rows
+from mmfuse.protocol._built import Built, defined
 from mmfuse.protocol._rows import Trial
 
 
@@ -64,8 +66,7 @@ def test_settings_of_a_row_that_is_undefined_for_the_model_leave_it_a_reason():
   made, unavailable = _rows(methods=cfg.methods, set=cfg.set)
   pair = {"a": encoders.MLP(3), "b": encoders.MLP(3)}
   gated = fusion.LateFusion(pair, 2, fusion.Gated())
-  rows.try_settings(cfg, made, gated)
-  assert [r.name for r in rows.available(cfg, made, gated, unavailable)] == ["joint"]
+  assert [r.name for r in defined(Built(cfg, gated), made, unavailable)] == ["joint"]
   assert "concat or sum, got Gated" in unavailable["bogc_laplace"]
 
 
@@ -77,14 +78,14 @@ def test_a_value_that_a_rule_refuses_is_told_from_a_row_that_fails_anyway():
       raise ValueError("broken" if broken else "size must not be negative")
     return methods.joint(model, learning_rate)
 
-  cfg = Compare(set=("own.size=-1",))
+  cfg = Compare(set=("own.size=-1",), epochs=3, batch_size=8)
   entry = methods.Entry(build, "own", "own", "own", "", "")
   good, fails = (
     rows.Row("own", entry, {"size": -1, "broken": b}, source="x") for b in (False, True)
   )
   with pytest.raises(UsageError, match="--set own: size must not be negative"):
-    rows.try_settings(cfg, [good], pair)
-  rows.try_settings(cfg, [fails], pair)  # its training says why
+    defined(Built(cfg, pair), [good], {})
+  assert defined(Built(cfg, pair), [fails], {}) == [fails]  # its training says why
 
 
 def test_a_row_that_cannot_run_on_such_labels_is_a_reason():
@@ -127,8 +128,8 @@ def test_the_model_takes_an_encoder_by_rank_by_name_or_of_the_user(finished, tmp
   )
   splits = finished.fits[0]["splits"]
   cfg = Compare(encoder=(f"a={file}:Net",))
-  own = dataclasses.replace(splits, encoders=rows.encoder_choices(cfg))
-  model = rows.make_model(own, "sum")
+  own = dataclasses.replace(splits, encoders=model_lib.encoder_choices(cfg))
+  model = model_lib.make_model(own, "sum")
   assert type(model.encoders["a"]).__name__ == "Net" and model.encoders["a"].features == 5
   assert type(model.encoders["b"]).__name__ == "MLP"
   assert type(model.fusion).__name__ == "Sum" and model.num_classes == 2
@@ -141,7 +142,7 @@ def test_a_fusion_that_attends_to_steps_gets_them_unless_the_module_is_the_users
   splits = splits.with_parts(train=splits.train.replace(inputs=inputs))
   splits = dataclasses.replace(splits, encoders={"b": "conv1d"})
   pools = lambda splits, name: {
-    m: e.pool for m, e in rows.make_model(splits, name).encoders.items()
+    m: e.pool for m, e in model_lib.make_model(splits, name).encoders.items()
   }
   assert pools(splits, "perceiver") == {"a": "none", "b": "none"}
   assert pools(splits, "concat") == {"a": "segments", "b": "segments"}
@@ -180,14 +181,14 @@ def test_a_users_module_is_taken_or_refused_at_the_door(finished, tmp_path):
   file = tmp_path / "nets.py"
   file.write_text(NETS)
   splits = finished.fits[0]["splits"]
-  check = lambda name: rows.checked_model(
+  check = lambda name: model_lib.checked_model(
     dataclasses.replace(
-      splits, encoders=rows.encoder_choices(Compare(encoder=(f"a={file}:{name}",)))
+      splits, encoders=model_lib.encoder_choices(Compare(encoder=(f"a={file}:{name}",)))
     ),
     "concat",
     splits.task,
   )
-  said, remarks = rows.said_of_encoders(splits, check("New"))
+  said, remarks = model_lib.said_of_encoders(splits, check("New"))
   assert said["a"] == "[4] -> New, 15 parameters" and not remarks
   with pytest.raises(
     UsageError, match=r"encoder of 'a' \(Dict\) returned a dict, expected one array"
@@ -214,21 +215,21 @@ def test_a_method_that_is_undefined_for_the_model_is_told_apart():
   cfg = Compare(methods=("joint", "bogc_laplace"), epochs=3, batch_size=8)
   made, unavailable = _rows(methods=cfg.methods)
   pair = {"a": encoders.MLP(3), "b": encoders.MLP(3)}
-  kept = rows.available(cfg, made, fusion.LateFusion(pair, 2, fusion.Gated()), unavailable)
+  kept = defined(Built(cfg, fusion.LateFusion(pair, 2, fusion.Gated())), made, unavailable)
   assert [r.name for r in kept] == ["joint"]
   assert "concat or sum, got Gated" in unavailable["bogc_laplace"]
-  assert len(rows.available(cfg, made, fusion.LateFusion(pair, 2), {})) == 2
+  assert len(defined(Built(cfg, fusion.LateFusion(pair, 2)), made, {})) == 2
 
 
 def test_a_fusion_of_class_distributions_is_refused_for_other_labels():
   splits = data.from_arrays(
     {"a": np.zeros((12, 2)), "label": np.linspace(0, 1, 12), "split": np.repeat([0, 1, 2], 4)}
   )
-  assert rows.checked_model(splits, "tensor", splits.task).num_classes == 1
+  assert model_lib.checked_model(splits, "tensor", splits.task).num_classes == 1
   with pytest.raises(
     UsageError, match="product_of_experts needs classification labels, these are regr"
   ):
-    rows.checked_model(splits, "product_of_experts", splits.task)
+    model_lib.checked_model(splits, "product_of_experts", splits.task)
   _, unavailable = _rows("regression", methods=("heads",))
   assert set(unavailable) == {"product_of_experts", "mixture_of_experts", "confidence", "cosine"}
 
@@ -242,9 +243,9 @@ def test_a_method_with_more_phases_than_epochs_sees_more_examples_and_it_is_said
   model = fusion.LateFusion({"a": encoders.MLP(3), "b": encoders.MLP(3)}, 2)
   few, enough = (Compare(methods=("joint", "i2m2"), epochs=n, batch_size=8) for n in (3, 4))
   made, unavailable = _rows(methods=few.methods)
-  assert len(rows.available(few, made, model, unavailable)) == 2 and not unavailable
+  assert len(defined(Built(few, model), made, unavailable)) == 2 and not unavailable
   assert "i2m2 has 4 phases" in (said := capsys.readouterr().out) and "--epochs 4" in said
-  rows.available(enough, made, model, {})
+  defined(Built(enough, model), made, {})
   assert not capsys.readouterr().out
 
 

@@ -1,6 +1,7 @@
 """What is kept on disk, and what is refused when it is continued."""
 
 import json
+import os
 
 import pytest
 
@@ -26,6 +27,13 @@ def test_json_is_written_whole_and_a_broken_file_is_named(tmp_path):
   path.write_text("{")
   with pytest.raises(UsageError, match=r"x\.json' is broken"):
     read_json(path)
+
+
+def test_json_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+  seen = []
+  monkeypatch.setattr(os, "fsync", lambda file: seen.append((tmp_path / "x.json").exists()))
+  write_json(tmp_path / "x.json", 1)
+  assert seen == [False] and read_json(tmp_path / "x.json") == 1
 
 
 @pytest.mark.parametrize("out", ["run", "run/", "deep/run", "./run"])
@@ -67,7 +75,7 @@ def test_the_same_run_is_continued_and_other_machines_are_warned_of(tmp_path, ca
     ({"data_fingerprint": "e" * 64}, "the data differ .eeeeeeeeeeee, there ffffffffffff"),
     ({"config": {"epochs": 4, "seeds": 3}}, "the configuration differs in epochs;"),
     ({"config": {"epochs": 2, "seeds": 3, "new": 1}}, "the configuration differs in new;"),
-    ({"sources": {"mine.py:rule": "abd"}}, "the file of 'mine.py:rule' was edited"),
+    ({"sources": {"mine.py:rule": "abd"}}, "the code of 'mine.py:rule' was edited"),
   ],
 )
 def test_another_run_is_refused(tmp_path, change, words):

@@ -1,0 +1,112 @@
+"""From complete rows to what a reader sees: the test rows are opened here."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from mmfuse import data, metrics, report, tasks, train
+from mmfuse.protocol import _baselines, _finish, _missing, _notes
+from mmfuse.protocol._config import Compare
+from mmfuse.protocol._rows import Row
+from mmfuse.protocol._search import Search
+from mmfuse.protocol._step_times import relative_times
+from mmfuse.protocol._store import ForeignFile, Store
+from mmfuse.protocol._trained import failure
+
+
+def write(
+  cfg: Compare,
+  info: dict,
+  store: Store,
+  searches: Mapping[Any, Search],
+  splits: Mapping[Any, data.Splits],
+  lines: Mapping[Any, list[_baselines.Line]],
+  done: dict[Row, dict],
+  unavailable: dict[str, str],
+  interrupted: str,
+) -> report.Summary:
+  """Opens the test rows of the rows whose choices are written; writes everything a reader sees.
+
+  Args:
+    cfg: the configuration, filled in.
+    info: what run.json holds, and `notes`.
+    store: the output folder.
+    searches: {fold: search}, which holds no test row.
+    splits: {fold: splits}, which do.
+    lines: {fold: linear baselines}, {} where an earlier report has scored them.
+    done: {row: {fold: choice}}; a row that cannot be judged leaves it.
+    unavailable: {row: why it is not in the table}, where the reasons of those go.
+    interrupted: what is said of an end before the last row, "" of a whole comparison.
+  """
+  first = next(iter(searches.values()))
+  relative: dict[str, float] = {}
+  if not interrupted:
+    try:
+      relative = relative_times(first, done)
+    except KeyboardInterrupt:  # the rows are complete, and only this is not known of them
+      interrupted = "interrupted: step times were not measured; --resume goes on"
+  records = _records(cfg, store, searches, splits, done, unavailable, relative)
+  report.write_jsonl(records, store.folder / "results.jsonl")
+  kept = _baselines.kept(store.folder) or []
+  baselines = _baselines.write_entries(store.folder, lines, splits) if lines else kept
+  split = splits[first.fold]
+  summary = report.summarise(
+    records,
+    unavailable=unavailable,
+    lines=baselines,
+    info={
+      "name": info["name"],
+      "folder": str(store.folder),
+      "task": split.task,
+      "date": info["date"],
+      "command": info["command"],
+      "sizes": {part: len(getattr(split, part).index) for part in ("train", "validation", "test")},
+      "varies": _notes.varies(cfg),
+      "one_rate": cfg.tune == 1,
+      **_missing.said(cfg),
+      "scores": metrics.described(tasks.metric_of(split).scores),
+      "interrupted": bool(interrupted),
+      "notes": [
+        *info["notes"],
+        *_baselines.notes(baselines),
+        *_notes.on_readers(done),
+        *([interrupted] if interrupted else []),
+      ],
+    },
+  )
+  curves = _finish.histories(first, [(r, first.chosen(c[first.fold])) for r, c in done.items()])
+  _finish.write_report(store.folder, summary, curves)
+  return summary
+
+
+def _records(
+  cfg: Compare,
+  store: Store,
+  searches: Mapping[Any, Search],
+  splits: Mapping[Any, data.Splits],
+  done: dict[Row, dict],
+  unavailable: dict[str, str],
+  relative: Mapping[str, float],
+) -> list[dict]:
+  """The lines of results.jsonl; a row that cannot be judged leaves `done`, with its reason."""
+  records: list[dict] = []
+  tables = {fold: _missing.of_test(cfg, s, fold) for fold, s in splits.items()}
+  for row, choices in list(done.items()):
+    train.release_programs()
+    shared = {
+      "relative_step_time": relative.get(row.name),
+      "gradient_evaluations": sum(_finish.evaluations(s, row) for s in searches.values()),
+    }
+    try:
+      records += [
+        record
+        for fold, choice in choices.items()
+        for record in _finish.records_of(
+          searches[fold], row, choice, splits[fold].test, shared, tables[fold]
+        )
+      ]
+    except ForeignFile:
+      raise
+    except Exception as error:  # as in training
+      unavailable[row.name] = failure(store.folder, row, error)
+      del done[row]
+  return records
