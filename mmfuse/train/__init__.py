@@ -25,7 +25,6 @@ from mmfuse.train._compose import with_memory
 from mmfuse.train._compose import with_share
 from mmfuse.train._cost import Cost
 from mmfuse.train._cost import cost_of
-from mmfuse.train._cost import step_cost
 from mmfuse.train._evaluate import View
 from mmfuse.train._evaluate import absent
 from mmfuse.train._evaluate import evaluate
@@ -129,7 +128,6 @@ __all__ = [
   "scale_by_progress",
   "set_learning_rate",
   "sgd",
-  "step_cost",
   "subset_view",
   "supervised",
   "tensorboard_writer",
