@@ -25,6 +25,7 @@ from mmfuse.train._compose import with_memory
 from mmfuse.train._compose import with_share
 from mmfuse.train._cost import Cost
 from mmfuse.train._cost import cost_of
+from mmfuse.train._counted import counted
 from mmfuse.train._evaluate import View
 from mmfuse.train._evaluate import absent
 from mmfuse.train._evaluate import evaluate
@@ -59,7 +60,6 @@ from mmfuse.train._result import RunLog
 from mmfuse.train._result import validation_scores
 from mmfuse.train._selection import Selection
 from mmfuse.train._selection import parse as parse_select
-from mmfuse.train._supervised import counted
 from mmfuse.train._supervised import supervised
 from mmfuse.train._timing import interleaved_step_times
 from mmfuse.train._with_head import with_head
