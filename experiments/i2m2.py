@@ -176,6 +176,7 @@ def exact_recipe(cfg: Config, rows: tuple[str, ...], table: data.Table) -> dict[
   }
   metric, found = tasks.metric_of(splits), {}
   for name in rows:
+    train.release_programs()
     method = built[name]
     epochs = {p.name: 1 if cfg.smoke else lf.epochs for p in method.phases}
     runs = train.fit(

@@ -115,6 +115,7 @@ def mnist_page(cfg: Config) -> str:
 def main(argv=None) -> None:
   """One page."""
   cfg = tyro.cli(Config, args=argv)
+  train.enable_compilation_cache()
   if cfg.mnist:
     _common.write("mdrnn_mnist", mnist_page(cfg), cfg.smoke)
     return

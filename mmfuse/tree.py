@@ -5,7 +5,7 @@ Rule: the top-level subtree named after a modality is its encoder; `heads/<modal
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -47,15 +47,6 @@ def owners_of(params: Any, modalities: Sequence[str]) -> Any:
     return Owner(None, "shared")
 
   return jax.tree_util.tree_map_with_path(label, params)
-
-
-def label_modalities(modalities: Sequence[str]) -> Callable[[Any], Any]:
-  """For `optax.partition`: params -> tree of modality names, "shared" elsewhere."""
-
-  def label_fn(params):
-    return jax.tree.map(lambda l: l.modality or "shared", owners_of(params, modalities))
-
-  return label_fn
 
 
 def top_level_owners(params: Any) -> Any:
@@ -107,14 +98,3 @@ def combine(weights: jax.Array, stacked: Any, owners: Any = None) -> Any:
     return out
 
   return jax.tree.map(one, stacked) if owners is None else jax.tree.map(one, stacked, owners)
-
-
-def modality_norms(updates: Any, owners: Any, part: str = "encoder") -> dict[str, jax.Array]:
-  """{modality: L2 norm of its leaves} for one `part`."""
-  squares: dict[str, jax.Array] = {}
-  for leaf, tag in zip(jax.tree.leaves(updates), jax.tree.leaves(owners), strict=True):
-    if tag.modality is not None and tag.part == part:
-      squares[tag.modality] = squares.get(tag.modality, 0.0) + jnp.sum(
-        jnp.square(leaf.astype(jnp.float32))
-      )
-  return {m: jnp.sqrt(s) for m, s in sorted(squares.items())}

@@ -3,8 +3,6 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -37,18 +35,6 @@ def test_labels_by_the_rule():
     "video": {"audio": Owner("video", "encoder")},  # the top level decides
   }
   assert len(jax.tree.leaves(found)) == len(jax.tree.leaves(PARAMS))
-
-
-def test_labels_for_partition():
-  tx = optax.partition(
-    {"audio": optax.scale(2.0), "video": optax.scale(3.0), "shared": optax.set_to_zero()},
-    tree.label_modalities(MODALITIES),
-  )
-  updates, _ = tx.update(PARAMS, tx.init(PARAMS), PARAMS)
-  assert float(updates["audio"]["dense"]["bias"][0]) == 2.0
-  assert float(updates["heads"]["audio"]["kernel"][0]) == 2.0
-  assert float(updates["video"]["audio"][0]) == 3.0
-  assert float(updates["trunk"][0]) == float(updates["heads"]["fused"]["kernel"][0]) == 0.0
 
 
 def test_top_level_owners_are_a_users_default():
@@ -114,16 +100,3 @@ def test_gram_and_combine_equal_the_dense_ones(seed, num, shapes, labelled):
 def test_combine_keeps_the_dtype_of_the_gradients():
   found = tree.combine(jnp.asarray([1.0, 2.0]), {"x": jnp.ones((2, 3), jnp.bfloat16)})
   assert found["x"].dtype == jnp.bfloat16 and found["x"].tolist() == [3.0] * 3
-
-
-def test_modality_norms():
-  updates = jax.tree.map(lambda p: 2 * p, PARAMS)
-  owners = tree.owners_of(PARAMS, MODALITIES)
-  found = tree.modality_norms(updates, owners)
-  assert {m: float(v) for m, v in found.items()} == {
-    "audio": 6.0,
-    "video": 2.0,
-  }  # sqrt(9 * 4), sqrt(4)
-  assert list(tree.modality_norms(updates, owners, "head")) == ["audio"]
-  with pytest.raises(ValueError):
-    tree.modality_norms({"x": jnp.ones(1)}, {})

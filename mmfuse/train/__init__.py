@@ -25,7 +25,7 @@ from mmfuse.train._compose import with_memory
 from mmfuse.train._compose import with_share
 from mmfuse.train._cost import Cost
 from mmfuse.train._cost import cost_of
-from mmfuse.train._cost import step_cost
+from mmfuse.train._counted import counted
 from mmfuse.train._evaluate import View
 from mmfuse.train._evaluate import absent
 from mmfuse.train._evaluate import evaluate
@@ -60,7 +60,6 @@ from mmfuse.train._result import RunLog
 from mmfuse.train._result import validation_scores
 from mmfuse.train._selection import Selection
 from mmfuse.train._selection import parse as parse_select
-from mmfuse.train._supervised import counted
 from mmfuse.train._supervised import supervised
 from mmfuse.train._timing import interleaved_step_times
 from mmfuse.train._with_head import with_head
@@ -129,7 +128,6 @@ __all__ = [
   "scale_by_progress",
   "set_learning_rate",
   "sgd",
-  "step_cost",
   "subset_view",
   "supervised",
   "tensorboard_writer",

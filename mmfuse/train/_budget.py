@@ -27,9 +27,11 @@ def steps_per_epoch(rows: int, batch_size: int) -> int:
 def budget(rows: int, batch_size: int | None = None, epochs: int | None = None) -> Budget:
   """The budget for `rows` training rows; what is given is kept as it is.
 
-  batch_size: the largest power of two that leaves 8 steps an epoch, within 8..64.
-  epochs: 30; more where that is fewer than 450 steps, fewer (at least 5) where it is more than
-  10,000. Both were chosen on the panel of docs/decisions.md.
+  Args:
+    rows: of the training split.
+    batch_size: default: the largest power of two that leaves 8 steps an epoch, within 8..64.
+    epochs: default: 30; more where that is fewer than 450 steps, fewer (at least 5) where it is more
+      than 10,000. Both defaults were chosen on the panel of docs/decisions.md.
   """
   if batch_size is None:
     fitting = 2 ** int(math.log2(max(1, rows // FEW_STEPS)))

@@ -1,8 +1,12 @@
-"""Compiled programs: kept on disk by default, let go of in memory before a process is full of them."""
+"""Compiled programs: kept on disk, let go of in memory before a process is full of them.
+
+All of it is for the whole process, so that command lines call it, and `fit` does not.
+"""
 
 import gc
 import os
 import pathlib
+import warnings
 
 import jax
 
@@ -29,6 +33,7 @@ def enable_compilation_cache() -> None:
 
 MAPS = pathlib.Path("/proc/self/maps")  # Linux alone has such a limit, and says where one stands
 MAP_LIMIT = pathlib.Path("/proc/sys/vm/max_map_count")
+NEARLY = 0.8  # of the limit: room for some ten methods more
 _not_ours = 0.0  # share of maps that dropping programs did not free: libraries, arrays, files
 
 
@@ -63,3 +68,13 @@ def release_programs(above: float = 0.3) -> bool:
   gc.collect()  # programs in reference cycles hold their maps, too
   _not_ours = min(used_maps(), 0.5)  # else a process full of other maps would compile at every call
   return True
+
+
+def warn_if_full() -> None:
+  """Warns where most memory maps of the process are taken: XLA ends it at the last, without a word."""
+  if used_maps() > NEARLY:
+    warnings.warn(
+      f"compiled programs take more than {NEARLY:.0%} of the memory maps that this process may have, "
+      "and XLA crashes at the last one; call train.release_programs() between methods",
+      stacklevel=3,
+    )

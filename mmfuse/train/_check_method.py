@@ -44,11 +44,11 @@ def check_method(
   Args:
     method: any `core.Method`.
     splits: `data.Splits`, whose hooks' splits are the whole ones.
-    batch_size: rows of a batch, at least 4; two of them are padding.
-    full: also trains, for two epochs a phase: a run that was stopped and continued is bitwise the
-      uninterrupted one; four devices (if there are as many) and, where no hook runs on the host, seeds
-      trained together give what one device and separate seeds give, up to rounding.
-    unpadded: False leaves out the steps without padding, which compile each phase once more.
+    batch_size: rows of a batch, at least 4, default 8; two of them are padding.
+    full: (default False) also trains, for two epochs a phase: a run that was stopped and continued is
+      bitwise the uninterrupted one; four devices (if there are as many) and, where no hook runs on the
+      host, seeds trained together give what one device and separate seeds give, up to rounding.
+    unpadded: (default True) False leaves out the steps without padding, which compile each phase once more.
 
   Raises:
     MethodError: (an AssertionError) with a sentence that says what broke.

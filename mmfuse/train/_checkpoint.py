@@ -45,7 +45,13 @@ class Checkpointer:
     return time.monotonic() - self._last >= self.seconds
 
   def save(self, step: int, arrays: Any, meta: dict) -> None:
-    """Writes one checkpoint; blocks until it is whole on disk."""
+    """Writes one checkpoint; blocks until it is whole on disk.
+
+    Args:
+      step: its number; the largest one is restored first.
+      arrays: a tree of arrays.
+      meta: what is JSON.
+    """
     save = self._ocp.args
     self._manager.save(
       step,
@@ -107,8 +113,12 @@ def save_weights(
 ) -> None:
   """Writes params, batch statistics and memory as safetensors, whole or not at all.
 
-  A tensor's name is its path in the state, joined by "/": "params/audio/dense0/kernel". `about`:
-  what the file says of itself (its metadata), for `load_weights` to check.
+  A tensor's name is its path in the state, joined by "/": "params/audio/dense0/kernel".
+
+  Args:
+    path: of the file; one that is there is replaced.
+    state: of one run, without an axis of seeds; its optimiser state is left out.
+    about: what the file says of itself (its metadata), for `load_weights` to check; default: nothing.
   """
   from safetensors.numpy import save
 
@@ -124,6 +134,11 @@ def load_weights(
   path: str | pathlib.Path, template: State, about: Mapping[str, str] | None = None
 ) -> State:
   """The saved state in the structure of `template` (from `method.init`), without optimiser state.
+
+  Args:
+    path: of the file.
+    template: a state of the same model; only structure and shapes are read.
+    about: what the file must say of itself, as in `save_weights`; default: anything.
 
   Raises:
     ValueError: no safetensors file, one of another model, or one that says otherwise than `about`

@@ -16,7 +16,14 @@ def part_of(splits: Any, role: str, *, selecting: bool) -> Any:
 
   In selection "query" and "test" are the validation rows and "database" the training rows; in the
   report a part of that name, else "query" is the test rows and "database" the training rows.
-  Raises `core.Unavailable` for a part that is not there, or sealed until the report.
+
+  Args:
+    splits: `data.Splits`.
+    role: "query", "database", "test", or the name of a part.
+    selecting: True before the last choice is made, False in the report.
+
+  Raises:
+    core.Unavailable: a part that is not there, or sealed until the report.
   """
   if selecting and role not in SELECTING:
     raise Unavailable(f"the part {role!r} is sealed until the report")
@@ -45,7 +52,7 @@ def collect(
     collected: `metrics.map_at_k`, `metrics.ood_auroc`, or one of your own.
     selecting: True before the last choice is made (validation and training rows alone), False in
       the report.
-    batch_size: rows per compiled call.
+    batch_size: rows per compiled call, default 512.
 
   Raises:
     core.Unavailable: a part that is not there, or sealed.

@@ -44,10 +44,11 @@ def _trace(jaxpr: Any, sources: Sequence[frozenset[int]]) -> list[frozenset[int]
   return [read(v) for v in jaxpr.outvars]
 
 
-def dependence(fn: Callable[[Any], Any], argument: Any) -> list[frozenset[int]]:
-  """For each leaf of `fn(argument)`, the indices of the leaves of `argument` it can depend on."""
-  jaxpr = jax.make_jaxpr(fn)(argument).jaxpr
-  return _trace(jaxpr, [frozenset([i]) for i in range(len(jaxpr.invars))])
+def dependence(fn: Callable[[Any], Any], argument: Any) -> Any:
+  """A tree as `fn(argument)`, at each leaf the indices of the leaves of `argument` it can depend on."""
+  closed, said = jax.make_jaxpr(fn, return_shape=True)(argument)
+  reach = _trace(closed.jaxpr, [frozenset([i]) for i in range(len(closed.jaxpr.invars))])
+  return jax.tree.unflatten(jax.tree.structure(said), reach)
 
 
 def contains_primitive(jaxpr: Any, name: str) -> bool:

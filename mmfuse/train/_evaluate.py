@@ -150,8 +150,8 @@ def evaluate(
     split: `inputs`, `label`, `mask` as in `data.Split`.
     metric: of a task (`tasks.metric`), or one of your own.
     present: modalities to keep; None keeps what the split's mask keeps.
-    batch_size: rows per compiled call; the last batch is padded and masked.
-    predict: overrides `method.predict` (a phase's own).
+    batch_size: rows per compiled call, default 512; the last batch is padded and masked.
+    predict: overrides `method.predict` (a phase's own); None = the method's.
 
   Raises:
     ValueError: `present` names an unknown modality.
@@ -172,7 +172,15 @@ def evaluate_subsets(
   batch_size: int = 512,
   predict: Callable[..., Outputs] | None = None,
 ) -> list[tuple[tuple[str, ...], dict[str, dict[str, float]]]]:
-  """As `evaluate` for several subsets (default: all 2^M - 1), in one compiled call."""
+  """[(subset, scores)]: as `evaluate` for several subsets of modalities, in one compiled call.
+
+  Args:
+    method, state, split, metric, batch_size, predict: as in `evaluate`.
+    subsets: tuples of modalities; None = all 2^M - 1.
+
+  Raises:
+    ValueError: a subset names an unknown modality.
+  """
   names = sorted(split.mask)
   chosen = [tuple(s) for s in (masks.combinations(names) if subsets is None else subsets)]
   for subset in chosen:
@@ -194,7 +202,13 @@ class View(NamedTuple):
 
 
 def subset_view(split: Any, subset: Iterable[str], *, covered: bool = False) -> View:
-  """The split with nothing but `subset`; with `covered`, judged on the rows that have some of it."""
+  """The split with nothing but `subset`.
+
+  Args:
+    split: `data.Split`.
+    subset: modalities that stay; the others become absent.
+    covered: judge the rows that have some of it; default: all rows.
+  """
   kept = set(subset)
   mask = {m: np.asarray(v) & (m in kept) for m, v in split.mask.items()}
   return View(mask, np.any([mask[m] for m in sorted(mask)], axis=0) if covered else None)
@@ -266,6 +280,10 @@ def evaluate_views(
   """As `evaluate`, for every view of the split (subsets of modalities, missing tables), in one compiled call.
 
   NaN where no row is judged. Views that are equal are scored once.
+
+  Args:
+    method, state, split, metric, batch_size, predict: as in `evaluate`.
+    views: which modalities the rows have, and which rows are judged.
   """
   stacked, place = stack_views(split, views, batch_size)
   found = scan_views(predict or method.predict, metric, seen(state), stacked)
@@ -286,6 +304,10 @@ def modality_values(
 
   v(S) is the score with the modalities outside S absent; v(()) that of the prediction from nothing.
   The values add up to v(all) - v(()). `metrics.imbalance` is their range.
+
+  Args:
+    method, state, split, metric, batch_size: as in `evaluate`.
+    name: the score of the fused head, default "accuracy".
   """
   scored = evaluate_subsets(
     method,
@@ -304,7 +326,13 @@ def _predict_jit(predict, state, inputs, mask):
 
 
 def predict_split(method: Method, state: State, split: Any, *, batch_size: int = 512) -> Outputs:
-  """All outputs of a split, collected on the host in row order: logits [N, C] and so on."""
+  """All outputs of a split, collected on the host in row order: logits [N, C] and so on.
+
+  Args:
+    method, state: what predicts.
+    split: `data.Split`, or another source.
+    batch_size: rows per compiled call, default 512.
+  """
   batches = padded_batches(split, batch_size)
   rows = len(split)
   parts = []

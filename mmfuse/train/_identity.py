@@ -194,7 +194,10 @@ def _hook(value: Any, depth: int = _DEPTH) -> Any:
       inner(defaults),
       [inner(_content(c)) for c in value.__closure__ or ()],
     ]
-  if dataclasses.is_dataclass(value) and not isinstance(value, type):
+  # A dataclass without equality, such as the step of a method that a hook builds on, is no plain data:
+  # steps are read as programs, and the optimiser in it holds the rate, which is the run's.
+  plain = dataclasses.is_dataclass(value) and not isinstance(value, type)
+  if plain and type(value).__eq__ is not object.__eq__:
     fields = [(f.name, getattr(value, f.name, None)) for f in dataclasses.fields(value)]
     return [
       type(value).__qualname__,

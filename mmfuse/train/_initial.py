@@ -13,7 +13,14 @@ HOOK = ("state", "splits", "key", "clock")
 
 
 def initial(method: Method, key: jax.Array, batch: Batch, num_rows: int | None = None) -> State:
-  """`method.init` on an example batch; num_rows: of the training split, default those of the batch."""
+  """`method.init` on an example batch.
+
+  Args:
+    method: any `core.Method`.
+    key: of everything that is drawn.
+    batch: what shapes are read off.
+    num_rows: of the training split; default those of the batch.
+  """
   rows = batch.weight.shape[0] if num_rows is None else num_rows
   return method.init(key, batch, rows)
 

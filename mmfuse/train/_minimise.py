@@ -11,8 +11,8 @@ import optax
 from mmfuse import masks, tree
 from mmfuse.core import Batch, Clock, Method, Outputs, Phase, PyTree, State, label_weight, used
 from mmfuse.train import _update
+from mmfuse.train._counted import counted
 from mmfuse.train._optimizer import unsearched
-from mmfuse.train._supervised import counted
 
 
 class Aux(NamedTuple):
@@ -50,6 +50,8 @@ def minimise(
 ) -> Method:
   """A `Method` that follows the gradient of one scalar: an ELBO, a contrastive loss, a reconstruction.
 
+  theta <- theta + tx(d loss / d theta), every parameter by one optimiser; `alternate` is this with several.
+
   Everything gets a batch in which rows of weight 0 have no modality, what a step drops (`Batch.keep`) is
   absent, absent inputs are zero and unknown labels read 0. An encoder whose modality no row of a batch
   has is not moved, nothing is where no row counts. `variables` is {"params": ..., "batch_stats": ...}. A
@@ -62,9 +64,11 @@ def minimise(
     tx: any Optax transform; it is given `value`, `losses` [1], `label`, `weight`, `mask`, `owners`,
       `key`, `clock`, no scores of modalities.
     predict: `(variables, memory, inputs, mask) -> Outputs`, absent inputs zero (compared by value).
-    name: of the phase and of its optimiser state.
-    metric, select, share: of the phase, as in `core.Phase`. A method without logits needs a metric of
+    name: of the phase and of its optimiser state; default "train".
+    metric: what the phase is validated by; None = the task's. A method without logits needs one of
       its own (`metrics.row_mean("elbo")`) or select=core.LAST.
+    select: the score that its epochs are judged by; None = `fit`'s.
+    share: of the epoch budget, as in `core.Phase`; default 1.
 
   Raises:
     ValueError: (in the first step) memory that `init` did not make.
@@ -83,18 +87,19 @@ def alternate(
   select: str | None = None,
   share: float = 1.0,
 ) -> Method:
-  """As `minimise` with several updates in one step, one after the other: critics, discriminators.
+  """`minimise` with several updates in one step, one after the other: critics, discriminators.
 
-  A player moves the leaves that it owns, by its own loss and optimiser; it sees what those before it
-  have moved. A leaf of two players is moved by both, one of none stays. The log has "loss/<player>", of
-  its last update, and what its `Aux` logs; later players overwrite equal names.
+  What is said there of batches, losses and memory holds for each of them. A player moves the leaves that
+  it owns, by its own loss and optimiser; it sees what those before it have moved. A leaf of two players
+  is moved by both, one of none stays. The log has "loss/<player>", of its last update, and what its
+  `Aux` logs; later players overwrite equal names.
 
   Args:
     players: {name: `Player`}, in the order of their turns.
-    init, predict, name, metric, select, share: as in `minimise`.
+    init, predict, name, metric, select, share: as in `minimise`, defaults too.
 
   Raises:
-    ValueError: no player, steps < 1; at `init` a player that owns no leaf.
+    ValueError: no player, steps < 1; at `init` a player that owns no leaf; else as `minimise`.
   """
   if not players:
     raise ValueError("alternate needs at least one player, got none")

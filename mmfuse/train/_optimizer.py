@@ -89,7 +89,16 @@ def sgd(
 ) -> optax.GradientTransformationExtraArgs:
   """SGD, momentum .9 as the balancing papers train, coupled decay, learning rate in the state.
 
-  `searched=False` keeps the rate under `fit(learning_rate=)`, as in `unsearched`.
+  m <- momentum m + (g + weight_decay theta);  theta <- theta - learning_rate factor(progress) m
+
+  Args:
+    learning_rate: default .03; `fit(learning_rate=)` writes another one.
+    momentum: default .9; 0 = none.
+    weight_decay: default 0.
+    schedule: "constant" (default) or another factor of `SCHEDULES`, of the progress of the phase.
+    searched: False keeps the rate under `fit(learning_rate=)`, as `unsearched` does.
+
+  Raises ValueError for an unknown schedule.
   """
   direction = optax.trace(decay=momentum) if momentum else optax.identity()
   tx = _finish(direction, learning_rate, schedule, weight_decay, decoupled=False)
@@ -103,7 +112,17 @@ def adam(
   schedule: str = "constant",
   searched: bool = True,
 ) -> optax.GradientTransformationExtraArgs:
-  """Adam, or AdamW with `weight_decay` > 0, learning rate in the state; `searched` as in `sgd`."""
+  """Adam (b1 = .9, b2 = .999, eps = 1e-8), with decoupled decay, learning rate in the state.
+
+  theta <- theta - learning_rate factor(progress) (m / (sqrt(v) + eps) + weight_decay theta)
+
+  Args:
+    learning_rate: default .001; `fit(learning_rate=)` writes another one.
+    weight_decay: default 0; above it this is AdamW.
+    schedule, searched: as in `sgd`.
+
+  Raises ValueError for an unknown schedule.
+  """
   direction = optax.scale_by_adam()
   tx = _finish(direction, learning_rate, schedule, weight_decay, decoupled=True)
   return tx if searched else unsearched(tx)

@@ -27,6 +27,13 @@ def over_split(
 
   Compiled once per function: give one that compares by value (a frozen dataclass of the model).
   The optimiser state is left out of what is compiled.
+
+  Args:
+    function: of a state and a batch, what it says of each row.
+    state: of one run.
+    split: any `core.Source`.
+    rows: int [n], in the order wanted; None = all.
+    batch_size: rows per compiled call, default 512.
   """
   count = len(split) if rows is None else len(rows)
   parts = [

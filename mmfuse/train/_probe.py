@@ -59,9 +59,10 @@ def linear_probe(
 
   Args:
     method, state: what encodes.
+    train_split, split: rows to fit on, rows to score; both `data.Split`.
     task, num_outputs: as in `data.Splits`; the score is the primary one of the task.
-    decay: weight decay of the head.
-    steps: iterations at most.
+    decay: weight decay of the head, default .001.
+    steps: iterations at most, default 100.
 
   Reference: Alain and Bengio, "Understanding intermediate layers using linear classifier probes",
   arXiv 1610.01644, 2016.

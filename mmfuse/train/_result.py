@@ -44,7 +44,18 @@ class RunLog:
     self.diverged_at = step if self.diverged_at is None else self.diverged_at
 
   def append(self, phase, epoch, entry, scores, judged, seconds, examples, patience) -> bool:
-    """Logs an epoch, judged by (score, loss); whether it is the best so far."""
+    """Logs an epoch; whether it is the best so far.
+
+    Args:
+      phase: its name.
+      epoch: within the phase, from 0.
+      entry: {name: value} of what is logged.
+      scores: {head: {score: value}} on the validation rows, None where they were not scored.
+      judged: (score, loss), larger and smaller are better; None of each without a validation.
+      seconds: of a step: in the program, in hooks.
+      examples: rows of gradient evaluations in it.
+      patience: epochs without improvement after which the run stops; None = never.
+    """
     score, loss = judged
     self.examples += examples
     heads = (
@@ -163,6 +174,11 @@ def validation_scores(log: RunLog, metric: str, modalities) -> dict[str, float |
   """{fused, <modality>: value} of a run's selected epoch.
 
   None for a head that is not there or whose modality no row has; NaN is what diverged.
+
+  Args:
+    log: of the run.
+    metric: the score's name.
+    modalities: names of the uni-modal heads, beside the fused one.
   """
   heads = (FUSED, *modalities)
   entry = log.selected

@@ -6,8 +6,9 @@ from typing import Any
 
 import jax
 
-from mmfuse.core import Clock, Method
-from mmfuse.train import _fit
+from mmfuse.core import Method
+from mmfuse.train._plan import Plan, make_plan
+from mmfuse.train._run import Group
 
 
 def interleaved_step_times(
@@ -21,8 +22,15 @@ def interleaved_step_times(
 ) -> dict[str, list[float]]:
   """{name: seconds per step of each round}: one epoch of each method in turn, after a warm-up.
 
-  The programs are those of `fit`, found again where they are compiled. `budget`: seconds after
-  which no further round is begun, but for the first `least` ones: a median of less is no median.
+  The programs are those of `fit`, found again where they are compiled.
+
+  Args:
+    methods: {name: method}.
+    data: `data.Splits`.
+    batch_size: rows a step, default 64.
+    rounds: laps of each method, default 5.
+    budget: seconds after which no further round is begun, default 60.
+    least: rounds that are run whatever they take, default 3: a median of less is no median.
   """
   racers = {name: _Racer(method, data, batch_size) for name, method in methods.items()}
   for racer in racers.values():
@@ -41,9 +49,8 @@ class _Racer:
   """A method's phases, each ready to run an epoch at a time."""
 
   def __init__(self, method: Method, data: Any, batch_size: int):
-    plan = _fit.make_plan(method, data, epochs=1, batch_size=batch_size)
-    splits = {"train": data.train, "validation": data.validation}
-    self.runs = [_Phase(plan, number, splits) for number in range(len(method.phases))]
+    plan = make_plan(method, data, epochs=1, batch_size=batch_size)
+    self.runs = [_Phase(plan, number) for number in range(len(method.phases))]
     self.shares = [p.share for p in method.phases]
 
   def lap(self) -> float:
@@ -55,24 +62,15 @@ class _Racer:
 class _Phase:
   """One phase of a method, begun from its initial state."""
 
-  def __init__(self, plan: _fit.Plan, number: int, splits: dict[str, Any]):
-    self.phase = plan.method.phases[number]
-    self.group = _fit.Group(plan, [(0, None)])
-    keys = self.group.phase_keys(number)
-    self.key = keys.steps
-    self.state = self.group.initial()
-    if self.phase.begin is not None:
-      self.state = self.group._own(
-        self.phase.begin(self.state, splits, keys.begin, self.group.hour(self.phase))
-      )
-    self.rows, self.keep = self.group.rows(number, self.phase, self.state, keys.rows, 0, splits)
-    self.clock = Clock(*(jax.numpy.int32(v) for v in (0, 0, 0, self.rows.shape[0], 1)))
+  def __init__(self, plan: Plan, number: int):
+    self.group = Group(plan, [(0, None)])
+    self.stage = self.group.stage(number)
+    self.state = self.group.begin(self.stage, self.group.initial())
+    self.fed = self.group.fed(self.stage, self.state, 0)
 
   def lap(self) -> float:
     """Seconds per step of one epoch."""
     began = time.perf_counter()
-    self.state, metrics = self.group.epoch(
-      self.phase, self.state, self.rows, self.keep, self.key, self.clock
-    )
+    self.state, metrics = self.group.steps(self.stage, self.state, self.fed)
     jax.block_until_ready(metrics)
-    return (time.perf_counter() - began) / self.rows.shape[0]
+    return (time.perf_counter() - began) / self.fed.rows.shape[0]

@@ -42,19 +42,19 @@ class Wrapped:
     return dataclasses.replace(self, model=self.model.restrict(modalities))
 
   def init(self, key, inputs, mask) -> dict[str, Any]:
-    """Variables from one example batch."""
+    """Variables from one example batch, as `core.Model.init`."""
     if self.init_fn is None:
       return self.model.init(key, inputs, mask)
     return self.init_fn(self._inner(), key, inputs, mask)
 
   def encode(self, variables, inputs, mask, *, train, rngs=None):
-    """(features, statistics)."""
+    """(features, statistics), as `core.Model.encode`."""
     if self.encode_fn is not None:
       return self.encode_fn(self._inner(), variables, inputs, mask, train=train, rngs=rngs)
     return self.model.encode(self._without(variables), inputs, mask, train=train, rngs=rngs)
 
   def heads(self, variables, features, mask, *, train, rngs=None):
-    """(Outputs, statistics)."""
+    """(Outputs, statistics), as `core.Model.heads`."""
     if self.heads_fn is not None:
       return self.heads_fn(self._inner(), variables, features, mask, train=train, rngs=rngs)
     return self.model.heads(self._without(variables), features, mask, train=train, rngs=rngs)

@@ -56,7 +56,10 @@ def test_a_modality_of_one_of_two_batches_moves_by_its_gradient(name, order):
 def test_part_of_the_parameters_may_wait():
   waiting = optax.MultiSteps(optax.sgd(1.0), 2).gradient_transformation()
   owners = {"a": optax.sgd(1.0), "b": waiting, "shared": optax.sgd(1.0)}
-  tx = optax.partition(owners, tree.label_modalities(("a", "b")))
+  whose = lambda params: jax.tree.map(
+    lambda o: o.modality or "shared", tree.owners_of(params, ("a", "b"))
+  )
+  tx = optax.partition(owners, whose)
   start, first, second = after(tx, (WITH, WITHOUT))
   assert largest(moved(start, first, "a")) > 0 and largest(moved(start, first, "b")) == 0
   assert largest(moved(first, second, "b")) > 1e-3

@@ -7,6 +7,8 @@ import pytest
 from mmfuse import train
 from mmfuse.train import _cache
 
+from ._problems import Known
+
 needs_maps = pytest.mark.skipif(not _cache.MAPS.is_file(), reason="no /proc/self/maps here")
 
 
@@ -48,12 +50,27 @@ def test_without_a_limit_nothing_is_dropped(monkeypatch, tmp_path):
   assert _cache.used_maps() == 0.0 and not train.release_programs()
 
 
-def test_fit_makes_room(monkeypatch):
-  """A loop of fits over every method would otherwise end in a crash of XLA."""
-  from mmfuse.train import _fit
-
-  asked = []
-  monkeypatch.setattr(_fit, "release_programs", lambda: asked.append(True))
-  with pytest.raises(ValueError, match="at least one run"):
+def test_fit_says_when_a_process_is_nearly_full(monkeypatch):
+  """A loop of fits over every method would otherwise end in a crash of XLA, without a word."""
+  monkeypatch.setattr(_cache, "used_maps", lambda: 0.9)
+  compiled = _program(0)
+  compiled(jnp.ones((3, 3)))
+  with (
+    pytest.warns(UserWarning, match=r"more than 80% .* call train.release_programs\(\)"),
+    pytest.raises(ValueError, match="at least one run"),
+  ):
     train.fit(None, None, seeds=0)
-  assert asked
+  assert compiled._cache_size() == 1  # others' programs are not its to drop
+
+
+def test_fit_leaves_the_settings_of_the_process_as_they_are(monkeypatch, tmp_path):
+  monkeypatch.setenv("MMFUSE_CACHE_DIR", str(tmp_path / "cache"))
+  chosen, known = jax.config.jax_compilation_cache_dir, Known([0.5, 0.9])
+  jax.config.update("jax_compilation_cache_dir", None)
+  try:
+    before = dict(jax.config.values)
+    train.fit(known.method(), known.splits(), epochs=2, batch_size=4)
+    assert dict(jax.config.values) == before
+    assert not (tmp_path / "cache").exists()
+  finally:
+    jax.config.update("jax_compilation_cache_dir", chosen)

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from mmfuse.train._dependence import contains_primitive, dependence
 
 
-def test_each_output_lists_the_leaves_it_reads():
+def test_each_output_says_which_leaves_it_reads():
   def fn(p):
     return [
       p["a"] * 2,
@@ -16,7 +16,7 @@ def test_each_output_lists_the_leaves_it_reads():
     ]
 
   argument = {"a": jnp.ones(()), "b": jnp.ones(()), "c": jnp.ones(())}
-  assert dependence(fn, argument) == [{0}, {0, 1}, set(), {2}, {1}]
+  assert dependence(fn, argument) == [{0}, {0, 1}, set(), ({2}, {1})]
 
 
 def test_opaque_calls_depend_on_all_they_are_given():
@@ -29,8 +29,8 @@ def test_opaque_calls_depend_on_all_they_are_given():
     return f(p["b"])
 
   argument = {"a": jnp.ones(()), "b": jnp.ones(())}
-  assert dependence(scanned, argument) == [{0, 1}]
-  assert dependence(custom, argument) == [{1}]
+  assert dependence(scanned, argument) == {0, 1}
+  assert dependence(custom, argument) == {1}
 
 
 def test_contains_primitive_looks_inside():

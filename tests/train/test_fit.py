@@ -7,7 +7,7 @@ import pytest
 
 from mmfuse import balancing, metrics, train
 from mmfuse.core import LAST, Outputs, Phase
-from mmfuse.train import _fit
+from mmfuse.train import _feed, _plan, _programs, _run
 
 from ._problems import (
   Known,
@@ -69,13 +69,13 @@ def test_seeds_together_agree_with_one_by_one(splits, both):
 
 
 def test_seeds_and_rates_repeat_bitwise_and_compile_nothing(splits, both):
-  before = _fit._epoch_jit._cache_size()
+  before = _programs._epoch_jit._cache_size()
   again = train.fit(METHOD, splits, seeds=(1,), **SHORT)
   same(again.state(0), both.state(1))
   assert history(again.logs[0]) == history(both.logs[1])
   # A rate written into the state is a strong float32, as the one it replaces.
   other = train.fit(METHOD, splits, seeds=2, learning_rate=[0.01, 0.1], **SHORT)
-  assert _fit._epoch_jit._cache_size() == before
+  assert _programs._epoch_jit._cache_size() == before
   same(other.state(1), both.state(1))
   assert other.logs[0].learning_rate == 0.01
   assert not np.array_equal(
@@ -84,17 +84,17 @@ def test_seeds_and_rates_repeat_bitwise_and_compile_nothing(splits, both):
 
 
 def test_order_is_a_function_of_seed_phase_and_epoch():
-  first = _fit._order(0, 0, 0, 10, 4)
-  np.testing.assert_array_equal(first, _fit._order(0, 0, 0, 10, 4))
+  first = _feed.order(0, 0, 0, 10, 4)
+  np.testing.assert_array_equal(first, _feed.order(0, 0, 0, 10, 4))
   for other in ((1, 0, 0), (0, 1, 0), (0, 0, 1)):
-    assert not np.array_equal(first, _fit._order(*other, 10, 4))
+    assert not np.array_equal(first, _feed.order(*other, 10, 4))
 
 
 @pytest.mark.parametrize(
   "rows, size, lengths", [(10, 4, [4, 3, 3]), (9, 8, [5, 4]), (8, 4, [4, 4]), (3, 3, [3])]
 )
 def test_every_row_is_seen_once_an_epoch_and_batches_are_as_even_as_they_get(rows, size, lengths):
-  order = _fit._order(3, 0, 1, rows, size)
+  order = _feed.order(3, 0, 1, rows, size)
   assert order.shape == (len(lengths), size) and sorted(order[order >= 0]) == list(range(rows))
   assert [int((b >= 0).sum()) for b in order] == lengths
   assert all((b[n:] == -1).all() for b, n in zip(order, lengths))  # padding comes last
@@ -109,8 +109,8 @@ def test_padding_counts_for_nothing(splits):
 
 
 def test_no_two_draws_of_a_phase_share_a_key(splits):
-  plan = _fit.make_plan(METHOD, splits, epochs=3, batch_size=8)
-  keys = _fit.Group(plan, [(0, None)]).phase_keys(0)
+  plan = _plan.make_plan(METHOD, splits, epochs=3, batch_size=8)
+  keys = _run.Group(plan, [(0, None)]).feed.phase_keys(0)
   drawn = [jax.random.fold_in(keys.steps, s) for s in range(9)] + [keys.begin]
   drawn += [keys.at(k, e) for k in (keys.rows, keys.end, keys.diagnosis) for e in range(3)]
   assert len({tuple(np.asarray(jax.random.key_data(k))) for k in drawn}) == len(drawn)

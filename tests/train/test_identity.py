@@ -111,6 +111,11 @@ def test_a_rate_in_the_state_is_no_part_of_the_program_but_of_the_initial_values
   assert differing(there, mine) == [INITIAL] and differing(mine, mine) == []
 
 
+def test_the_rate_of_a_method_that_a_hook_builds_on_is_no_part_of_it_either():
+  steps = [_joint(tx=train.sgd(rate)).phases[0].step for rate in (0.03, 0.5)]
+  assert _identity._hook(steps[0]) == _identity._hook(steps[1])
+
+
 def test_initial_values_of_another_scale_differ_and_rounding_does_not():
   start = lambda m: marks(train.initial(m, jax.random.key(0), batch(2)))
   mine = {METHOD: "x", INITIAL: start(_joint())}

@@ -8,7 +8,7 @@ import pytest
 from jax.sharding import AxisType
 
 from mmfuse import balancing, objectives, tasks, train
-from mmfuse.train import _fit
+from mmfuse.train import _plan, _programs, _run
 
 from ._problems import QUICK, clock, late_fusion, plain, tiny
 
@@ -43,14 +43,14 @@ def test_gradients_are_those_of_one_device(name, mesh, splits):
   rows = np.arange(8, dtype=np.int32)
   keep = {m: np.ones(8, bool) for m in ("a", "b")}
   for where in (None, mesh):
-    plan = _fit.make_plan(built, splits, epochs=1, batch_size=8, mesh=where)
-    group = _fit.Group(plan, [(0, None)])
+    plan = _plan.make_plan(built, splits, epochs=1, batch_size=8, mesh=where)
+    group = _run.Group(plan, [(0, None)])
     state = group.initial()
     before = jax.device_get(state.params)
     if where is not None:
       assert len(jax.tree.leaves(state.params)[0].devices()) == 4
     arguments = (state, group.arrays, rows, keep, jax.random.key(1), clock())
-    step = _fit._step_jit.lower(built.phases[0].step, where, False, *arguments)
+    step = _programs._step_jit.lower(built.phases[0].step, where, False, *arguments)
     after, log = step.compile(compiler_options=QUICK)(*arguments)
     moved[where is None] = jax.tree.map(np.subtract, before, jax.device_get(after.params))
     assert bool(log["finite"])
