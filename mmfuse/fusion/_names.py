@@ -25,7 +25,7 @@ from mmfuse.fusion._stack import Stack
 from mmfuse.fusion._sum import Sum
 from mmfuse.fusion._tensor import Tensor
 
-NAMES: dict[str, type[nn.Module]] = {
+FUSIONS: dict[str, type[nn.Module]] = {
   "concat": Concat,
   "early": Early,
   "sum": Sum,
@@ -50,11 +50,11 @@ NAMES: dict[str, type[nn.Module]] = {
 }
 
 
-def by_name(spec: str) -> nn.Module:
-  """The fusion called `spec`, one of `NAMES`. Raises ValueError naming the closest."""
-  if spec not in NAMES:
-    close = difflib.get_close_matches(spec, NAMES, 1, 0.0)[0]
+def head_named(spec: str) -> nn.Module:
+  """The fusion called `spec`, one of `FUSIONS`. Raises ValueError naming the closest."""
+  if spec not in FUSIONS:
+    close = difflib.get_close_matches(spec, FUSIONS, 1, 0.0)[0]
     raise ValueError(
-      f"unknown fusion {spec!r}; did you mean {close!r}? (there are {', '.join(NAMES)})"
+      f"unknown fusion {spec!r}; did you mean {close!r}? (there are {', '.join(FUSIONS)})"
     )
-  return NAMES[spec]()
+  return FUSIONS[spec]()

@@ -14,12 +14,14 @@ import traceback
 from collections.abc import Mapping
 from typing import Any
 
-from mmfuse import data, report, schemes, tasks, train
+from mmfuse import data, report, tasks, train
+from mmfuse.core import Unavailable
 from mmfuse.protocol import _baselines, _finish, _missing, _resume
 from mmfuse.protocol._config import Compare, own_sources, parse_pairs, split_words
 from mmfuse.protocol._progress import Progress, duration
 from mmfuse.protocol._rows import (
   Row,
+  alias_notes,
   available,
   checked_model,
   encoder_choices,
@@ -118,7 +120,7 @@ def run(cfg: Compare, command: str = "") -> report.Summary:
   splits = {fold: _missing.split(cfg, table, fold, **options) for fold in folds}
   cfg, spoken = budgeted(cfg, min(len(s.train.index) for s in splits.values()))
   out = cfg.out or f"results/{table.name}"
-  asked = cfg
+  asked, spoken = cfg, [*spoken, *alias_notes(cfg)]
   cfg, left_out = _resume.with_earlier(cfg, pathlib.Path(out))
   rows, unavailable = make_rows(cfg, table.modalities, table.task)
   rows = present(rows, splits, unavailable)
@@ -304,7 +306,7 @@ def _train_rows(
         return done, True
       except ForeignFile:
         raise
-      except (Diverged, schemes.Unavailable) as error:
+      except (Diverged, Unavailable) as error:
         unavailable[row.name] = str(error)
         progress.row_done(row, f"n/a: {error}")
       except Exception as error:  # a row never takes the run down
