@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from mmfuse.core import Batch, Outputs
-from mmfuse.methods import METHODS
 from mmfuse.methods.balancing import _lfm_loss
 
 P, Q = np.array([0.25, 0.75]), np.array([0.5, 0.5])
@@ -48,7 +47,7 @@ def test_alignment_averages_pairs_that_some_row_has():
 
 
 def test_objective_weighs_both_terms():
-  objective = METHODS["lfm"](0.25)
+  objective = _lfm_loss.lfm_objective(0.25)
   outputs = Outputs(Z2, {}, {}, {"split_logits": {"a": Z1, "b": Z2}})
   given = Batch({}, jnp.asarray([1]), {"a": HERE, "b": HERE}, jnp.ones(1), jnp.arange(1))
   memory = objective.init(given, outputs)
@@ -64,7 +63,7 @@ def test_objective_weighs_both_terms():
 
 def test_bad_settings_are_refused():
   with pytest.raises(ValueError, match=r"must lie in \[0.05, 0.95\], got 1"):
-    METHODS["lfm"](1.0)
+    _lfm_loss.lfm_objective(1.0)
   given = Batch({}, jnp.ones((1, 2), jnp.int32), {"a": HERE}, jnp.ones(1), jnp.arange(1))
   with pytest.raises(ValueError, match="got a multilabel task"):
     _lfm_loss.lfm_losses(Outputs(Z1, {"a": Z1}), given)

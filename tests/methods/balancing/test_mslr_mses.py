@@ -132,7 +132,7 @@ def test_mses_puts_the_best_state_back_and_stops():
   )
 
 
-@pytest.mark.parametrize("build", [mslr_method.mslr, mses_method.mses])
+@pytest.mark.parametrize("build", [METHODS["mslr"], METHODS["mses"]])
 def test_no_validation_split(build):
   method = build(_modulated.model(2))
   with pytest.raises(Unavailable, match="needs a validation split"):
