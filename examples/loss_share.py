@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mmfuse import balancing, objectives, train
+from mmfuse import balancing, methods, objectives, train
 
 
 class LossShareState(NamedTuple):
@@ -37,13 +37,14 @@ def aggregate_by_loss_share(num_objectives: int, decay: float = 0.9) -> balancin
   return balancing.Aggregator(init_fn, update_fn)
 
 
-def loss_share(model, learning_rate=0.03, *, tx=None):
-  """A builder: what `--methods file.py:loss_share` and `methods.METHODS` hold."""
+@methods.Entry
+def loss_share(model, tx):
+  """A row of your own, as those of `methods.METHODS`: what `--methods file.py:loss_share` takes."""
   return train.supervised(
     model,
     objectives.fused_and_unimodal,
     aggregator=aggregate_by_loss_share(1 + len(model.modalities)),
-    tx=optax.chain(optax.clip_by_global_norm(5.0), tx or train.sgd(learning_rate)),
+    tx=optax.chain(optax.clip_by_global_norm(5.0), tx),
   )
 
 

@@ -7,14 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import _common
-from mmfuse import data, generative
+from mmfuse import data
+from mmfuse.methods.generative import mrbm
 
 VIEWS = {"L+R": ("L", "R"), "L": ("L",), "R": ("R",)}
 ITERATIONS = (0, 1, 5, 10)  # mean-field steps at test
 CHUNK = 5000  # rows whose h is inferred at a time
 
 
-_infer = jax.jit(generative.infer)  # the number of steps is traced: one program for all of them
+_infer = jax.jit(mrbm.infer)  # the number of steps is traced: one program for all of them
 
 
 def halves(images: np.ndarray) -> dict[str, np.ndarray]:

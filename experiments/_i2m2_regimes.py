@@ -3,7 +3,7 @@
 import numpy as np
 
 from experiments import _common
-from mmfuse import data, encoders, fusion, methods, schemes, tasks, train
+from mmfuse import data, encoders, fusion, methods, tasks, train
 
 CLASSES, WIDTH = 4, 10
 ROWS = (2000, 500, 5000)
@@ -52,16 +52,19 @@ def regime_methods(width: int = 64) -> dict:
   """{column: (method, epochs in units of an expert's)}."""
   model = fusion.LateFusion({m: encoders.MLP(64, (), "none") for m in ("x1", "x2")}, CLASSES)
   joint, adam = joint_of(width), train.adam(3e-3)
-  build = lambda **more: schemes.i2m2(model, joint=joint, **more)
+  build = lambda **more: methods.METHODS["i2m2"](model, joint=joint, **more)
   own = dict.fromkeys(("x1", "x2", "joint"), adam)
   return {
-    "x1": (methods.unimodal(model, tx=adam, modality="x1"), 1),
-    "x2": (methods.unimodal(model, tx=adam, modality="x2"), 1),
-    "intra": (schemes.intra(model, tx=adam, pretrained=False), 1),
-    "inter": (methods.joint(joint, tx=adam), 1),
+    "x1": (methods.METHODS["unimodal"](model, tx=adam, modality="x1"), 1),
+    "x2": (methods.METHODS["unimodal"](model, tx=adam, modality="x2"), 1),
+    "intra": (methods.METHODS["intra"](model, tx=adam, pretrained=False), 1),
+    "inter": (methods.METHODS["joint"](joint, tx=adam), 1),
     "i2m2_scratch": (build(tx=adam, pretrained=False), 1),
     "i2m2": (build(tx=train.adam(1e-3), expert_tx=own, tune_share=0.1), 10 / 3),
-    "inter_longer": (methods.joint(joint, tx=adam), 10 / 3),  # as many steps as all phases of i2m2
+    "inter_longer": (
+      methods.METHODS["joint"](joint, tx=adam),
+      10 / 3,
+    ),  # as many steps as all phases of i2m2
   }
 
 

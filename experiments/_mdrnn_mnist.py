@@ -10,8 +10,9 @@ import time
 import numpy as np
 
 from experiments import _common, _halves
-from mmfuse import generative, train
+from mmfuse import train
 from mmfuse.data import _av_mnist_sources
+from mmfuse.methods import generative
 
 PAPER = {
   "pcd": (1.57, 14.98, 18.88),

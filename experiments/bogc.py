@@ -19,7 +19,8 @@ import numpy as np
 import tyro
 
 from experiments import _common
-from mmfuse import balancing, data, methods, protocol, report, train
+from mmfuse import data, methods, protocol, report, train
+from mmfuse.balancing import _bogc
 from mmfuse.core import Clock
 
 
@@ -53,7 +54,7 @@ def shared_mean_error(
   for _ in range(draws):
     sample = truth + sd * rng.normal(size=(parts, 2, dims))
     mean, var = sample.mean(0), sample.var(0, ddof=1) / parts
-    w = np.asarray(balancing.evidence_weights(jnp.asarray(var, jnp.float32), evidence_scale=scale))
+    w = np.asarray(_bogc.evidence_weights(jnp.asarray(var, jnp.float32), evidence_scale=scale))
     size = np.linalg.norm(truth)
     plain.append(np.linalg.norm(mean.mean(0) - truth) / size)
     weighted.append(np.linalg.norm((w * mean).sum(0) - truth) / size)
@@ -101,7 +102,7 @@ def real_gradient_error(cfg: Config, scales: tuple[float, ...]) -> list[tuple]:
     size = np.linalg.norm(target)
     plain.append(np.linalg.norm(mean.mean(0) - target) / size)
     for s in scales:
-      w = np.asarray(balancing.evidence_weights(jnp.asarray(var, jnp.float32), evidence_scale=s))
+      w = np.asarray(_bogc.evidence_weights(jnp.asarray(var, jnp.float32), evidence_scale=s))
       errors[s].append(np.linalg.norm((w * mean).sum(0) - target) / size)
   for s in scales:
     ratio = np.asarray(errors[s]) / np.asarray(plain)

@@ -32,8 +32,9 @@ from typing import Literal
 import tyro
 
 from experiments import _common, _i2m2_regimes
-from mmfuse import data, methods, schemes, tasks, train
+from mmfuse import data, methods, tasks, train
 from mmfuse.data import _av_mnist
+from mmfuse.methods.ensembles import i2m2_recipes
 from mmfuse.names import closest
 
 PAPER = {"i2m2": 72.38}  # AV-MNIST, accuracy: the only cell that was seen
@@ -58,9 +59,9 @@ class Config:
   smoke: bool = False
 
 
-def parts(model, **options) -> schemes.Recipe:
+def parts(model, **options) -> i2m2_recipes.Recipe:
   """The recipe's networks at the sizes of this run: 28 x 28 audio has as many layers as the image."""
-  return schemes.i2m2_av_mnist(
+  return i2m2_recipes.av_mnist(
     model.num_classes, audio_layers=model.encoders["audio"].layers, **options
   )
 
@@ -68,7 +69,9 @@ def parts(model, **options) -> schemes.Recipe:
 def _product(doc: str, pretrained: bool = True, **options):
   def build(model, learning_rate=0.03, *, tx=None):
     found = parts(model, **options)
-    return schemes.i2m2(found.model, learning_rate, tx=tx, joint=found.joint, pretrained=pretrained)
+    return methods.METHODS["i2m2"](
+      found.model, learning_rate, tx=tx, joint=found.joint, pretrained=pretrained
+    )
 
   build.__doc__ = doc
   return build
@@ -76,7 +79,7 @@ def _product(doc: str, pretrained: bool = True, **options):
 
 def _joint(doc: str, **options):
   def build(model, learning_rate=0.03, *, tx=None):
-    return methods.joint(parts(model, **options).joint, learning_rate, tx=tx)
+    return methods.METHODS["joint"](parts(model, **options).joint, learning_rate, tx=tx)
 
   build.__doc__ = doc
   return build
@@ -84,7 +87,7 @@ def _joint(doc: str, **options):
 
 def _intra(test: str):
   def build(model, learning_rate=0.03, *, tx=None):
-    return schemes.intra(parts(model).model, learning_rate, tx=tx, test=test)
+    return methods.METHODS["intra"](parts(model).model, learning_rate, tx=tx, test=test)
 
   build.__doc__ = f"The product of the two uni-modal experts, tested as their {test}."
   return build
@@ -92,7 +95,7 @@ def _intra(test: str):
 
 def _alone(modality: str):
   def build(model, learning_rate=0.03, *, tx=None):
-    return methods.unimodal(parts(model).model, learning_rate, tx=tx, modality=modality)
+    return methods.METHODS["unimodal"](parts(model).model, learning_rate, tx=tx, modality=modality)
 
   build.__doc__ = f"The {modality} expert alone."
   return build
@@ -158,9 +161,9 @@ def exact_recipe(cfg: Config, rows: tuple[str, ...], table: data.Table) -> dict[
   """{row: test scores per seed} with the optimisers, batches, epochs and patience of the authors."""
   splits = table.splits()
   layers = {"audio_layers": 3 if cfg.audio_size == 28 else 5}
-  make = lambda **options: schemes.i2m2_av_mnist(splits.num_classes, **layers, **options)
+  make = lambda **options: i2m2_recipes.av_mnist(splits.num_classes, **layers, **options)
   lf, lrtf, frozen = make(), make(head="lrtf"), make(**AS_RELEASED)
-  single = lambda m: methods.unimodal(lf.model, tx=lf.expert_tx[m], modality=m)
+  single = lambda m: methods.METHODS["unimodal"](lf.model, tx=lf.expert_tx[m], modality=m)
   built = {
     "image": single("image"),
     "audio": single("audio"),
@@ -168,7 +171,7 @@ def exact_recipe(cfg: Config, rows: tuple[str, ...], table: data.Table) -> dict[
     "intra_mixture": lf.intra("mixture"),
     "inter_lf": lf.inter(),
     "i2m2": lf.i2m2(),
-    "i2m2_scratch": schemes.i2m2(lf.model, tx=lf.tx, joint=lf.joint, pretrained=False),
+    "i2m2_scratch": methods.METHODS["i2m2"](lf.model, tx=lf.tx, joint=lf.joint, pretrained=False),
     "inter_lrtf": lrtf.inter(),
     "i2m2_lrtf": lrtf.i2m2(),
     "inter_lrtf_frozen": frozen.inter(),

@@ -25,7 +25,8 @@ import numpy as np
 import tyro
 
 from experiments import _common, _halves, _mdrnn_mnist
-from mmfuse import generative, train
+from mmfuse import train
+from mmfuse.methods import generative
 
 RECORDED = {"mdrnn_pcd": (6.84, 30.8, 24.8), "mdrnn": (6.64, 21.5, 16.9)}
 OBJECTIVE = {"mdrnn_pcd": "pcd", "mdrnn": "mp"}

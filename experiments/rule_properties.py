@@ -23,13 +23,14 @@ import numpy as np
 
 from experiments._common import table
 from mmfuse import balancing, tree
+from mmfuse.balancing import _min_norm
 from mmfuse.balancing._aligned_mtl import aligned_mtl
 from mmfuse.balancing._dualproj import dualproj
 from mmfuse.balancing._dwa import dwa
 from mmfuse.balancing._excess_mtl import excess_mtl
 from mmfuse.balancing._fairgrad import fairgrad
 from mmfuse.balancing._famo import famo
-from mmfuse.balancing._gblending import gblending
+from mmfuse.balancing._gblending import aggregate_by_gblending
 from mmfuse.balancing._graddrop import graddrop
 from mmfuse.balancing._gradnorm import gradnorm
 from mmfuse.balancing._gradvac import gradvac
@@ -127,7 +128,7 @@ RULES: dict[str, tuple[Callable[[int], Any], set[str]]] = {
   "famo": (famo, {"simplex", "permutation", "finite"}),
   "dwa": (dwa, {"permutation", "finite"}),
   "rlw": (rlw, {"simplex", "finite"}),
-  "gblending": (gblending, {"simplex", "permutation", "finite"}),
+  "gblending": (aggregate_by_gblending, {"simplex", "permutation", "finite"}),
 }
 
 
@@ -338,7 +339,7 @@ MEASURES = {
   "finite": _finite,
 }
 
-_min_norm = jax.jit(jax.vmap(balancing.min_norm))
+_min_norm = jax.jit(jax.vmap(_min_norm.min_norm))
 
 
 def stationarity(x: np.ndarray, p: Problem) -> np.ndarray:

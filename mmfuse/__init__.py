@@ -10,13 +10,11 @@ _NAMESPACES = (
   "data",
   "encoders",
   "fusion",
-  "generative",
   "masks",
   "methods",
   "metrics",
   "objectives",
   "report",
-  "schemes",
   "train",
   "tree",
 )

@@ -156,7 +156,7 @@ def _methods(args: Methods) -> int:
 def _data(args: Data) -> int:
   from mmfuse import data
 
-  return _list(data.describe(), args.json)
+  return _list(data.catalogue(), args.json)
 
 
 def _list(rows: list[dict[str, Any]], as_json: bool) -> int:

@@ -13,8 +13,8 @@ import pytest
 from experiments import _common
 from experiments.bench import _accelerator, accelerator, compile
 from experiments.bench._cast import Cast
-from mmfuse import encoders, fusion, methods, schemes, train
-from mmfuse.core import Batch, Clock
+from mmfuse import encoders, fusion, methods, train
+from mmfuse.core import Batch, Clock, Unavailable
 
 
 def small():
@@ -202,7 +202,7 @@ def test_compile_smoke(capsys):
 def test_compile_sums_phases_and_says_what_is_not_there(monkeypatch):
   def seconds(name, model, batch):
     if name == "greedy":
-      raise schemes.Unavailable("needs mmtm")
+      raise Unavailable("needs mmtm")
     return {"trace": 1.0, "compile": 2.0, "cpu": {"joint": 2.0, "moco": 9.0}[name], "phases": 1}
 
   monkeypatch.setattr(compile, "seconds", seconds)

@@ -25,12 +25,13 @@ class NeedsSize(nn.Module):
   size: int
 
 
-def builder(model, learning_rate=0.03, *, tx=None, decay=0.5):
-  return methods.joint(model, learning_rate, tx=tx)
+def builder(model, learning_rate=0.03, *, decay=0.5):
+  return methods.METHODS["joint"](model, learning_rate)
 
 
-uneven = methods.Entry(builder, "own", "own", "own", "", "mine.py", rates=(0.1, 0.2))
-wide = methods.Entry(builder, "own", "own", "own", "", "mine.py", grid={"decay": (0.1, 0.5)})
+uneven = methods.of_rate(builder)._replace(rates=(0.1, 0.2))
+wide = methods.of_rate(builder)._replace(grid={"decay": (0.1, 0.5)})
+curious = methods.of_rate(builder)._replace(needs=("weather",))
 """
 
 
@@ -183,6 +184,7 @@ BAD_OPTIONS = {
   "--methods mine.py:number": ("is a int, expected a builder",),
   "--methods mine.py:uneven": ("2 rates, every row tries 3",),
   "--methods mine.py:wide": ("one name with three values",),
+  "--methods mine.py:curious": ("needs 'weather', but builders are told only task,",),
   "--set mimo": ("--set takes method.name=value, got 'mimo'",),
   "--set mimo.lm=2": ("method 'mimo' has no option 'lm'; closest: lam",),
   "--set mino.lam=2": ("--set names 'mino'", "closest: mimo"),

@@ -17,17 +17,17 @@ ORDER = (
   "fusion",
   "objectives",
   "balancing",
-  "generative",
   "metrics",
   "tasks",
   "train",
-  "schemes",
   "report",
   "methods",
   "protocol",
   "cli",
   "__main__",
 )
+METHODS = ROOT / "methods"
+FAMILIES = sorted(p.name for p in METHODS.iterdir() if (p / "__init__.py").exists())
 FORBIDDEN = ("torch", "tensorflow", "experiments", "tests")
 FILES = sorted(ROOT.rglob("*.py"))
 
@@ -67,7 +67,32 @@ def test_only_imports_from_the_left(name):
       assert ours(path) <= allowed, f"{path.relative_to(ROOT)}: {sorted(ours(path) - allowed)}"
 
 
+def inner(path):
+  """The parts of `mmfuse.methods` that a file imports: its families and its own files."""
+  names = {n.split(".")[2] for n in imported(path) if n.startswith("mmfuse.methods.")}
+  return {n for n in names if (METHODS / n).is_dir() or (METHODS / f"{n}.py").exists()}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_families_do_not_import_each_other(family):
+  for path in (METHODS / family).rglob("*.py"):
+    assert inner(path) & set(FAMILIES) <= {family}, path.relative_to(ROOT)
+    assert "mmfuse.methods.METHODS" not in imported(path), path.relative_to(ROOT)
+
+
+def test_what_families_share_knows_none_of_them():
+  for path in METHODS.glob("_[!_]*.py"):
+    assert not inner(path) & set(FAMILIES), path.relative_to(ROOT)
+
+
+def test_the_mrbm_needs_nothing_of_the_loop():
+  for path in (METHODS / "generative" / "mrbm").glob("*.py"):
+    assert "train" not in ours(path) and inner(path) <= {"generative"}, path.name
+
+
 def test_the_checker_sees_what_it_should():
+  assert inner(METHODS / "balancing" / "_umt.py") == set()
+  assert {"_entry", "balancing"} <= inner(METHODS / "balancing" / "__init__.py")
   assert "balancing" in ours(ROOT / "train" / "_supervised.py")
   assert "core" in ours(ROOT / "train" / "_fit.py")
   # An import inside a function counts.

@@ -6,13 +6,12 @@ import inspect
 import pathlib
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import mmfuse
-from mmfuse import encoders, fusion, methods, schemes, train
-from mmfuse.core import Batch, Clock, Outputs
+from mmfuse import encoders, fusion, methods, train
+from mmfuse.core import Batch, Clock, Unavailable
 
 KINDS = (
   "baseline",
@@ -86,7 +85,7 @@ def test_an_entry_has_every_field(name):
   assert set(entry.tasks) <= set(methods.ALL_TASKS) and entry.tasks
   assert len(entry.grid) <= 1 and all(len(v) == 3 for v in entry.grid.values())
   without_paper = entry.kind == "baseline" or name in ("concat", "sum", "attention")
-  assert (entry.cite == "") == without_paper
+  assert (entry.cite == "") == (without_paper and not entry.alias_of)
   assert methods.citation(name) == entry.cite
   if entry.cite:
     assert entry.cite.startswith("@") and "title={" in entry.cite and "year={" in entry.cite
@@ -102,7 +101,7 @@ STEPPED = [
 ]
 
 
-ALONE = [  # other kinds meet a single modality in tests/schemes and tests/objectives
+ALONE = [  # other kinds meet a single modality in tests/methods and tests/objectives
   name for name in STEPPED if methods.METHODS[name].kind in ("baseline", "modulator")
 ]
 
@@ -110,9 +109,9 @@ ALONE = [  # other kinds meet a single modality in tests/schemes and tests/objec
 @pytest.mark.parametrize("name, number", [*((n, 3) for n in STEPPED), *((n, 1) for n in ALONE)])
 def test_an_entry_builds_and_takes_one_step_with_finite_parameters(name, number):
   if name == "greedy":
-    pytest.skip("two modalities and an MMTM fusion: tests/schemes/test_greedy.py")
+    pytest.skip("two modalities and an MMTM fusion: tests/methods/balancing/test_greedy.py")
   if name == "custom" and number == 3:
-    pytest.skip("seven models; three of them: tests/schemes/test_custom.py")
+    pytest.skip("seven models; three of them: tests/methods/missing/test_custom.py")
   model = _model(number)
   method = methods.METHODS[name](model, 0.1)
   batch = _batch(sorted(model.modalities))
@@ -140,7 +139,7 @@ def test_a_modality_whose_encoder_has_no_parameters_is_no_obstacle(name):
 def test_a_head_is_joint_with_that_fusion(name, number):
   model, own = _model(number), {"layers": 1} if name == "mult" else {}
   batch = _batch(sorted(model.modalities))
-  other = dataclasses.replace(model, fusion=dataclasses.replace(fusion.by_name(name), **own))
+  other = dataclasses.replace(model, fusion=dataclasses.replace(fusion.head_named(name), **own))
   key = jax.random.key(0)
   built = (methods.METHODS[name](model, 0.1, **own), methods.METHODS["joint"](other, 0.1))
   found, expected = (
@@ -164,13 +163,13 @@ def test_a_head_takes_its_own_options_and_needs_a_fusion_to_replace():
   }
   assert (7, 4, 2) in shapes(rank=7) - shapes()
   assert "rank" in inspect.signature(methods.METHODS["low_rank"].build).parameters
-  with pytest.raises(schemes.Unavailable, match="tensor replaces the fusion of a LateFusion"):
+  with pytest.raises(Unavailable, match="tensor replaces the fusion of a LateFusion"):
     methods.METHODS["tensor"](object())
 
 
 def test_greedy_says_what_it_needs():
   for model, words in ((_model(3), "two modalities"), (_model(2), "mmtm")):
-    with pytest.raises(schemes.Unavailable, match=words):
+    with pytest.raises(Unavailable, match=words):
       methods.METHODS["greedy"](model)
 
 
@@ -193,25 +192,48 @@ def test_unimodal_takes_the_modality_it_is_told_and_refuses_another():
     methods.METHODS["unimodal"](model, 0.1, modality="depth")
 
 
-def test_late_average_of_classes_is_the_mean_probability_of_the_present_modalities():
-  logits = {
-    "a": jnp.log(jnp.array([[0.8, 0.2], [0.8, 0.2], [0.8, 0.2]])),
-    "b": jnp.log(jnp.array([[0.4, 0.6], [0.4, 0.6], [0.4, 0.6]])),
-  }
-  mask = {"a": jnp.array([True, True, False]), "b": jnp.array([True, False, False])}
-  mean = methods.average_predictions(Outputs(None, logits, {}, {}), mask).logits
-  np.testing.assert_allclose(np.exp(mean), [[0.6, 0.4], [0.8, 0.2], [1.0, 1.0]], rtol=1e-6)
-
-
-def test_late_average_of_values_is_the_mean_of_the_present_modalities():
-  values = {"a": jnp.array([[2.0], [2.0], [2.0]]), "b": jnp.array([[6.0], [6.0], [6.0]])}
-  mask = {"a": jnp.array([True, True, False]), "b": jnp.array([True, False, False])}
-  mean = schemes.mean_logits(Outputs(None, values, {}, {}), mask).logits
-  np.testing.assert_allclose(mean, [[4.0], [2.0], [0.0]])
-
-
 def test_an_unknown_name_gets_the_closest_ones():
   with pytest.raises(ValueError, match=r"unknown method 'mimoo'; closest: mimo"):
     methods.get("mimoo")
   with pytest.raises(ValueError, match=r"unknown method 'qqqq'; available: unimodal, "):
     methods.citation("qqqq")
+
+
+def test_a_paper_is_named_by_its_authors_venue_and_year():
+  said = lambda name: methods.METHODS[name].paper
+  assert said("agm") == "Li et al., ICCV 2023"
+  assert said("mslr") == "Yao and Mihalcea, Findings of ACL 2022"
+  assert said("product_of_experts") == "Hinton, Neural Computation 2002"
+  assert said("bogc") == "Guo et al., arXiv 2505.23071, 2025"
+  assert said("opm") == "Wei et al., TPAMI 2024"  # the entry writes the journal out
+  assert said("mbsd") == "as in Xu et al., arXiv 2502.10816, 2025"
+
+
+def test_inter_is_joint_by_another_name():
+  inter, joint = methods.get("inter"), methods.get("joint")
+  assert inter.alias_of == "joint" and inter.build is joint.build
+  assert methods.citation("inter") == methods.citation("i2m2") != methods.citation("joint")
+
+
+def test_a_builder_that_needs_the_rate_is_told_it():
+  told = []
+
+  def build(model, tx, *, learning_rate=1.0, size=1):
+    told.append((learning_rate, size))
+    return methods.METHODS["joint"].build(model, tx)
+
+  methods.Entry(build, needs=("learning_rate",))(_model(2), 0.2, size=3)
+  methods.Entry(build)(_model(2), 0.2)
+  assert told == [(0.2, 3), (1.0, 1)]
+
+
+def test_a_bare_builder_of_a_rate_is_an_entry_too():
+  told = []
+
+  def build(model, learning_rate, *, size=1):
+    told.append((learning_rate, size))
+    return methods.METHODS["joint"](model, learning_rate)
+
+  entry = methods.of_rate(build)
+  entry(_model(2), 0.2, tx=train.sgd(0.5), size=3)
+  assert told == [(0.2, 3)] and "size" in inspect.signature(entry.build).parameters

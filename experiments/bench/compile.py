@@ -24,8 +24,8 @@ import tyro
 
 from experiments import _common
 from experiments.bench import method_overhead
-from mmfuse import methods, schemes, train
-from mmfuse.core import Clock
+from mmfuse import methods, train
+from mmfuse.core import Clock, Unavailable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +92,7 @@ def measure(cfg: Config) -> dict[str, Any]:
   for name in dict.fromkeys(n for n in chosen if n != "joint"):
     try:
       rows[name] = least(rounds, name, model, batch)
-    except schemes.Unavailable as error:
+    except Unavailable as error:
       unavailable[name] = str(error)
       continue
     print(f"{name}: {rows[name]['trace'] + rows[name]['compile']:.1f} s", flush=True)

@@ -2,7 +2,7 @@
 
 Yao, Mihalcea: "Modality-specific Learning Rates for Effective Multimodal Additive Late-fusion",
 Findings of ACL 2022; the constants are those of the AGM repository. The accuracies come from
-`schemes.mslr`, between epochs.
+the method `mslr`, between epochs.
 """
 
 from collections.abc import Iterable, Mapping
@@ -54,32 +54,6 @@ def scale_modalities(updates: Any, coefficients: Mapping[str, jax.Array]) -> Any
   return jax.tree_util.tree_map_with_path(scale, updates)
 
 
-def mslr_state(
-  state: MslrState, accuracy: Mapping[str, float], initial: Mapping[str, Any]
-) -> MslrState:
-  """r_m = a_m / mean(last W accuracies, a_m among them); coefficient_m = initial_m r_m.
-
-  1 in the first epoch, above 1 while the accuracy rises. An accuracy that is NaN (no row had the
-  modality) or 0 changes nothing: a factor of 0 would also freeze the head that it is measured by.
-  Whether the released mean contains the newest accuracy could not be seen; so it stays below W.
-
-  Args:
-    state: that of the epoch before.
-    accuracy: {modality: a_m}, of the uni-modal head on validation rows, in [0, 1].
-    initial: {modality: coefficient to begin with}, as given to `scale_by_mslr`.
-  """
-  recent, known, factors = {}, {}, {}
-  for m, past in state.recent.items():
-    now = jnp.asarray(accuracy[m], jnp.float32)
-    there = jnp.isfinite(now)
-    recent[m] = jnp.where(there, jnp.append(past[1:], now), past)
-    known[m] = jnp.minimum(state.known[m] + there.astype(jnp.int32), past.shape[0])
-    mean = recent[m].sum() / jnp.maximum(known[m], 1)  # places not yet filled hold 0
-    ratio = now / jnp.where(mean > 0, mean, 1.0)
-    factors[m] = jnp.where(there & (now > 0), initial[m] * ratio, state.coefficients[m])
-  return MslrState(factors, recent, known)
-
-
 def scale_by_mslr(
   modalities: Iterable[str], *, initial: Mapping[str, float] | None = None, window: int = WINDOW
 ) -> optax.GradientTransformationExtraArgs:
@@ -87,7 +61,7 @@ def scale_by_mslr(
 
   It stands behind the optimiser, where a factor of the update is one of the learning rate, also
   with momentum or Adam. The fused head, which has no modality, keeps its rate; under `fusion.Sum`
-  its branches are scaled. `mslr_state` makes the next coefficients.
+  its branches are scaled. The method `mslr` makes the next coefficients.
 
   Args:
     modalities: names.

@@ -6,7 +6,7 @@ from mmfuse.data._error import DataError
 from mmfuse.data._fake import fake
 from mmfuse.data._index import DATASETS
 from mmfuse.data._index import Dataset
-from mmfuse.data._index import describe
+from mmfuse.data._index import catalogue
 from mmfuse.data._index import load
 from mmfuse.data._inputs import read_inputs
 from mmfuse.data._npz import read_arrays
@@ -28,7 +28,7 @@ __all__ = [
   "Splits",
   "Table",
   "Target",
-  "describe",
+  "catalogue",
   "fake",
   "from_arrays",
   "load",

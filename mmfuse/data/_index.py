@@ -90,7 +90,7 @@ DATASETS: dict[str, Dataset] = {
 }
 
 
-def describe() -> list[dict[str, str]]:
+def catalogue() -> list[dict[str, str]]:
   """A row per built-in set: name, what, size, licence, how. Builds nothing."""
   return [
     {"name": name, "what": d.what, "size": d.size, "licence": d.licence, "how": d.how}

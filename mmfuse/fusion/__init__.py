@@ -5,6 +5,7 @@ train) -> (logits [B, C], split {m: [B, C]} or None)`; absent rows of the featur
 """
 
 from mmfuse.fusion._attend_sum import Attention
+from mmfuse.fusion._average import mean_logits
 from mmfuse.fusion._bottleneck import Bottleneck
 from mmfuse.fusion._concat import Concat, split_concat
 from mmfuse.fusion._confidence import Confidence
@@ -23,15 +24,16 @@ from mmfuse.fusion._mixture import MixtureOfExperts
 from mmfuse.fusion._mmtm import Mmtm
 from mmfuse.fusion._mult import MulT
 from mmfuse.fusion._multiplicative import Multiplicative
-from mmfuse.fusion._names import NAMES, by_name
+from mmfuse.fusion._names import FUSIONS, head_named
 from mmfuse.fusion._nl_gate import NLGate
 from mmfuse.fusion._perceiver import Perceiver
 from mmfuse.fusion._stack import Stack
 from mmfuse.fusion._sum import Sum
 from mmfuse.fusion._tensor import Tensor
+from mmfuse.fusion._with_fusion import with_fusion
 
 __all__ = [
-  "NAMES",
+  "FUSIONS",
   "Attention",
   "Bottleneck",
   "Concat",
@@ -56,11 +58,13 @@ __all__ = [
   "Stack",
   "Sum",
   "Tensor",
-  "by_name",
   "combine_experts",
   "cosine_logits",
   "from_linen",
   "gaussian_product",
+  "head_named",
+  "mean_logits",
   "mix_experts",
   "split_concat",
+  "with_fusion",
 ]

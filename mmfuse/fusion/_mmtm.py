@@ -15,7 +15,7 @@ class Mmtm(nn.Module):
 
   `batch_stats` hold the running mean over training steps of each gate (over the rows that have the
   modality), {"gate": {m: [D_m]}, "steps": {m: scalar}}, and "held" {m: 0 or 1}: where 1, training
-  replaces the gate by that mean, as `schemes.greedy` asks. Prediction never does.
+  replaces the gate by that mean, as the method `greedy` asks. Prediction never does.
 
   Joze, Shaban, Iuzzolino, Koishida: MMTM: Multimodal Transfer Module for CNN Fusion, CVPR 2020: the
   factor 2 is of the paper, the ReLU and the width of the squeeze are of the authors' module, which

@@ -24,7 +24,7 @@ from mmfuse.fusion._sum import Sum
 from mmfuse.fusion._tensor import Tensor
 from mmfuse.names import closest
 
-NAMES: dict[str, type[nn.Module]] = {
+FUSIONS: dict[str, type[nn.Module]] = {
   "concat": Concat,
   "early": Early,
   "sum": Sum,
@@ -49,8 +49,8 @@ NAMES: dict[str, type[nn.Module]] = {
 }
 
 
-def by_name(spec: str) -> nn.Module:
-  """The fusion called `spec`, one of `NAMES`. Raises ValueError naming the closest."""
-  if spec not in NAMES:
-    raise ValueError(f"unknown fusion {spec!r}; {closest(spec, NAMES)}")
-  return NAMES[spec]()
+def head_named(spec: str) -> nn.Module:
+  """The fusion called `spec`, one of `FUSIONS`. Raises ValueError naming the closest."""
+  if spec not in FUSIONS:
+    raise ValueError(f"unknown fusion {spec!r}; {closest(spec, FUSIONS)}")
+  return FUSIONS[spec]()

@@ -19,7 +19,7 @@ from mmfuse.protocol._estimate import estimate, remaining
 from mmfuse.protocol._model import checked_model, said_of_encoders
 from mmfuse.protocol._own import Own
 from mmfuse.protocol._progress import Progress
-from mmfuse.protocol._rows import Row, make_rows, method_words, present
+from mmfuse.protocol._rows import Row, alias_notes, make_rows, method_words, present
 from mmfuse.protocol._search import Search
 from mmfuse.protocol._store import FORMAT, Store, versions
 from mmfuse.protocol._trained import earlier_rows, fit_lines, train_rows
@@ -97,7 +97,11 @@ def _prepare(cfg: Compare, command: str, given: data.Table | None, own: Own) -> 
   first = next(iter(splits.values()))
   built = Built(cfg, checked_model(first, cfg.fusion, table.task))
   chosen, remarks = said_of_encoders(first, built.model)
-  notes += ["encoders: " + "; ".join(f"{m} {said}" for m, said in chosen.items()), *remarks]
+  notes += [
+    *alias_notes(asked),
+    "encoders: " + "; ".join(f"{m} {said}" for m, said in chosen.items()),
+    *remarks,
+  ]
   rows = defined(built, rows, unavailable)
   named = _resume.named_rows(asked, table.modalities, table.task, own)
   unavailable = {name: why for name, why in unavailable.items() if name in named}

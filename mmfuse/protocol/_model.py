@@ -35,7 +35,7 @@ def make_model(splits: Any, fusion_name: str = "concat") -> fusion.LateFusion:
 
   Encoders chosen by name or rank keep their steps for a fusion that attends to them.
   """
-  head = fusion.by_name(fusion_name)
+  head = fusion.head_named(fusion_name)
   keep = encoders.keep_steps if getattr(head, "reads_steps", False) else lambda module: module
   chosen = {}
   for m in splits.modalities:

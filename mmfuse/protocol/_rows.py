@@ -50,9 +50,7 @@ class Row:
   def build(self, cfg: Compare, model: Any, trial: Trial) -> Method:
     """The method at a point of the search, on the optimiser all rows share."""
     options = {**self.fixed, **dict(trial.hyper)}
-    if "tx" in inspect.signature(self.entry.build).parameters:
-      options["tx"] = shared_optimizer(cfg, trial.rate)
-    return self.entry.build(model, trial.rate, **options)
+    return self.entry(model, trial.rate, tx=shared_optimizer(cfg, trial.rate), **options)
 
   def trials(self, cfg: Compare) -> list[Trial]:
     """The points that the search begins with, an equal number for every row."""
@@ -101,12 +99,17 @@ def _entry(spec: str, own: Own) -> tuple[str, methods.Entry, str]:
     raise UsageError(
       f"{spec!r} is a {type(found).__name__}, expected a builder (model, learning_rate) -> Method"
     )
-  entry = methods.Entry(found, "own", "own", "own", "", spec, tasks=TASKS)
+  entry = methods.of_rate(found)._replace(file=spec, tasks=TASKS)
   return name, entry, own.digest(spec)
 
 
 def _check_entry(spec: str, entry: methods.Entry) -> None:
-  """Every row gets as many trials: three rates, three values of one hyper-parameter."""
+  """Every row gets as many trials (three rates, three values of one hyper-parameter), and facts."""
+  unknown = sorted(set(entry.needs) - set(methods.FACTS))
+  if unknown:
+    raise UsageError(
+      f"{spec!r} needs {unknown[0]!r}, but builders are told only {', '.join(methods.FACTS)}"
+    )
   if entry.rates is not None and len(entry.rates) != 3:
     raise UsageError(f"{spec!r} has {len(entry.rates)} rates, every row tries 3")
   if entry.grid and [len(v) for v in entry.grid.values()] != [3]:
@@ -120,7 +123,9 @@ def method_words(cfg: Compare) -> list[str]:
   words = []
   for word in split_words(cfg.methods):
     if word == "all":  # under one fusion; `heads` are the fusions
-      words += [n for n, e in methods.METHODS.items() if n not in methods.HEADS and not e.by_name]
+      words += [
+        n for n, e in methods.METHODS.items() if not (n in methods.HEADS or e.by_name or e.alias_of)
+      ]
     elif word == "heads":  # `joint` is the one of --fusion
       words += ["joint", *(name for name in methods.HEADS if name != cfg.fusion)]
     elif word == "default":
@@ -129,7 +134,21 @@ def method_words(cfg: Compare) -> list[str]:
       words.append(word)
   if not words:
     raise UsageError("--methods names no method")
-  return list(dict.fromkeys(words))
+  return list(dict.fromkeys(_aliases(words).get(word, word) for word in words))
+
+
+def _aliases(words: Iterable[str]) -> dict[str, str]:
+  """{word: the row that it is another name of}."""
+  found = {w: methods.METHODS[w].alias_of for w in words if w in methods.METHODS}
+  return {word: name for word, name in found.items() if name}
+
+
+def alias_notes(cfg: Compare) -> list[str]:
+  """What is said of a row that was asked for by another name."""
+  return [
+    f"{word} is {methods.METHODS[word].paper}: trained and shown once, as {name}"
+    for word, name in _aliases(split_words(cfg.methods)).items()
+  ]
 
 
 def make_rows(
@@ -143,6 +162,7 @@ def make_rows(
     name, entry, source = _entry(word, own)
     fixed = settings.pop(name, {})
     _check_settings(name, entry, fixed)
+    fixed = {**fixed, "task": task} if "task" in entry.needs else fixed
     if name == report.LINEAR:
       raise UsageError(
         f"a method cannot be called {name!r}, which is a line of every table; rename yours"
@@ -161,8 +181,7 @@ def make_rows(
         Row(f"{name}/{m}", entry, {**fixed, "modality": m}, source) for m in sorted(modalities)
       ]
     else:
-      takes_task = "task" in inspect.signature(entry.build).parameters
-      rows.append(Row(name, entry, {**fixed, "task": task} if takes_task else fixed, source))
+      rows.append(Row(name, entry, fixed, source))
   for name in settings:
     raise UsageError(
       f"--set names {name!r}, which is not among the methods; "
@@ -200,27 +219,10 @@ def _lacking(modality: str, splits: Mapping[Any, Any]) -> str | None:
 
 def _check_settings(name: str, entry: methods.Entry, fixed: dict) -> None:
   """An option that a builder does not have is refused before anything runs."""
-  from mmfuse import balancing
-
-  parameters = dict(inspect.signature(entry.build).parameters)
-  if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-    rule = getattr(balancing, name, None)
-    parameters |= {} if rule is None else dict(inspect.signature(rule).parameters)
   known = [
     p
-    for p, v in parameters.items()
-    if p
-    not in (
-      "model",
-      "learning_rate",
-      "tx",
-      "num_objectives",
-      "modality",
-      "task",
-      "labels",
-      "modalities",
-    )
-    and v.kind not in (v.VAR_KEYWORD, v.VAR_POSITIONAL)
+    for p, v in inspect.signature(entry.build).parameters.items()
+    if p not in ("model", "tx", *methods.FACTS) and v.kind not in (v.VAR_KEYWORD, v.VAR_POSITIONAL)
   ]
   for option in fixed:
     if option not in known:

@@ -53,6 +53,8 @@ from mmfuse.train._optimizer import scale_by_progress
 from mmfuse.train._optimizer import set_learning_rate
 from mmfuse.train._optimizer import sgd
 from mmfuse.train._optimizer import unsearched
+from mmfuse.train._outputs_of import Width
+from mmfuse.train._outputs_of import outputs_of
 from mmfuse.train._over_split import over_split
 from mmfuse.train._probe import linear_probe
 from mmfuse.train._result import Result
@@ -85,6 +87,7 @@ __all__ = [
   "RunLog",
   "Selection",
   "View",
+  "Width",
   "Wrapped",
   "absent",
   "adam",
@@ -115,6 +118,7 @@ __all__ = [
   "minimise",
   "modality_values",
   "only_phase",
+  "outputs_of",
   "over_split",
   "parse_select",
   "part_of",

@@ -7,10 +7,11 @@ import pytest
 from scipy.optimize import minimize
 
 from mmfuse import balancing
+from mmfuse.balancing import _cagrad
 
 from ._helpers import apply, conflicting
 
-solve = jax.jit(balancing.cagrad_weights, static_argnames="rescale")
+solve = jax.jit(_cagrad.cagrad_weights, static_argnames="rescale")
 
 
 def objective(a, w, c):

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mmfuse import balancing
+from mmfuse.balancing import _laplace
 
 RNG = np.random.default_rng(0)
 H = jnp.asarray(RNG.normal(size=(6, 3)), jnp.float32)
@@ -19,7 +19,7 @@ def energy(flat, gamma):
 
 
 def test_precision_is_the_hessian_and_the_mean_a_newton_step():
-  mean, cov = jax.jit(balancing.laplace_posterior)(W, H, Y, prior_variance=0.5)
+  mean, cov = jax.jit(_laplace.laplace_posterior)(W, H, Y, prior_variance=0.5)
   flat = W.reshape(-1)
   hessian, slope = jax.hessian(energy)(flat, 0.5), jax.grad(energy)(flat, 0.5)
   np.testing.assert_allclose(jnp.linalg.inv(cov), hessian, rtol=1e-3, atol=1e-3)
@@ -30,14 +30,14 @@ def test_precision_is_the_hessian_and_the_mean_a_newton_step():
 
 def test_a_given_prior_replaces_the_default():
   m = jnp.arange(12.0) / 10
-  mean, cov = balancing.laplace_posterior(W, H, Y, prior_mean=m, prior_precision=jnp.eye(12) * 1e6)
+  mean, cov = _laplace.laplace_posterior(W, H, Y, prior_mean=m, prior_precision=jnp.eye(12) * 1e6)
   np.testing.assert_allclose(mean, m, atol=1e-4)
   np.testing.assert_allclose(jnp.diagonal(cov), 1e-6, rtol=1e-2)
 
 
 def test_a_tight_prior_collapses_the_gradient_distribution():
-  mean, cov = balancing.laplace_posterior(W, H, Y, prior_variance=1e-8)
-  _, var, _ = balancing.gradient_moments(
+  mean, cov = _laplace.laplace_posterior(W, H, Y, prior_variance=1e-8)
+  _, var, _ = _laplace.gradient_moments(
     mean, cov, H, Y, jnp.asarray(RNG.normal(size=(16, 12)), jnp.float32)
   )
   np.testing.assert_allclose(mean, 0.0, atol=1e-5)
@@ -47,7 +47,7 @@ def test_a_tight_prior_collapses_the_gradient_distribution():
 def test_moments_of_a_known_layer():
   """Zero covariance: the gradient of the row's cross-entropy by its features."""
   flat, none = W.reshape(-1), jnp.eye(12) * 1e-14
-  mean, _, loss = balancing.gradient_moments(flat, none, H, Y, jnp.ones((4, 12)))
+  mean, _, loss = _laplace.gradient_moments(flat, none, H, Y, jnp.ones((4, 12)))
 
   def nll(h, y):
     return -jax.nn.log_softmax(W @ jnp.append(h, 1.0))[y]
@@ -57,12 +57,12 @@ def test_moments_of_a_known_layer():
 
 
 def test_monte_carlo_error_shrinks_with_the_draws():
-  mean, cov = balancing.laplace_posterior(W, H, Y, prior_variance=0.5)
+  mean, cov = _laplace.laplace_posterior(W, H, Y, prior_variance=0.5)
   normals = jnp.asarray(RNG.normal(size=(4096, 12)), jnp.float32)
-  reference = balancing.gradient_moments(mean, cov, H, Y, normals)[0]
+  reference = _laplace.gradient_moments(mean, cov, H, Y, normals)[0]
 
   def error(size, start):
-    got = balancing.gradient_moments(mean, cov, H, Y, normals[start : start + size])[0]
+    got = _laplace.gradient_moments(mean, cov, H, Y, normals[start : start + size])[0]
     return float(jnp.abs(got - reference).mean())
 
   few = np.mean([error(16, 16 * i) for i in range(8)])
@@ -71,10 +71,10 @@ def test_monte_carlo_error_shrinks_with_the_draws():
 
 
 def test_power_flattens_the_variance():
-  mean, cov = balancing.laplace_posterior(W, H, Y, prior_variance=0.5)
+  mean, cov = _laplace.laplace_posterior(W, H, Y, prior_variance=0.5)
   normals = jnp.asarray(RNG.normal(size=(16, 12)), jnp.float32)
-  _, plain, _ = balancing.gradient_moments(mean, cov, H, Y, normals)
-  _, flat, _ = balancing.gradient_moments(mean, cov, H, Y, normals, power=0.5)
+  _, plain, _ = _laplace.gradient_moments(mean, cov, H, Y, normals)
+  _, flat, _ = _laplace.gradient_moments(mean, cov, H, Y, normals, power=0.5)
   np.testing.assert_allclose(flat, jnp.sqrt(plain), rtol=1e-5)
 
 
@@ -83,4 +83,4 @@ def test_precision_weighting_by_hand():
     jnp.array([[[1.0], [4.0]], [[0.0], [3.0]]]),
     jnp.array([[[1.0], [0.5]], [[1.0], [1.0]]]),
   )
-  np.testing.assert_allclose(balancing.precision_weighted(mean, var), [[1.5], [0.75]], rtol=1e-6)
+  np.testing.assert_allclose(_laplace.precision_weighted(mean, var), [[1.5], [0.75]], rtol=1e-6)

@@ -11,14 +11,14 @@ import pytest
 from mmfuse.balancing import Weighting, check_contract
 from mmfuse.balancing._dwa import dwa
 from mmfuse.balancing._famo import famo
-from mmfuse.balancing._gblending import gblending, gblending_weights
+from mmfuse.balancing._gblending import aggregate_by_gblending
 from mmfuse.balancing._imtl_l import imtl_l
 from mmfuse.balancing._rlw import rlw
 from mmfuse.balancing._uw import uw
 
 from ._helpers import clock
 
-RULES = (uw, imtl_l, famo, dwa, rlw, gblending)
+RULES = (uw, imtl_l, famo, dwa, rlw, aggregate_by_gblending)
 LOSSES = jnp.array([2.0, 0.1, 1.0])
 KEY = jax.random.key(0)
 
@@ -238,48 +238,8 @@ def test_rlw_is_the_softmax_of_normals_and_the_mean_on_average():
 # G-Blending
 
 
-def test_gblending_weights_by_hand():
-  blend = gblending_weights([2.0, 2.0], [2.0, 2.0], [1.0, 1.5], [1.5, 1.75])
-  np.testing.assert_allclose(blend.gain, [0.5, 0.25], rtol=1e-6)
-  np.testing.assert_allclose(blend.overfitting, [0.5, 0.25], rtol=1e-6)
-  np.testing.assert_allclose(blend.weights, [1 / 3, 2 / 3], rtol=1e-6)
-
-
-def test_gblending_weights_minimise_overfitting_over_generalisation():
-  """(\\sum w^2 O^2) / (\\sum w G)^2, independent overfitting, is stationary."""
-  rng = np.random.default_rng(1)
-  train0, val0 = rng.uniform(1.5, 2.0, (2, 4))
-  blend = gblending_weights(
-    train0, val0, train0 - rng.uniform(0.3, 0.9, 4), val0 - rng.uniform(0.1, 0.5, 4)
-  )
-
-  def ratio(w):
-    return jnp.sum((w * blend.overfitting) ** 2) / jnp.sum(w * blend.gain) ** 2
-
-  slope = jax.grad(ratio)(blend.weights)
-  np.testing.assert_allclose(slope, np.zeros(4), atol=1e-4 * float(ratio(blend.weights)))
-
-
-def test_gblending_guards():
-  worse = gblending_weights([2.0, 2.0], [2.0, 2.0], [1.0, 1.0], [1.5, 2.5])
-  np.testing.assert_array_equal(worse.weights, [1, 0])
-  np.testing.assert_allclose(
-    gblending_weights([2, 2], [2, 2], [1, 1], [1.5, 2.5], variant="released").weights,
-    [0.9, 0.1],  # .5 / .5^2 and .5 / 1.5^2
-    rtol=1e-5,
-  )
-  both = gblending_weights([2.0, 2.0], [2.0, 2.0], [1.0, 1.0], [2.5, 2.5])
-  np.testing.assert_array_equal(both.weights, [0.5, 0.5])
-  pure = gblending_weights([2.0, 2.0], [2.0, 2.0], [1.5, 1.0], [1.5, 1.5])  # O = 0
-  np.testing.assert_allclose(pure.weights, [1, 0], atol=1e-6)
-  with pytest.raises(ValueError, match="one length K"):
-    gblending_weights([2.0], [2.0, 2.0], [1.0, 1.0], [1.5, 1.5])
-  with pytest.raises(ValueError, match="variant"):
-    gblending_weights([2.0], [2.0], [1.0], [1.5], variant="code")
-
-
 def test_gblending_uses_what_is_written_into_its_state():
-  rule = gblending(3)
+  rule = aggregate_by_gblending(3)
   weights, state = weigh(rule)
   np.testing.assert_allclose(weights, np.full(3, 1 / 3), rtol=1e-6)
   state = state._replace(weights=jnp.array([6.0, 1.0, 3.0]))  # only ratios matter
@@ -290,11 +250,11 @@ def test_gblending_uses_what_is_written_into_its_state():
   np.testing.assert_allclose(
     weigh(rule, state=state, present=here)[0], [2 / 3, 0, 1 / 3], rtol=1e-6
   )
-  given = gblending(3, [6, 1, 3], rescale="sum")
+  given = aggregate_by_gblending(3, [6, 1, 3], rescale="sum")
   np.testing.assert_allclose(weigh(given)[0], [1.8, 0.3, 0.9], rtol=1e-6)
 
 
 @pytest.mark.parametrize("weights", [[1.0, 2.0], [1.0, -1.0, 1.0], [0.0] * 3, [np.nan, 1.0, 1.0]])
 def test_gblending_refuses_bad_weights(weights):
   with pytest.raises(ValueError, match="weights must be"):
-    gblending(3, weights)
+    aggregate_by_gblending(3, weights)

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmfuse import balancing
+from mmfuse.balancing import _min_norm
 from mmfuse.balancing._min_norm import min_norm_pair, project_simplex
 
 from ._helpers import conflicting
 
-solve = jax.jit(balancing.min_norm, static_argnames="clip_ends")
+solve = jax.jit(_min_norm.min_norm, static_argnames="clip_ends")
 
 
 def gram(grads):

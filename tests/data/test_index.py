@@ -4,11 +4,11 @@ import sys
 
 import pytest
 
-from mmfuse.data import DATASETS, DataError, describe, load
+from mmfuse.data import DATASETS, DataError, catalogue, load
 
 
-def test_describe():
-  rows = json.loads(json.dumps(describe()))
+def test_catalogue():
+  rows = json.loads(json.dumps(catalogue()))
   assert [r["name"] for r in rows] == sorted(DATASETS)
   assert set(DATASETS) == {
     "watch_imu",

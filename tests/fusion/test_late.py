@@ -29,7 +29,7 @@ FUSIONS = ("concat", "sum", "gated", "film")
 
 
 def _model(names, spec="concat", **options):
-  return fusion.LateFusion({m: ENCODERS[m] for m in names}, 3, fusion.by_name(spec), **options)
+  return fusion.LateFusion({m: ENCODERS[m] for m in names}, 3, fusion.head_named(spec), **options)
 
 
 def _init(model, seed=0):
@@ -192,7 +192,7 @@ def test_restrict_keeps_everything_else_and_models_are_hashable():
       lambda: _init(fusion.LateFusion({"depth": ENCODERS["text"]}, 2)),
       "'depth' not in inputs; available: audio, image, text",
     ),
-    (lambda: fusion.by_name("concatenate"), "unknown fusion 'concatenate'; closest: concat"),
+    (lambda: fusion.head_named("concatenate"), "unknown fusion 'concatenate'; closest: concat"),
   ],
 )
 def test_bad_input_is_refused_with_a_sentence(build, sentence):
@@ -226,7 +226,7 @@ def test_a_fusion_that_reads_steps_gets_those_of_its_encoders(spec):
     "bottleneck": {"width": 4, "heads": 2, "layers": 2, "fusion_layer": 0, "tokens": 1},
     "perceiver": {"width": 4, "heads": 2, "layers": 1, "latents": 2},
   }
-  head = fusion.by_name(spec).clone(**small.get(spec, {}))
+  head = fusion.head_named(spec).clone(**small.get(spec, {}))
   x = {
     m: jnp.asarray(np.random.default_rng(i).normal(size=(3, 3 + i, 2)), jnp.float32)
     for i, m in enumerate("ab")

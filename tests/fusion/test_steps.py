@@ -11,7 +11,6 @@ from mmfuse import encoders, fusion
 from mmfuse.core import Sequence
 from mmfuse.fusion._features import sequences, within
 from mmfuse.fusion._mult import last
-from mmfuse.schemes._common import with_fusion
 
 QUICK = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 HEADS = {
@@ -102,6 +101,6 @@ def test_sequences_reach_the_fusion_as_steps_and_other_encoders_as_arrays():
 def test_encoders_keep_their_steps_for_a_fusion_that_attends_to_them():
   model = fusion.LateFusion({"a": encoders.Conv1D(), "b": encoders.MLP()}, 2)
   for name, head in HEADS.items():
-    kept = with_fusion(model, head, name)
+    kept = fusion.with_fusion(model, head, name)
     assert kept.encoders == {"a": encoders.Conv1D(pool="none"), "b": encoders.MLP()}
-  assert with_fusion(model, fusion.Sum(), "sum").encoders == model.encoders
+  assert fusion.with_fusion(model, fusion.Sum(), "sum").encoders == model.encoders

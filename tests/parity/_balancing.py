@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mmfuse import balancing
+from mmfuse.balancing import _bogc, _cagrad, _laplace, _mgda, _mimo, _min_norm, _ogm
 from mmfuse.core import Clock
 
 from ._cases import Case
@@ -52,7 +53,7 @@ def ogm_ge(case: Case) -> dict:
     out |= {
       f"{prefix}_{m}_{leaf}": u for m, leaves in updates.items() for leaf, u in leaves.items()
     }
-  ratios = balancing.discrepancy_ratios(scores)
+  ratios = _ogm.discrepancy_ratios(scores)
   for m, s in short.items():
     out |= {
       f"score_{s}": scores[m] * label.shape[0],
@@ -75,8 +76,8 @@ def ogm_balance_benchmark(case: Case) -> dict:
   form = "sum" if "GE3" in case.name or len(logits) == 2 else "min"
   scores = {m: scores[m] for m in logits}  # that code numbers the modalities in the order given
   alpha = case.hp["alpha"]
-  ratios = balancing.discrepancy_ratios(scores, form=form)
-  coefficients = balancing.ogm_coefficients(scores, alpha, form=form)
+  ratios = _ogm.discrepancy_ratios(scores, form=form)
+  coefficients = _ogm.ogm_coefficients(scores, alpha, form=form)
   return {f"ratio_{m}": r for m, r in ratios.items()} | {
     f"coeff_{m}": k for m, k in coefficients.items()
   }
@@ -108,7 +109,7 @@ def mmpareto(case: Case) -> dict:
   return out
 
 
-_solve = jax.jit(balancing.min_norm, static_argnames="clip_ends")
+_solve = jax.jit(_min_norm.min_norm, static_argnames="clip_ends")
 
 
 def min_norm(case: Case) -> dict:
@@ -132,15 +133,15 @@ def mimo_kernel(case: Case) -> dict:
   losses = jnp.concatenate([_float(case.inputs["f_mm"])[None], own])
   grads = jnp.concatenate([_float(case.inputs["grad_mm"])[None], _float(case.inputs["grad_uni"])])
   direction, _ = _apply(balancing.mimo(losses.shape[0], lam, mu), grads, losses=losses)
-  scalarised = jax.grad(lambda f: balancing.mimo_objective(f, lam, mu))(losses) @ grads
+  scalarised = jax.grad(lambda f: _mimo.mimo_objective(f, lam, mu))(losses) @ grads
   np.testing.assert_allclose(direction["x"], scalarised, rtol=1e-5, atol=1e-6)
-  smooth = balancing.mimo_objective(losses.at[0].set(0.0), 1.0, mu)
+  smooth = _mimo.mimo_objective(losses.at[0].set(0.0), 1.0, mu)
   pure = balancing.mimo(losses.shape[0], 1.0, mu)
   return {
     "weights": _apply(pure, grads, losses=losses)[1].weights[1:],
     "smooth_max": smooth,
     "smooth_max_mean_version": smooth - mu * np.log(own.shape[0]),
-    "objective": balancing.mimo_objective(losses, lam, mu),
+    "objective": _mimo.mimo_objective(losses, lam, mu),
     "direction": direction["x"],
   }
 
@@ -179,7 +180,7 @@ def mgda(case: Case) -> dict:
   grads, losses = _float(case.inputs["grads"]), _float(case.inputs["losses"])
   rule = balancing.mgda(grads.shape[0], normalize=normalize, clip_ends=True)
   direction, _ = _apply(rule, grads, losses=losses)
-  weights, _ = balancing.mgda_weights(grads @ grads.T, losses, normalize=normalize, clip_ends=True)
+  weights, _ = _mgda.mgda_weights(grads @ grads.T, losses, normalize=normalize, clip_ends=True)
   return {"sol": weights, "direction": direction["x"]}
 
 
@@ -197,7 +198,7 @@ def cagrad(case: Case) -> dict:
   direction, _ = _apply(balancing.cagrad(grads.shape[0], c, rescale=rescale), grads)
   return {
     "direction": direction["x"],
-    "w": balancing.cagrad_weights(grads @ grads.T, c, rescale=rescale)[0],
+    "w": _cagrad.cagrad_weights(grads @ grads.T, c, rescale=rescale)[0],
   }
 
 
@@ -222,9 +223,9 @@ def bogc_evidence(case: Case) -> dict:
 
   @jax.jit
   def fuse(mean, var):
-    evidence = balancing.evidence(var)
-    belief, uncertainty = balancing.fuse_opinions(evidence)
-    weights = balancing.evidence_weights(var)
+    evidence = _bogc.evidence(var)
+    belief, uncertainty = _bogc.fuse_opinions(evidence)
+    weights = _bogc.evidence_weights(var)
     return {
       "evidence": evidence,
       "belief": belief,
@@ -242,10 +243,10 @@ def bogc_laplace(case: Case) -> dict:
 
   @jax.jit
   def moments(weights, normals):
-    mean, cov = balancing.laplace_posterior(
+    mean, cov = _laplace.laplace_posterior(
       weights, features, label, prior_variance=case.hp["gamma"]
     )
-    first, second, loss = balancing.gradient_moments(
+    first, second, loss = _laplace.gradient_moments(
       mean, cov, features, label, normals, power=case.hp["sqrt_power"]
     )
     return {
@@ -262,7 +263,7 @@ def bogc_laplace(case: Case) -> dict:
 def bogc_precision(case: Case) -> dict:
   """Inverse-variance weighting of [B, K, d]."""
   return {
-    "direction": balancing.precision_weighted(
+    "direction": _laplace.precision_weighted(
       _float(case.inputs["mean"]), _float(case.inputs["var"])
     )
   }

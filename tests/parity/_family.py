@@ -7,13 +7,13 @@ import optax
 
 from mmfuse.core import Batch
 from mmfuse.fusion._cosine import cosine_logits
+from mmfuse.methods.balancing._amco_masks import amco_ratio, num_masked
+from mmfuse.methods.balancing._lfm_loss import alignment
+from mmfuse.methods.balancing._opm_rates import opm_drop_rates
+from mmfuse.methods.balancing._reconboost_losses import agreement_loss, reconboost_loss
 from mmfuse.objectives import weighted_mean
-from mmfuse.objectives._amco import amco_ratio, num_masked
 from mmfuse.objectives._cml import ranking_penalty
-from mmfuse.objectives._lfm import alignment
 from mmfuse.objectives._mbsd import branch_losses, mutual_distillation
-from mmfuse.objectives._opm import opm_drop_rates
-from mmfuse.objectives._reconboost import agreement_loss, reconboost_loss
 
 from ._cases import Case
 

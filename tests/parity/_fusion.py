@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from mmfuse import fusion
-from mmfuse.balancing._gblending import gblending_weights
 from mmfuse.core import Sequence
 from mmfuse.fusion._attend_sum import weighted_sum
 from mmfuse.fusion._deep_set import normalized, pool_present, set_weights
@@ -22,6 +21,7 @@ from mmfuse.fusion._multiplicative import interact
 from mmfuse.fusion._nl_gate import nl_gate
 from mmfuse.fusion._stack import stack_vectors
 from mmfuse.fusion._tensor import tensor_product
+from mmfuse.methods.balancing._gblending_weights import gblending_weights
 from mmfuse.objectives._cca import cca_loss
 
 from ._cases import Case

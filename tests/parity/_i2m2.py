@@ -6,8 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from mmfuse import encoders, fusion, masks, metrics, objectives, schemes, train
+from mmfuse import encoders, fusion, masks, metrics, objectives, train
 from mmfuse.core import Batch, Clock
+from mmfuse.methods import METHODS
 
 from ._cases import Case
 
@@ -130,7 +131,7 @@ def epochs(case: Case) -> dict:
     places |= {n: (m, "alone", m, f"fc{j}") for j, n in enumerate(layers)}
     places[f"{alone}.1.fc2"] = (m, "alone", "heads", m)
     places |= {f"{joint}.fc": (m, "joint", "fc0"), f"{joint}.fc2": (m, "joint", "fc1")}
-  method = schemes.i2m2(
+  method = METHODS["i2m2"](
     fusion.LateFusion(own, classes),
     tx=_optimiser(case.hp),
     joint=fusion.LateFusion(shared, classes, fusion.Early((width("inter.head.fc"),))),

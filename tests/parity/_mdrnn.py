@@ -3,8 +3,8 @@
 import jax
 import jax.numpy as jnp
 
-from mmfuse.generative import _contrastive, _enumerate, _mrbm, _multi_prediction
-from mmfuse.generative._mrbm import HIDDEN, Factors
+from mmfuse.methods.generative.mrbm import _contrastive, _enumerate, _mrbm, _multi_prediction
+from mmfuse.methods.generative.mrbm._mrbm import HIDDEN, Factors
 
 from ._cases import Case
 

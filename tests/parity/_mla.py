@@ -6,10 +6,10 @@ import jax.numpy as jnp
 import optax
 
 from mmfuse import masks, train
-from mmfuse.balancing import _mla
 from mmfuse.core import Batch, Clock
 from mmfuse.fusion import LateFusion
-from mmfuse.schemes import _mla as scheme
+from mmfuse.methods import METHODS
+from mmfuse.methods.balancing import _mla_rules
 
 from ._cases import Case
 
@@ -30,12 +30,12 @@ def gate_batch(case: Case) -> dict:
   """One weight per modality and batch: `w1`, `w2` or stacked `w` [M]."""
   logits = _logits(case)
   mask = masks.full(logits, next(iter(logits.values())).shape[0])
-  weights = {m: w[0] for m, w in _mla.entropy_weights(logits, mask, "batch").items()}
-  out = {f"entropy_{m}": _mla.entropies(z, mask[m], "batch")[0] for m, z in logits.items()}
+  weights = {m: w[0] for m, w in _mla_rules.entropy_weights(logits, mask, "batch").items()}
+  out = {f"entropy_{m}": _mla_rules.entropies(z, mask[m], "batch")[0] for m, z in logits.items()}
   out |= {f"w{m}": w for m, w in weights.items()}
   return out | {
     "w": jnp.stack([*weights.values()]),
-    "fused_logits": _mla.fuse(logits, mask, "batch"),
+    "fused_logits": _mla_rules.fuse(logits, mask, "batch"),
   }
 
 
@@ -46,28 +46,28 @@ def gate_sample(case: Case) -> dict:
   mask = masks.full(logits, rows)
   if "mask" in case.inputs:
     mask = {m: jnp.asarray(case.inputs["mask"][:, i] > 0) for i, m in enumerate(sorted(logits))}
-  weights = _mla.entropy_weights(logits, mask)
+  weights = _mla_rules.entropy_weights(logits, mask)
   return {
     "w": jnp.stack([weights[m] for m in sorted(weights)], -1),
-    "fused_logits": _mla.fuse(logits, mask),
+    "fused_logits": _mla_rules.fuse(logits, mask),
   }
 
 
 def _projected(case: Case, projection: str) -> dict:
   """Head gradients [steps, C, D] in the order of the steps."""
   features, gradients = _float(case.inputs["features"]), _float(case.inputs["head_grads"])
-  state = _mla.init_projection(features.shape[-1])
+  state = _mla_rules.init_projection(features.shape[-1])
   found, matrices = [], []
   for i, (h, g) in enumerate(zip(features, gradients)):
     if projection == "rls":
       alpha = case.hp["alpha"]
     else:
-      alpha = _mla.released_alpha(
+      alpha = _mla_rules.released_alpha(
         jnp.asarray(case.inputs["batch_index"][i]), case.hp["len_dataloader"], case.hp["alpha0"]
       )
       assert int(case.inputs["exp_count"][i]) == int(state.updates)
-    state = _mla.step_projection(state, h.mean(0), alpha, projection)
-    found.append(_mla.project(state, g.T, projection).T)
+    state = _mla_rules.step_projection(state, h.mean(0), alpha, projection)
+    found.append(_mla_rules.project(state, g.T, projection).T)
     matrices.append(state.matrix)
   return {"modified_grads": jnp.stack(found), "P": jnp.stack(matrices)}
 
@@ -88,7 +88,7 @@ def plain_linear(case: Case) -> dict:
   """The projection as the authors' program calls it does nothing: our "off"."""
   gradients = _float(case.inputs["head_grads"])
   width = case.inputs["features"].shape[-1]
-  eye = _mla.init_projection(width).matrix
+  eye = _mla_rules.init_projection(width).matrix
   return {"modified_grads": gradients, "P": jnp.broadcast_to(eye, (len(gradients), width, width))}
 
 
@@ -114,7 +114,7 @@ def epoch(case: Case) -> dict:
   place = {"fusion_module.fc_out": ("heads", "fused")}
   place |= {f"{m}_net": (m, "linear") for m in order}
   classes, width = weights["fusion_module.fc_out.weight"].shape
-  method = scheme.mla(
+  method = METHODS["mla"](
     LateFusion({m: _Encoder(width) for m in order}, classes),
     tx=optax.chain(
       optax.add_decayed_weights(case.hp["weight_decay"]),

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 from mmfuse import masks, objectives
 from mmfuse.balancing import _agm
 from mmfuse.core import Batch, Clock, Outputs
-from mmfuse.objectives import _prototypes
-from mmfuse.schemes import _greedy, _relearning
-from mmfuse.schemes._agm import agm_objective
+from mmfuse.methods.balancing import _greedy, _prototypes, _relearning
+from mmfuse.methods.balancing._agm import agm_objective
+from mmfuse.methods.balancing._shapley_logits import shapley_logits
 
 from ._cases import Case
 
@@ -82,7 +82,7 @@ def agm(case: Case) -> dict:
   for subset in masks.combinations(list(names)):
     kept = {s: x if s in subset else jnp.zeros_like(x) for s, x in inputs.items()}
     subsets[subset] = heads(params, encode(params, kept))
-  phi = _agm.shapley_logits(subsets)
+  phi = shapley_logits(subsets)
   scores, _ = _agm.agm_scores(phi, label)
   ratios = _agm.agm_ratios(scores)
   targets = _agm.agm_ratios(before.running)
@@ -103,7 +103,7 @@ def agm_balance_benchmark(case: Case) -> dict:
   """A public re-implementation: no empty-set term, and the exponent's sign reversed."""
   history = {m: _float(v) for m, v in _by_prefix(case, "hist_").items()}
   logits = {tuple(k.split("_")): _float(v) for k, v in _by_prefix(case, "logits_").items()}
-  phi = _agm.shapley_logits(logits, "released")
+  phi = shapley_logits(logits, "released")
   scores, _ = _agm.agm_scores(phi, jnp.asarray(case.inputs["label"], jnp.int32))
   ks = _agm.agm_coefficients(scores, history, case.hp["alpha"], _cap(case), "released")
   return {

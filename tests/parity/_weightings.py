@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from mmfuse.balancing._famo import famo
-from mmfuse.balancing._gblending import gblending_weights
 from mmfuse.balancing._moco import moco
+from mmfuse.methods.balancing._gblending_weights import gblending_weights
 
 from ._cases import Case
 

@@ -3,16 +3,41 @@
 import dataclasses
 import json
 
+import jax
 import numpy as np
 import pytest
 
-from mmfuse import data, encoders, fusion, methods
-from mmfuse.core import Sequence
+from mmfuse import data, encoders, fusion, methods, train
+from mmfuse.core import Batch, Sequence
 from mmfuse.protocol import Compare, UsageError
 from mmfuse.protocol import _model as model_lib
 from mmfuse.protocol import _rows as rows
 from mmfuse.protocol._built import Built, defined
 from mmfuse.protocol._rows import Trial
+
+KEY = jax.random.key(0)
+BATCH = Batch(
+  {m: np.ones((4, 2), np.float32) for m in "ab"},
+  np.array([0, 1, 0, 1]),
+  {m: np.ones(4, bool) for m in "ab"},
+  np.ones(4, np.float32),
+  np.arange(4),
+)
+NEEDY = """
+from mmfuse import methods, objectives, train
+
+
+def build(model, tx, *, task, learning_rate):
+  method = train.supervised(model, objectives.fused, tx)
+  return method._replace(functions={"told": (task, learning_rate)})
+
+
+needy = methods.Entry(build, needs=("task", "learning_rate"))
+
+
+def bare(model, learning_rate):
+  return train.supervised(model, objectives.fused, train.sgd(learning_rate))
+"""
 
 
 def _rows(task="classification", **options):
@@ -45,7 +70,7 @@ def test_nine_trials_are_rates_by_values_or_nine_rates():
 
 
 def test_a_builder_with_rates_of_its_own_gets_three_or_nine_of_them():
-  entry = methods.Entry(methods.joint, "own", "own", "own", "", "x", rates=(1e-4, 3e-4, 1e-3))
+  entry = methods.METHODS["joint"]._replace(rates=(1e-4, 3e-4, 1e-3))
   row = rows.Row("own", entry, {})
   assert [t.rate for t in row.trials(Compare())] == [1e-4, 3e-4, 1e-3]
   nine = [t.rate for t in row.trials(Compare(tune=9))]
@@ -73,13 +98,13 @@ def test_settings_of_a_row_that_is_undefined_for_the_model_leave_it_a_reason():
 def test_a_value_that_a_rule_refuses_is_told_from_a_row_that_fails_anyway():
   pair = fusion.LateFusion({"a": encoders.MLP(3), "b": encoders.MLP(3)}, 2)
 
-  def build(model, learning_rate, *, size=1, broken=False):
+  def build(model, tx, *, size=1, broken=False):
     if broken or size < 0:
       raise ValueError("broken" if broken else "size must not be negative")
-    return methods.joint(model, learning_rate)
+    return methods.METHODS["joint"].build(model, tx)
 
   cfg = Compare(set=("own.size=-1",), epochs=3, batch_size=8)
-  entry = methods.Entry(build, "own", "own", "own", "", "")
+  entry = methods.Entry(build)
   good, fails = (
     rows.Row("own", entry, {"size": -1, "broken": b}, source="x") for b in (False, True)
   )
@@ -101,6 +126,30 @@ def test_late_average_is_told_the_task():
   assert row.fixed == {"task": "multilabel"}
 
 
+def test_a_row_asked_for_by_two_names_is_one_row_and_it_is_said():
+  for words in (("joint,inter",), ("inter", "joint"), ("inter",)):
+    made, unavailable = _rows(methods=words)
+    assert [r.name for r in made] == ["joint"] and not unavailable
+    (said,) = rows.alias_notes(Compare(methods=words))
+    assert said == (
+      "inter is joint, as in Madaan et al., NeurIPS 2024: trained and shown once, as joint"
+    )
+  assert rows.alias_notes(Compare(methods=("joint", "all"))) == []
+
+
+def test_an_entry_of_a_users_file_gets_the_shared_optimiser_and_what_it_needs(tmp_path):
+  file = tmp_path / "mine.py"
+  file.write_text(NEEDY)
+  cfg = Compare(methods=(f"{file}:needy", f"{file}:bare"), weight_decay=0.5)
+  needy, bare = rows.make_rows(cfg, ("b", "a"), "multilabel")[0]
+  assert needy.fixed == {"task": "multilabel"} and bare.fixed == {}
+  pair = fusion.LateFusion({"a": encoders.MLP(3), "b": encoders.MLP(3)}, 2)
+  state = lambda row: train.initial(row.build(cfg, pair, Trial(0.1)), KEY, BATCH)
+  decayed, plain = (len(state(row).opt["train"]["tx"]) for row in (needy, bare))
+  assert decayed == plain + 1  # the link of the weight decay
+  assert needy.build(cfg, pair, Trial(0.1)).functions["told"] == ("multilabel", 0.1)
+
+
 def test_the_hash_of_a_row_sees_its_own_settings_only():
   alone, with_more = Compare(methods=("mimo",)), Compare(methods=("mimo", "joint"), seeds=5)
   (row,), _ = _rows(methods=("mimo",))
@@ -114,10 +163,11 @@ def test_default_and_smoke():
   assert rows.method_words(Compare()) == list(methods.DEFAULT)
   assert rows.method_words(Compare(smoke=True)) == list(methods.SMOKE)
   every, heads = (rows.method_words(Compare(methods=(word,))) for word in ("all", "heads"))
-  assert every + list(fusion.NAMES) == [n for n in methods.METHODS if n != "custom"]
+  left_out = ("custom", "inter")  # by name only; another name of `joint`
+  assert every + list(fusion.FUSIONS) == [n for n in methods.METHODS if n not in left_out]
   assert heads == [
     "joint",
-    *(name for name in fusion.NAMES if name != "concat"),
+    *(name for name in fusion.FUSIONS if name != "concat"),
   ]  # `joint` is concat
 
 

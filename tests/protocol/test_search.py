@@ -208,7 +208,7 @@ def test_a_method_is_built_once_where_the_rate_is_traced_else_once_per_rate(fini
   search = Search(Compare(), Store(tmp_path), splits, None, lambda *_: None, {})
   joint = make_rows(Compare(methods=("joint",)), splits.modalities, "classification")[0][0]
   assert search.method(joint, Trial(0.01)) is search.method(joint, Trial(0.1))
-  row = Row("fixed", methods.Entry(fixed, "own", "own", "own", "", ""), {}, source="per rate")
+  row = Row("fixed", methods.of_rate(fixed), {}, source="per rate")
   assert search.method(row, Trial(0.01)) is not search.method(row, Trial(0.1))
   assert made[-1] == 0.1
 
@@ -233,6 +233,6 @@ def test_a_rate_that_means_something_else_is_not_written_over(finished, tmp_path
 
   splits = finished.fits[0]["splits"]
   search = Search(Compare(), Store(tmp_path), splits, None, lambda *_: None, {})
-  row = Row("own", methods.Entry(build, "own", "own", "own", "", ""), {}, source=str(tx))
+  row = Row("own", methods.of_rate(build), {}, source=str(tx))
   assert search.method(row, Trial(0.01)) is not search.method(row, Trial(0.1))
   assert not search.traced_rate(row, Trial(0.1))

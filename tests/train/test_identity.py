@@ -69,9 +69,9 @@ def _number(scaled):
 
 
 PAIRS = {
-  "rule": (_joint, lambda: methods.METHODS["uniform"].build(_net(), 0.03)),
+  "rule": (_joint, lambda: methods.METHODS["uniform"](_net(), 0.03)),
   "hyper-parameter": tuple(
-    functools.partial(methods.METHODS["mimo"].build, late_fusion(2, "none"), 0.03, lam=v)
+    functools.partial(methods.METHODS["mimo"], late_fusion(2, "none"), 0.03, lam=v)
     for v in (1.0, 2.0)
   ),
   "activation": (_joint, lambda: _joint(_net(act="tanh"))),
@@ -178,7 +178,7 @@ def test_joint_in_the_folder_of_uniform_is_refused(tmp_path):
     "learning_rate": 0.03,
   }
   train.fit(_joint(model), splits, **options)
-  uniform = methods.METHODS["uniform"].build(model, 0.03)
+  uniform = methods.METHODS["uniform"](model, 0.03)
   with pytest.raises(ValueError, match="method or its constants differ; use another folder"):
     train.fit(uniform, splits, **options)
   train.fit(_joint(model, train.sgd(0.5)), splits, **options)  # the rate is given: the same run
