@@ -88,7 +88,13 @@ def gram(stacked: Any, owners: Any = None) -> jax.Array:
 
 
 def combine(weights: jax.Array, stacked: Any, owners: Any = None) -> Any:
-  """sum_k w_k g_k leaf by leaf: [K] x [K, *param] -> [*param]; skips rows known to be zero."""
+  """sum_k w_k g_k leaf by leaf: [K] x [K, *param] -> [*param]; skips rows known to be zero.
+
+  Args:
+    weights: w [K].
+    stacked: g, a tree of [K, *param].
+    owners: a tree of `Owner` alike, whose `rows` say which k can reach a leaf; default None, all.
+  """
 
   def one(leaf, tag=None):
     rows = _rows(tag, leaf.shape[0])

@@ -11,7 +11,13 @@ from mmfuse.fusion._late import LateFusion
 def with_fusion(model: Any, fusion: Any, method: str) -> LateFusion:
   """`model` with another fusion; its encoders keep their steps for one that attends to them.
 
-  Raises `Unavailable` for a model that has no fusion to replace.
+  Args:
+    model: a `LateFusion`.
+    fusion: the module that takes the place of its fusion.
+    method: who asks, for the error.
+
+  Raises:
+    Unavailable: a model that has no fusion to replace.
   """
   if not isinstance(model, LateFusion):
     raise Unavailable(

@@ -29,15 +29,14 @@ class Entry(NamedTuple):
   # baseline | modulator | weighting | aggregator | objective | forward | data | schedule | head
   kind: str = "own"
   family: str = "own"  # the package in `mmfuse/methods/`
-  fidelity: str = (
-    "own"  # parity | equations | reconstructed | baseline: what it was checked against
-  )
-  paper: str = ""
-  file: str = ""
+  # parity | equations | reconstructed | baseline: what it was checked against
+  fidelity: str = "own"
+  paper: str = ""  # authors, venue, year; or what a row without one is
+  file: str = ""  # where it stands, from `mmfuse/` on
   cite: str = ""  # BibTeX
   needs: tuple[str, ...] = ()  # some of `FACTS`; with "modality" it is a row per modality
   grid: Mapping[str, tuple] = MappingProxyType({})  # the hyper-parameter that `--tune 9` searches
-  tasks: tuple[str, ...] = ALL_TASKS
+  tasks: tuple[str, ...] = ALL_TASKS  # those it is defined for
   rates: tuple[float, ...] | None = None  # the three to search, where they are not everybody's
   reads_validation: bool = False  # validation rows also steer its training, not its selection alone
   by_name: bool = False  # `all` leaves it out: it is no method, but what methods are measured by

@@ -27,6 +27,8 @@ class Own:
         raise UsageError(
           f"a method of your own cannot be called {name!r}: expected one word without , : / ="
         )
+      if name in methods.METHODS and (other := methods.METHODS[name].alias_of):
+        raise UsageError(f"{name!r} is another name of {other!r} in the index; rename yours")
 
   def __contains__(self, word: str) -> bool:
     return word in self.given or ":" in word

@@ -119,7 +119,9 @@ def _without(
   }
   names = dict.fromkeys(r["method"] for r in records)
   why = "came from Python, and its builder is not given (methods=)"
-  return found | {n: why for n in names if n.split("/")[0] in gone}
+  found |= {n: why for n in names if n.split("/")[0] in gone}
+  merged = "is another name of a row by now, its weights are those of the version that made the run"
+  return found | {n: merged for n in names if n not in rows and n not in found}
 
 
 def _check_run(info: dict, schema: dict, cfg: Compare) -> None:

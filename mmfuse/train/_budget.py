@@ -13,10 +13,10 @@ LEAST_EPOCHS = 5  # whatever MOST_STEPS says
 class Budget(NamedTuple):
   """Rows a step and passes over the training rows."""
 
-  batch_size: int
-  epochs: int
+  batch_size: int  # rows of a step
+  epochs: int  # passes over the training rows
   steps: int  # of the whole run
-  epoch_steps: int
+  epoch_steps: int  # of an epoch; the last batches are padded
 
 
 def steps_per_epoch(rows: int, batch_size: int) -> int:

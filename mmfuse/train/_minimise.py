@@ -32,7 +32,7 @@ class Player(NamedTuple):
 
   owns: Callable[[str], bool]  # of the path of a leaf, "decoders/audio/kernel": the leaves it moves
   loss: Loss  # as in `minimise`, of all parameters
-  tx: optax.GradientTransformation
+  tx: optax.GradientTransformation  # over the leaves it owns, and only those
   steps: int = 1  # updates in a step, each on the same batch
   searched: bool = True  # False: it keeps its rate under `fit(learning_rate=)`
 

@@ -11,7 +11,14 @@ from mmfuse.core import Outputs, Unavailable
 
 
 def outputs_of(model: Any, kept: Mapping[str, Any], inputs: Mapping, mask: Mapping) -> Outputs:
-  """What a model says in evaluation mode with weights as `weights_of` keeps them."""
+  """What a model says in evaluation mode with weights as `weights_of` keeps them.
+
+  Args:
+    model: of `core.Model`.
+    kept: {"params": ..., "stats": ...}.
+    inputs: {m: [B, ...]}, more modalities than the model's allowed; not read where absent.
+    mask: {m: bool [B]}, True = present.
+  """
   names = sorted(model.modalities)
   mask = {m: mask[m] for m in names}
   inputs = masks.fill({m: inputs[m] for m in names}, mask)

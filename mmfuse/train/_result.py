@@ -17,14 +17,14 @@ from mmfuse.tree import FUSED
 class RunLog:
   """The history of one run. Epochs count from 0; `selected_epoch` is the first best one."""
 
-  seed: int
-  learning_rate: float | None
-  history: list[dict] = dataclasses.field(default_factory=list)
-  selected_epoch: int = -1
+  seed: int  # of initialisation, order of rows and noise
+  learning_rate: float | None  # given to `fit`; None = the method's own
+  history: list[dict] = dataclasses.field(default_factory=list)  # an entry an epoch
+  selected_epoch: int = -1  # -1 = none yet
   best: float | None = None  # selection score, larger is better
   best_loss: float | None = None  # validation loss of that epoch: what ties are settled by
   waited: int = 0  # epochs since the best one
-  stopped: bool = False
+  stopped: bool = False  # by patience, or because it diverged
   diverged_at: int | None = None  # first step with a non-finite loss or gradient
   examples: int = 0  # rows of gradient evaluations so far, all phases
 
@@ -116,9 +116,9 @@ class Result:
   """What `fit` returns, one run per seed."""
 
   states: State  # leaves [S, ...]; parameters of the selected epoch
-  logs: tuple[RunLog, ...]
+  logs: tuple[RunLog, ...]  # [S], in the order of the states
   metric: str  # what was selected by
-  modalities: tuple[str, ...]
+  modalities: tuple[str, ...]  # of the training rows, sorted
   scores: tuple[Score, ...] = ()  # what the metric gives, with direction and unit
 
   def state(self, i: int = 0) -> State:

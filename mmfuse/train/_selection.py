@@ -17,9 +17,9 @@ Scores = Mapping[str, Mapping[str, Any]]
 class Selection(NamedTuple):
   """A parsed `select`: "accuracy", "mean/accuracy", "worst/accuracy", "accuracy@audio"."""
 
-  score: str
+  score: str  # its name in the metric
   over: str = ""  # "mean" | "worst" over subsets; "" = the data as they are
-  head: str = FUSED
+  head: str = FUSED  # or a modality's own
 
   @property
   def key(self) -> str:

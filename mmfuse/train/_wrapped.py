@@ -15,13 +15,16 @@ from mmfuse.tree import HEADS
 class Wrapped:
   """`model` with some of its functions replaced: a `core.Model`.
 
-  A replacement gets the model first and then the arguments of the function: `init_fn(model, key, inputs,
-  mask) -> variables`, `encode_fn(model, variables, inputs, mask, *, train, rngs) -> (features, stats)`,
-  `heads_fn(model, variables, features, mask, *, train, rngs) -> (Outputs, stats)`. Functions compare by
+  A replacement gets the model first and then the arguments of the function. Functions compare by
   value: those of a module or frozen dataclasses, no closures, so that equal models share programs.
 
-  `own` names an entry of the parameters that is the wrapper's and that `init_fn` adds; the model that
-  replacements get leaves it out of what it hands on.
+  Args:
+    model: what is wrapped.
+    init_fn: `(model, key, inputs, mask) -> variables`; default None, the model's own, as below.
+    encode_fn: `(model, variables, inputs, mask, *, train, rngs) -> (features, stats)`.
+    heads_fn: `(model, variables, features, mask, *, train, rngs) -> (Outputs, stats)`.
+    own: an entry of the parameters that is the wrapper's and that `init_fn` adds; the model that
+      replacements get leaves it out of what it hands on. Default None.
   """
 
   model: Any

@@ -65,20 +65,25 @@ def test_a_builder_whose_source_nobody_can_read_is_refused():
 @pytest.mark.parametrize("name", ["a b", "a,b", "a:b", "a/b", "", 3])
 def test_a_name_that_no_word_can_say_is_refused(name):
   with pytest.raises(UsageError, match="expected one word without"):
-    Own({name: methods.joint})
+    Own({name: methods.METHODS["joint"]})
+
+
+def test_another_name_of_a_row_of_the_index_is_refused():
+  with pytest.raises(UsageError, match="'inter' is another name of 'joint' in the index"):
+    Own({"inter": lambda model, learning_rate: None})
 
 
 def test_own_methods_run_where_they_are_named_else_last():
-  own = Own({"mine": methods.joint, "other": methods.joint})
+  own = Own({"mine": methods.METHODS["joint"], "other": methods.METHODS["joint"]})
   named = lambda *words: with_own(Compare(methods=words), own).methods
   assert named("other,joint") == ("other", "joint", "mine")
   assert named() == ("mine", "other")
   assert named("default") == ("default", "mine", "other")
   assert with_own(Compare(), Own()) == Compare()
-  assert with_own(Compare(methods=("mimo",)), Own({"mimo": methods.joint})).methods == ("mimo",)
+  assert with_own(Compare(methods=("mimo",)), Own({"mimo": methods.METHODS["joint"]})).methods == ("mimo",)
   for words, name in ((("default",), "joint"), (("joint", "all"), "joint"), ((), "heads")):
     with pytest.raises(UsageError, match=f"two methods are called '{name}'; rename yours"):
-      with_own(Compare(methods=words), Own({name: methods.joint}))
+      with_own(Compare(methods=words), Own({name: methods.METHODS["joint"]}))
 
 
 def test_a_table_takes_the_choices_of_the_configuration(place):

@@ -95,6 +95,15 @@ def test_a_diverged_run_is_never_the_default():
   assert found["method"] == "y" and why == "the best fused row by validation, accuracy 0.1"
 
 
+def test_a_row_that_has_become_another_name_is_refused_or_passed_over():
+  records = [{"method": name, "seed": 0} for name in ("inter", "joint")]
+  rows = {
+    r.name: r for r in make_rows(Compare(methods=("inter", "joint")), "ab", "classification")[0]
+  }
+  without = _predict._without(records, rows, absent=[], gone=[])
+  assert list(without) == ["inter"] and "another name of a row" in without["inter"]
+
+
 def test_where_a_mask_says_absent_the_value_is_not_read(finished):
   mask = np.arange(7) != 3
   broken = np.where(mask[:, None], 0.5, np.nan) * np.ones(4)

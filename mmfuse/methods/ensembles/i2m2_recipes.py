@@ -21,17 +21,17 @@ CLIP = 8.0
 
 
 class Recipe(NamedTuple):
-  """What `i2m2` and its baselines are built from; `epochs` are those of each phase."""
+  """What `i2m2` and its baselines are built from."""
 
   model: LateFusion  # of the uni-modal experts
   joint: LateFusion  # of the joint expert, which alone is `inter`
   tx: optax.GradientTransformation  # of the product
   intra_tx: optax.GradientTransformation  # of the product without the joint expert
-  expert_tx: Mapping[str, optax.GradientTransformation]
-  pretrained: bool
-  epochs: int
-  batch_size: int
-  patience: int
+  expert_tx: Mapping[str, optax.GradientTransformation]  # by modality, and of "joint"
+  pretrained: bool  # whether each expert has a phase of its own first
+  epochs: int  # of each phase
+  batch_size: int  # rows of a step
+  patience: int  # epochs without a better validation score, of each phase
 
   def i2m2(self) -> Method:
     """The product of all experts."""
@@ -72,6 +72,7 @@ def av_mnist(
   patience 10 (7 for the uni-modal experts there).
 
   Args:
+    num_classes: C, default 10.
     head: of the joint expert: "lf", MLP(240, 100, C) on the concatenation, or "lrtf", low-rank
       tensor fusion of rank 40 to 120 and MLP(120, 100, C).
     lmf_trainable: False keeps the factors of "lrtf" as they are drawn, as the released code does by

@@ -153,6 +153,14 @@ def percloss(
 
   Negative: mean over targets t of the statistics at `percloss_chain` of t, whose numbers come from
   uniforms[t]; h are probabilities in both.
+
+  Args:
+    params: {m: {"kernel": W_m [D_m, H], "bias": b_m [D_m]}} and c, as `init_mrbm` makes them.
+    visible: {m: x_m [B, D_m]} in [0, 1].
+    weight: of the rows [B].
+    count: steps of a chain, may be traced.
+    uniforms: {target: numbers in [0, 1)}.
+    factors: multipliers u_m and d of a deeper model's layer; default `PLAIN`, all 1.
   """
   names = _mrbm.modalities_of(params)
   positive = statistics(visible, _mrbm.hidden_given(params, visible, factors), weight)
@@ -177,6 +185,15 @@ def contrastive(
 
   Positive: binarised rows and P(h | x). Negative: states h after `count` steps of `gibbs` and the
   probabilities P(x | h). CD starts from a sample of P(h | x), and weighs chains as their rows.
+
+  Args:
+    params: {m: {"kernel": W_m [D_m, H], "bias": b_m [D_m]}} and c, as `init_mrbm` makes them.
+    visible: {m: x_m [B, D_m]} in [0, 1].
+    weight: of the rows [B].
+    count: Gibbs steps, may be traced.
+    positive_uniform, chain_uniform: numbers in [0, 1) for the binarised rows and for the chain.
+    hidden: chains [C, H] of PCD; default None, CD.
+    factors: multipliers u_m and d of a deeper model's layer; default `PLAIN`, all 1.
   """
   visible = binarise(visible, positive_uniform)
   h = _mrbm.hidden_given(params, visible, factors)

@@ -20,11 +20,11 @@ TOP = "top"
 class Stage(NamedTuple):
   """Numbers of a phase; the authors' for MIR-Flickr, where image and text differ the image's."""
 
-  rate: float
-  decay: float = 0.01
-  sparsity_weight: float = 0.01
-  sparsity_target: float = 0.2
-  l2: float = 1e-5
+  rate: float  # epsilon of the first step
+  decay: float = 0.01  # of the rate: epsilon / (1 + decay t)
+  sparsity_weight: float = 0.01  # of the penalty on the mean activation of a unit
+  sparsity_target: float = 0.2  # the activation that costs nothing
+  l2: float = 1e-5  # of the kernels
 
 
 STAGES = {

@@ -47,7 +47,10 @@ def visible_bias(mean: jax.Array) -> jax.Array:
 def init_mrbm(key: jax.Array, means: Mapping[str, jax.Array], num_hidden: int) -> dict[str, Any]:
   r"""W_m = .01 N(0, 1), b_m = logit(clip(mean, .01, .99)), c = 0 (the authors').
 
-  means: {m: mean of x_m over the data [D_m]}; 1/2 gives b_m = 0.
+  Args:
+    key: of the draws of W.
+    means: {m: mean of x_m over the data [D_m]}; 1/2 gives b_m = 0.
+    num_hidden: H.
   """
   if HIDDEN in means:
     raise ValueError(f"a modality of an MRBM cannot be called {HIDDEN!r}")
@@ -86,14 +89,26 @@ def visible_given(params: Params, hidden: jax.Array, modality: str, factors: Fac
 
 
 def free_energy(params: Params, visible: Mapping[str, jax.Array], factors: Factors = PLAIN):
-  r"""F(x) = -\sum_m b_m^T x_m - d \sum_j softplus(\sum_m u_m W_m^T x_m + c)_j, [B]."""
+  r"""F(x) = -\sum_m b_m^T x_m - d \sum_j softplus(\sum_m u_m W_m^T x_m + c)_j, [B].
+
+  Args:
+    params: {m: {"kernel": W_m [D_m, H], "bias": b_m [D_m]}} and c, as `init_mrbm` makes them.
+    visible: {m: x_m [B, D_m]} in [0, 1].
+    factors: multipliers u_m and d of a deeper model's layer; default `PLAIN`, all 1.
+  """
   inner = add_bias(evidence(params, visible, factors), params[HIDDEN]["bias"])
   linear = [x @ params[m]["bias"] for m, x in sorted(visible.items())]
   return -sum(linear[1:], linear[0]) - factors.down * jax.nn.softplus(inner).sum(-1)
 
 
 def energy(params: Params, visible: Mapping[str, jax.Array], hidden: jax.Array) -> jax.Array:
-  r"""E(x, h) = -\sum_m (x_m^T W_m h + b_m^T x_m) - c^T h, [B]."""
+  r"""E(x, h) = -\sum_m (x_m^T W_m h + b_m^T x_m) - c^T h, [B].
+
+  Args:
+    params: {m: {"kernel": W_m [D_m, H], "bias": b_m [D_m]}} and c, as `init_mrbm` makes them.
+    visible: {m: x_m [B, D_m]} in [0, 1].
+    hidden: h [B, H].
+  """
   linear = [x @ params[m]["bias"] for m, x in sorted(visible.items())]
   inner = (evidence(params, visible) * hidden).sum(-1)
   return -inner - sum(linear[1:], linear[0]) - hidden @ params[HIDDEN]["bias"]
@@ -137,11 +152,14 @@ def infer(
   and a missing modality is run through all of its own layers, down and up again.
 
   Args:
+    params: {m: {"kernel": W_m [D_m, H], "bias": b_m [D_m]}} and c, as `init_mrbm` makes them.
     visible: {m: [B, D_m]} in [0, 1]; not read where absent.
     mask: {m: bool [B]}, True = present.
     steps: default 10 (the authors'); 0 = one feed-forward pass.
     tolerance: ends the loop where the mean |change of h| over the batch falls below it. Default 0:
       a row is then independent of the others; the authors' is 1e-5 (`TOLERANCE`).
+    factors: multipliers u_m and d of a deeper model's layer; default `PLAIN`, all 1.
+    path: through the layers between; default `STRAIGHT`, none.
   """
   names = modalities_of(params)
   known = {m: mask[m][:, None] for m in names}

@@ -101,11 +101,15 @@ def multi_prediction(
   - (l2 / 2) \sum_m |W_m|^2.
 
   Args:
-    visible: {m: [B, D_m]} in [0, 1], not sampled. revealed: {m: [B, D_m]} of 0 and 1.
+    params: as `init_mrbm` makes them.
+    visible: {m: [B, D_m]} in [0, 1], not sampled.
+    revealed: {m: [B, D_m]} of 0 and 1.
     weight: [B] of rows; those without all modalities must have 0 (and finite contents).
     share: {m: p_m} that `revealed` was drawn with.
     steps, nstop, sparsity_weight, sparsity_target, l2: the authors' for MNIST.
-    path: layers between `visible` and `params`. targets: the t of the sum, all by default.
+    factors: multipliers u_m and d of a deeper model's layer; default `PLAIN`, all 1.
+    path: layers between `visible` and `params`; default `STRAIGHT`, none.
+    targets: the t of the sum; default None, all.
 
   All ones in `revealed` leaves no data gradient. Reference: Sohn et al., NIPS 2014, and their code.
   """

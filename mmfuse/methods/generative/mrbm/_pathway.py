@@ -26,6 +26,7 @@ def pathway(
 
   Args:
     params: {m: {name: {"kernel": W [D, K], "bias": b [D], "hidden": c [K]}}}.
+    names: of the layers, lowest first.
     factors: {name: (u, d)}, those that the layer was trained with.
   """
 

@@ -64,7 +64,13 @@ def unit_ranges(inputs: Mapping[str, Any], mask: Mapping[str, Any]) -> dict[str,
 
 
 def to_units(inputs: Mapping[str, Any], mask: Mapping[str, jax.Array], ranges: Ranges):
-  """{m: clip((x - low) / (high - low), 0, 1) [B, D_m]} flattened; 0 where absent, NaN never read."""
+  """{m: clip((x - low) / (high - low), 0, 1) [B, D_m]} flattened; 0 where absent, NaN never read.
+
+  Args:
+    inputs: {m: x_m [B, ...]}.
+    mask: {m: bool [B]}, True = present.
+    ranges: {m: (low, high)} of the training rows.
+  """
   found = {}
   for m, x in sorted(masks.fill(inputs, mask).items()):
     width = ranges[m]["high"] - ranges[m]["low"]
