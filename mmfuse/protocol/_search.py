@@ -1,10 +1,11 @@
 """Train and choose, on training and validation rows only: equal trials, then more seeds."""
 
+import contextlib
 import dataclasses
 import functools
 import json
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -19,6 +20,10 @@ from mmfuse.protocol._model import make_model
 from mmfuse.protocol._names import trial_name
 from mmfuse.protocol._rows import MOST_OUTWARDS, Row, Trial
 from mmfuse.protocol._store import ForeignFile, Store, read_own, write_json
+
+
+class Stopped(RuntimeError):
+  """A run was ended because another one failed or was interrupted."""
 
 
 class Diverged(RuntimeError):
@@ -162,15 +167,30 @@ class Search:
         for future in waiting:
           future.result()
       except BaseException:
-        self._stop.set()  # the runs under way end at their next epoch
-        pool.shutdown(cancel_futures=True)
-        self._stop.clear()
+        with self.stopping():
+          pool.shutdown(cancel_futures=True)
         raise
     self._compiled |= programs
 
+  @contextlib.contextmanager
+  def stopping(self) -> Iterator[None]:
+    """Within it, the runs under way end at their next epoch."""
+    self._stop.set()
+    try:
+      yield
+    finally:
+      self._stop.clear()
+
+  def train_first(self, row: Row) -> None:
+    """The first run of a row's search, and with it the row's programs."""
+    seed, trial = self.seeds[0], row.trials(self.cfg)[0]
+    if not self.path(row, seed, trial, ".json").exists():
+      self._train(row, [(seed, trial)])
+      self._compiled.add(id(self.method(row, trial)))
+
   def _epoch(self, row: Row, entry: dict, compiled: threading.Event | None) -> None:
     if self._stop.is_set():
-      raise KeyboardInterrupt
+      raise Stopped
     if compiled is not None:
       compiled.set()
     self.progress(row, self.fold, entry)

@@ -1,5 +1,6 @@
 """The rows of a comparison, one after the other: none of them takes the others down."""
 
+import itertools
 import pathlib
 import sys
 import time
@@ -10,6 +11,7 @@ from typing import Any
 from mmfuse import train
 from mmfuse.core import Unavailable
 from mmfuse.protocol import _baselines, _resume
+from mmfuse.protocol._ahead import Ahead
 from mmfuse.protocol._progress import Progress
 from mmfuse.protocol._rows import Row
 from mmfuse.protocol._search import Diverged, Search
@@ -44,10 +46,12 @@ def train_rows(
   """
   done: dict[Row, dict] = {}
   folder = next(iter(searches.values())).store.folder
-  with progress:
-    for row in rows:
-      train.release_programs()  # between rows no thread trains
+  with progress, Ahead(next(iter(searches.values()))) as ahead:
+    for row, following in itertools.zip_longest(rows, rows[1:]):
       try:
+        ahead.wait()
+        train.release_programs()  # between rows no thread trains
+        ahead.begin(following)
         done[row] = {fold: search.choose(row) for fold, search in searches.items()}
         progress.row_done(row)
       except KeyboardInterrupt:

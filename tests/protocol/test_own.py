@@ -80,7 +80,9 @@ def test_own_methods_run_where_they_are_named_else_last():
   assert named() == ("mine", "other")
   assert named("default") == ("default", "mine", "other")
   assert with_own(Compare(), Own()) == Compare()
-  assert with_own(Compare(methods=("mimo",)), Own({"mimo": methods.METHODS["joint"]})).methods == ("mimo",)
+  assert with_own(Compare(methods=("mimo",)), Own({"mimo": methods.METHODS["joint"]})).methods == (
+    "mimo",
+  )
   for words, name in ((("default",), "joint"), (("joint", "all"), "joint"), ((), "heads")):
     with pytest.raises(UsageError, match=f"two methods are called '{name}'; rename yours"):
       with_own(Compare(methods=words), Own({name: methods.METHODS["joint"]}))
