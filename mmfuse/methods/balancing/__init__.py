@@ -24,6 +24,7 @@ from mmfuse.methods.balancing._opm import opm
 from mmfuse.methods.balancing._pmr import pmr
 from mmfuse.methods.balancing._reconboost import reconboost
 from mmfuse.methods.balancing._relearning import relearning
+from mmfuse.methods.balancing._tcmax import tcmax
 from mmfuse.methods.balancing._umt import umt
 from mmfuse.methods.balancing._valuation import valuation_modality
 from mmfuse.methods.balancing._valuation import valuation_sample
@@ -43,6 +44,7 @@ __all__ = [
   "pmr",
   "reconboost",
   "relearning",
+  "tcmax",
   "umt",
   "valuation_modality",
   "valuation_sample",
@@ -130,6 +132,7 @@ ROWS = {
   "cml": row(
     of_loss(objectives.cml), "objective", "parity", "ma2023calibrating",
     {"lam": (0.03, 0.1, 0.3)}, of=objectives.cml, tasks=CLASSES),
+  "tcmax": row(tcmax, "objective", "equations", "yu2026multimodal", tasks=CLASSES),
   "lfm": row(
     lfm, "objective", "equations", "yang2024facilitating", {"a1": (0.05, 0.2, 0.5)},
     tasks=CLASSES, reads_validation=True),
