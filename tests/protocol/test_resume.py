@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from mmfuse import train
-from mmfuse.protocol import _finish, _search
+from mmfuse.protocol import _ahead, _finish, _search
 from mmfuse.protocol._progress import Progress
 
 from ._helpers import COMMON, MINE, arrays, call, numbers, records
@@ -43,7 +43,8 @@ def test_interrupted_in_a_run_and_between_rows_it_ends_with_the_same_numbers(
   finished, place, monkeypatch, quick
 ):
   # One run after the other. Inside the second, after its first epoch: nothing is complete yet.
-  monkeypatch.setattr(_search, "cores", lambda: 1)
+  for module in (_search, _ahead):
+    monkeypatch.setattr(module, "cores", lambda: 1)
   _interrupt(monkeypatch, after=3)
   said = call(place, "compare", *OPTIONS, "--checkpoint-seconds", "0")
   assert said.code == 130 and "before the first row was complete" in said.err
@@ -65,7 +66,8 @@ def test_interrupted_in_a_run_and_between_rows_it_ends_with_the_same_numbers(
   assert numbers(place / "run") == numbers(finished.run, ["joint"])
 
   # Two runs at a time.
-  monkeypatch.setattr(_search, "cores", lambda: 2)
+  for module in (_search, _ahead):
+    monkeypatch.setattr(module, "cores", lambda: 2)
   seen = _interrupt(monkeypatch, after=3)
   said = call(place, "compare", *OPTIONS, "--resume", "--checkpoint-seconds", "0")
   assert said.code == 130 and {r[0] for r in seen} == {"uniform"}
@@ -90,6 +92,7 @@ def test_sigterm_ends_as_ctrl_c_does_with_the_table_of_what_is_complete(
 
   monkeypatch.setattr(Progress, "epoch", epoch)
   monkeypatch.setattr(_search, "cores", lambda: 2)
+  monkeypatch.setattr(_ahead, "cores", lambda: 1)  # else uniform's first run comes before its turn
   before = signal.getsignal(signal.SIGTERM)
   said = call(place, "compare", *OPTIONS)
   assert said.code == 143 and "interrupted: 1 of 2 rows are complete" in said.out
@@ -98,6 +101,20 @@ def test_sigterm_ends_as_ctrl_c_does_with_the_table_of_what_is_complete(
   assert 1 <= len([r for r in seen if r[0] == "uniform"]) <= 4
   assert numbers(place / "run") == numbers(finished.run, ["joint"])
   assert "| joint" in (place / "run" / "table.md").read_text()
+
+
+@pytest.mark.parametrize("after", [2, 7])
+def test_interrupted_with_the_next_row_under_way_it_ends_with_the_same_numbers(
+  finished, place, monkeypatch, quick, after
+):
+  for module in (_search, _ahead):
+    monkeypatch.setattr(module, "cores", lambda: 2)
+  seen = _interrupt(monkeypatch, after=after)
+  assert call(place, "compare", *OPTIONS, "--checkpoint-seconds", "0").code == 130
+  assert {r[0] for r in seen} <= {"joint", "uniform"}
+  _interrupt(monkeypatch, after=1000)
+  assert call(place, "compare", *OPTIONS, "--resume").code == 0
+  assert numbers(place / "run") == numbers(finished.run, ["joint", "uniform"])
 
 
 def test_sigterm_before_a_row_is_complete_is_a_sentence(place, monkeypatch, quick):
