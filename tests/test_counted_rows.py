@@ -155,7 +155,7 @@ def test_every_row_keeps_the_contract_of_a_method(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [n for n in methods.METHODS if n not in methods.HEADS])
+@pytest.mark.parametrize("name", methods.METHODS)
 def test_runs_may_be_stopped_spread_and_stacked(name):
   train.release_programs()  # those of a row's whole runs are many, and `fit` leaves them where they are
   checked(name, full=True)
