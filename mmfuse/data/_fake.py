@@ -30,6 +30,14 @@ def _inputs(x: Any, present: np.ndarray, here: np.ndarray, rng: np.random.Genera
   )
 
 
+def _beside(x: np.ndarray, rows: int, rng: np.random.Generator) -> np.ndarray:
+  """Random rows of an array beside the modalities: its own values where they are no measurements."""
+  shape = (rows, *x.shape[1:])
+  if x.dtype.kind == "f":
+    return rng.normal(size=shape).astype(x.dtype)
+  return rng.choice(np.unique(x), shape).astype(x.dtype)
+
+
 def _label(table: Table, part: np.ndarray, rng: np.random.Generator) -> np.ndarray:
   shape = (len(part), *table.label.shape[1:])
   if table.task == CLASSIFICATION:  # in turn within each part, so that training sees them all
@@ -47,8 +55,8 @@ def fake(table: Table, rows: int = 24, seed: int = 0) -> Table:
 
   Groups, a split column and absent modalities are there where `table` has them: at most as many
   groups as in `table`, each in one split; a modality that `table` lacks somewhere is absent from a
-  few rows, and no row lacks all; so are lengths, unknown labels and weights. The name ends in
-  `_fake`.
+  few rows, and no row lacks all; so are lengths, unknown labels, weights and arrays beside the
+  modalities. The name ends in `_fake`.
 
   Args:
     table: whose twin it is.
@@ -91,5 +99,7 @@ def fake(table: Table, rows: int = 24, seed: int = 0) -> Table:
     notes=("random content in the shape of " + table.name,),
     labelled=labelled,
     weight=weight,
+    extra={n: _beside(x, rows, rng) for n, x in sorted(table.extra.items())},
+    truth={n: _beside(x, rows, rng) for n, x in sorted(table.truth.items())},
   )
   return _fingerprint.stamped(made, f"fake-1 {seed}")

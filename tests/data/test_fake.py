@@ -68,6 +68,23 @@ def test_lengths_unknown_labels_and_weights():
   assert set(splits.train.label[splits.train.labelled]) == {0, 1, 2}
 
 
+def test_arrays_beside_the_modalities_have_as_many_rows():
+  real = table_from_arrays(
+    {
+      "a": np.ones((40, 3)),
+      "label": np.arange(40) % 2,
+      "extra_speaker": np.array([3, 8] * 20),
+      "truth_mask": np.arange(40 * 4).reshape(40, 2, 2) % 3 - 1,
+      "extra_age": np.linspace(20, 80, 40),
+    }
+  )
+  twin = fake(real)
+  train = twin.splits().train
+  assert train.extra["age"].shape == train.label.shape
+  assert set(twin.extra["speaker"]) <= {3, 8} and twin.extra["speaker"].shape == (24,)
+  assert twin.truth["mask"].shape == (24, 2, 2) and set(twin.truth["mask"].ravel()) <= {-1, 0, 1}
+
+
 def test_no_row_loses_all():
   mask = np.arange(20) % 2 == 0
   arrays = {"a": np.ones(20), "b": np.ones(20), "label": np.arange(20) % 2}
