@@ -19,7 +19,14 @@ from mmfuse.protocol._estimate import estimate, remaining
 from mmfuse.protocol._model import checked_model, said_of_encoders
 from mmfuse.protocol._own import Own
 from mmfuse.protocol._progress import Progress
-from mmfuse.protocol._rows import Row, alias_notes, make_rows, method_words, present
+from mmfuse.protocol._rows import (
+  Row,
+  alias_notes,
+  make_rows,
+  method_words,
+  optimiser_notes,
+  present,
+)
 from mmfuse.protocol._search import Search
 from mmfuse.protocol._store import FORMAT, Store, versions
 from mmfuse.protocol._trained import earlier_rows, fit_lines, train_rows
@@ -99,6 +106,7 @@ def _prepare(cfg: Compare, command: str, given: data.Table | None, own: Own) -> 
   chosen, remarks = said_of_encoders(first, built.model)
   notes += [
     *alias_notes(asked),
+    *optimiser_notes(asked, own),
     "encoders: " + "; ".join(f"{m} {said}" for m, said in chosen.items()),
     *remarks,
   ]

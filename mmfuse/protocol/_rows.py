@@ -151,6 +151,20 @@ def alias_notes(cfg: Compare) -> list[str]:
   ]
 
 
+def optimiser_notes(cfg: Compare, own: Own) -> list[str]:
+  """What is said of bare builders where the table's optimiser is not the default they know."""
+  asked, usual = (
+    (c.optimizer, c.weight_decay, c.schedule) for c in (cfg, Compare(methods=cfg.methods))
+  )
+  bare = [w for w in method_words(cfg) if w in own and not isinstance(own.load(w), methods.Entry)]
+  if asked == usual or not bare:
+    return []
+  return [
+    f"{', '.join(bare)}: a builder (model, learning_rate) brings its own optimiser; --optimizer, "
+    "--weight-decay and --schedule reach it as a methods.Entry alone"
+  ]
+
+
 def make_rows(
   cfg: Compare, modalities: Iterable[str], task: str, own: Own = Own()
 ) -> tuple[list[Row], dict[str, str]]:

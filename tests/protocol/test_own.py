@@ -11,6 +11,7 @@ from mmfuse.protocol import Compare, UsageError
 from mmfuse.protocol import _own as own_lib
 from mmfuse.protocol._doors import with_own
 from mmfuse.protocol._own import Own
+from mmfuse.protocol._rows import optimiser_notes
 
 from ._helpers import MINE, numbers, quick, records
 
@@ -71,6 +72,17 @@ def test_a_name_that_no_word_can_say_is_refused(name):
 def test_another_name_of_a_row_of_the_index_is_refused():
   with pytest.raises(UsageError, match="'inter' is another name of 'joint' in the index"):
     Own({"inter": lambda model, learning_rate: None})
+
+
+def test_it_is_said_that_the_tables_optimiser_does_not_reach_a_bare_builder():
+  bare = lambda model, learning_rate: None
+  own = Own({"mine": bare, "entry": methods.Entry(bare)})
+  notes = lambda **options: optimiser_notes(
+    Compare(methods=("joint", "mine", "entry"), **options), own
+  )
+  assert notes() == []
+  assert [n.partition(":")[0] for n in notes(optimizer="adam")] == ["mine"]
+  assert len(notes(weight_decay=0.1)) == 1
 
 
 def test_own_methods_run_where_they_are_named_else_last():
