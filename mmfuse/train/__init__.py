@@ -56,6 +56,7 @@ from mmfuse.train._optimizer import unsearched
 from mmfuse.train._outputs_of import Width
 from mmfuse.train._outputs_of import outputs_of
 from mmfuse.train._over_split import over_split
+from mmfuse.train._over_split import validation_of
 from mmfuse.train._probe import linear_probe
 from mmfuse.train._result import Result
 from mmfuse.train._result import RunLog
@@ -138,6 +139,7 @@ __all__ = [
   "then",
   "to_batch",
   "unsearched",
+  "validation_of",
   "validation_scores",
   "wandb_writer",
   "weights_of",
