@@ -49,6 +49,7 @@ from mmfuse.train._optimizer import SCHEDULES
 from mmfuse.train._optimizer import adam
 from mmfuse.train._optimizer import clip_global_norm
 from mmfuse.train._optimizer import has_learning_rate
+from mmfuse.train._optimizer import scale_by_epoch
 from mmfuse.train._optimizer import scale_by_progress
 from mmfuse.train._optimizer import set_learning_rate
 from mmfuse.train._optimizer import sgd
@@ -130,6 +131,7 @@ __all__ = [
   "remove_checkpoints",
   "restore",
   "save_weights",
+  "scale_by_epoch",
   "scale_by_progress",
   "set_learning_rate",
   "sgd",
