@@ -10,18 +10,26 @@ from mmfuse.objectives._classification import task_of
 from mmfuse.objectives._classification import unimodal
 from mmfuse.objectives._classification import weighted_mean
 from mmfuse.objectives._cml import cml
+from mmfuse.objectives._hcr import hard_combination_loss
+from mmfuse.objectives._margin import dense_margin_distillation
+from mmfuse.objectives._margin import margin_distillation
+from mmfuse.objectives._margin import similarity_distillation
 from mmfuse.objectives._mbsd import mbsd
 from mmfuse.objectives._mbsd import mutual_distillation
 
 __all__ = [
   "cca_loss",
   "cml",
+  "dense_margin_distillation",
   "fused",
   "fused_and_unimodal",
+  "hard_combination_loss",
+  "margin_distillation",
   "mbsd",
   "mean_rows",
   "mutual_distillation",
   "row_losses",
+  "similarity_distillation",
   "supervised_losses",
   "task_of",
   "unimodal",
