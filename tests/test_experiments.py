@@ -9,7 +9,16 @@ import numpy as np
 import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
-TABLES = ("balance_benchmark", "compare", "mimo", "bogc", "mla", "panel", "missing_digits")
+TABLES = (
+  "balance_benchmark",
+  "compare",
+  "mimo",
+  "bogc",
+  "mla",
+  "panel",
+  "missing_digits",
+  "stronger_modality",
+)
 
 
 def test_every_module_is_covered():
@@ -18,7 +27,13 @@ def test_every_module_is_covered():
   assert found == {*TABLES, "fusion_heads", "i2m2", "mdrnn", "provable_mml", "rule_properties"}
 
 
-SLOW = ("balance_benchmark", "bogc", "mla", "missing_digits")  # beyond a minute
+SLOW = (
+  "balance_benchmark",
+  "bogc",
+  "mla",
+  "missing_digits",
+  "stronger_modality",
+)  # beyond a minute
 
 
 @pytest.mark.parametrize(

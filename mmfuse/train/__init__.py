@@ -56,6 +56,7 @@ from mmfuse.train._optimizer import sgd
 from mmfuse.train._optimizer import unsearched
 from mmfuse.train._outputs_of import Width
 from mmfuse.train._outputs_of import outputs_of
+from mmfuse.train._over_split import on_batch
 from mmfuse.train._over_split import over_split
 from mmfuse.train._over_split import validation_of
 from mmfuse.train._probe import linear_probe
@@ -119,6 +120,7 @@ __all__ = [
   "load_weights",
   "minimise",
   "modality_values",
+  "on_batch",
   "only_phase",
   "outputs_of",
   "over_split",

@@ -1,4 +1,4 @@
-"""What hooks read: the validation split, and a function of batches over chosen rows of a split."""
+"""What hooks read: the validation split, and compiled functions of batches, one or those of a split."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -22,6 +22,17 @@ def _apply(function, state, batch):
   return function(state, batch)
 
 
+def on_batch(function: Callable[[State, Batch], Any], state: State, batch: Batch) -> Any:
+  """`function(state, batch)`, compiled once per function and shape, the optimiser state left out.
+
+  Args:
+    function: compares by value (a frozen dataclass of the model), else each new one is compiled.
+    state: of one run.
+    batch: what it is called with.
+  """
+  return _apply(function, state._replace(opt={}), batch)
+
+
 def over_split(
   function: Callable[[State, Batch], Any],
   state: State,
@@ -32,8 +43,7 @@ def over_split(
 ) -> Any:
   """`function(state, batch)` [b, ...] over rows of a split, all of them by default -> [n, ...].
 
-  Compiled once per function: give one that compares by value (a frozen dataclass of the model).
-  The optimiser state is left out of what is compiled.
+  Compiled as by `on_batch`.
 
   Args:
     function: of a state and a batch, what it says of each row.
@@ -44,7 +54,6 @@ def over_split(
   """
   count = len(split) if rows is None else len(rows)
   parts = [
-    jax.device_get(_apply(function, state._replace(opt={}), batch))
-    for batch in split.batches(batch_size, rows)
+    jax.device_get(on_batch(function, state, batch)) for batch in split.batches(batch_size, rows)
   ]
   return jax.tree.map(lambda *x: np.concatenate(x)[:count], *parts)
