@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mmfuse import masks, objectives
-from mmfuse.methods.missing import _mining, recipes
+from mmfuse.methods.missing import _combinations, _mining, recipes
 from mmfuse.objectives._margin import entropy_weights, teacher_entropy
 
 from ._cases import Case
@@ -58,21 +58,29 @@ def dense_maps(case: Case) -> dict:
   return _with_gradient(loss, student)
 
 
-def _rows(mask) -> dict:
-  """{m: bool [B]} of an array [B, M]; names sort as the columns do."""
-  return {f"m{i:02}": mask[:, i] > 0 for i in range(mask.shape[1])}
+def _names(num: int) -> list[str]:
+  """They sort as the columns of a mask do."""
+  return [f"m{i:02}" for i in range(num)]
+
+
+def _subset(row) -> tuple[str, ...]:
+  """The names where a row of 0 and 1 is 1."""
+  return tuple(m for m, bit in zip(_names(len(row)), row) if bit)
 
 
 def weak_loss(case: Case) -> dict:
   """Both forms of the loss of weak rows."""
-  logits, label, mask, combos = _arrays(case, "aux_logits", "label", "mask", "weak_combos")
-  hard = _mining.is_weak(_rows(mask), combos > 0)
+  logits, label, mask = _arrays(case, "aux_logits", "label", "mask")
+  names = _names(mask.shape[1])
+  weak = _combinations.chosen(map(_subset, case.inputs["weak_combos"]), names)
+  index = _combinations.combination_index({m: mask[:, i] > 0 for i, m in enumerate(names)})
+  hard = _combinations.among(jnp.asarray(weak), index)
   out = {}
   for variant in ("released", "intended"):
 
     def loss(z, variant=variant):
       rows = objectives.row_losses(z, label)
-      return objectives.hard_combination_loss(rows, hard, jnp.ones(len(rows)), variant=variant)
+      return _combinations.hard_loss(rows, hard, jnp.ones(len(rows)), variant)
 
     out[variant], out[f"{variant}_grad"] = jax.value_and_grad(loss)(logits)
   return out
@@ -82,13 +90,14 @@ def mining(case: Case) -> dict:
   """predicted_labels [epochs, candidates and the complete input, rows]."""
   number = int(case.hp["n_classes"])
   count = lambda labels: np.bincount(labels, minlength=number)
-  subsets = np.asarray(case.hp["candidates"], bool)
+  subsets = np.asarray(case.hp["candidates"])
   distance = np.zeros(len(subsets))
   for epoch in case.inputs["predicted_labels"]:
     *each, whole = [count(labels) for labels in epoch]
     distance += _mining.histogram_distance(np.stack(each), whole)
-  weak = _mining.with_singles(subsets[int(np.argmax(distance))])
-  return {"distance": distance, "weak_combos": weak.astype(int)}
+  weak = _mining.with_singles(_subset(subsets[int(np.argmax(distance))]))
+  combos = [[int(m in s) for m in _names(subsets.shape[1])] for s in weak]
+  return {"distance": distance, "weak_combos": combos}
 
 
 def segmentation_mining(case: Case) -> dict:
@@ -108,7 +117,7 @@ def total(case: Case) -> dict:
     similar = objectives.margin_distillation(
       student, teacher, teacher_logits, weight_axis="column", variant="released"
     )
-    hard = objectives.hard_combination_loss(rows(aux), weak > 0, count)
+    hard = _combinations.hard_loss(rows(aux), weak > 0, count)
     task = objectives.weighted_mean(rows(logits), count)
     return task + case.hp["mar_scale"] * hard + case.hp["mad_scale"] * similar, task
 

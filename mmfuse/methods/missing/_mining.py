@@ -4,7 +4,7 @@ Wei, Luo and Luo, CVPR 2023, eq. 9 to 13 as the released code has them; between 
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -14,6 +14,7 @@ import numpy as np
 from mmfuse import masks, objectives, train
 from mmfuse.core import Batch, State
 from mmfuse.methods.missing._branch import own_part
+from mmfuse.methods.missing._combinations import chosen
 from mmfuse.names import MULTILABEL
 
 FORMS = ("softmax", "plain")
@@ -67,26 +68,16 @@ def score_gap(scores: np.ndarray, complete: np.ndarray) -> np.ndarray:
   return np.square(np.asarray(complete)[..., None] - np.asarray(scores))
 
 
-def with_singles(weak: np.ndarray) -> np.ndarray:
-  """The set of weak subsets bool [n, M]: `weak` bool [M] itself, and each of its modalities alone."""
-  singles = np.eye(len(weak), dtype=bool)[weak]
-  return weak[None] if weak.sum() == 1 else np.concatenate([weak[None], singles])
+def with_singles(weak: tuple[str, ...]) -> list[tuple[str, ...]]:
+  """The weak subsets: the one that was found, and each of its modalities alone."""
+  return list(dict.fromkeys([weak, *((m,) for m in weak)]))
 
 
-def is_weak(mask: Mapping[str, jax.Array], weak: jax.Array) -> jax.Array:
-  """Whether a row has exactly one of the subsets `weak`: bool [B].
-
-  mask {m: bool [B]}; weak bool [n, M], modalities sorted; a subset without any is no subset.
-  """
-  rows = jnp.stack([mask[m] for m in sorted(mask)], axis=1)
-  same = (rows[:, None, :] == weak[None]).all(-1)
-  return (same & weak.any(-1)[None]).any(-1)
-
-
-def warm_up_epochs(epochs: jax.Array | int, share: float) -> jax.Array | int:
+def warm_up_epochs(epochs: Any, share: float) -> Any:
   """The epochs of a phase in which only the task is learnt: the nearest to share * epochs, at least 1.
 
-  In thousandths, so that a step, where `epochs` is traced, and a hook agree to the last epoch.
+  In thousandths, so that a step, where `epochs` is traced, and a hook, where it is an int, agree to the
+  last epoch.
   """
   nearest = (epochs * round(1000 * share) + 500) // 1000
   return jnp.maximum(nearest, 1) if isinstance(epochs, jax.Array) else max(int(nearest), 1)
@@ -128,7 +119,7 @@ class Hooks:
     """{"initial": weights, "objective": the memory of `Distilled`}."""
     del num_rows
     number, start = len(self.predicted.names), train.weights_of(state)
-    weak = jnp.zeros((number, number), bool)
+    weak = jnp.zeros(2**number - 1, bool)
     own = {"teacher": _own(start), "distance": jnp.zeros(number), "weak": weak}
     return {"initial": start, "objective": own}
 
@@ -156,9 +147,7 @@ class Hooks:
     distance = np.asarray(own["distance"]) + histogram_distance(
       np.stack(counts), whole, self.histogram
     )
-    found = with_singles(np.isin(names, subsets[int(np.argmax(distance))]))
-    weak = np.zeros((len(names),) * 2, bool)
-    weak[: len(found)] = found
+    weak = chosen(with_singles(subsets[int(np.argmax(distance))]), names)
     new = {"distance": jnp.asarray(distance, jnp.float32), "weak": jnp.asarray(weak)}
     return train.remember(state, objective={**own, **new})
 

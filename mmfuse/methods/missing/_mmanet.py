@@ -16,6 +16,7 @@ from mmfuse import masks, objectives, tasks, train
 from mmfuse.core import Batch, Method, Objective, Outputs, Unavailable, label_weight
 from mmfuse.methods.missing import _mining
 from mmfuse.methods.missing._branch import BRANCH, Branched
+from mmfuse.methods.missing._combinations import MOST, among, combination_index, hard_loss
 from mmfuse.methods.missing._dropout import Drop
 from mmfuse.names import CLASSIFICATION, MULTILABEL, REGRESSION
 from mmfuse.objectives._margin import check_axis, check_variant
@@ -44,8 +45,8 @@ def mmanet(
   frozen, in evaluation mode, and sees all of the row. The branch is a second fused head (and trunk) on
   the same features, which prediction leaves out. Weak are the subset that lacks one modality and whose
   predicted labels on validation rows differ most from those of the complete input, and each of
-  its modalities alone; no label is read. They are looked for during the warm-up. Two modalities or
-  more; one class a row, or several labels, whose entropies add up.
+  its modalities alone; no label is read. They are looked for during the warm-up. Two to ten
+  modalities; one class a row, or several labels, whose entropies add up.
 
   Args:
     model: a `core.Model`.
@@ -61,15 +62,17 @@ def mmanet(
 
   Raises:
     ValueError: a negative weight, a share outside (0, 1), an unknown option; at `init` float labels.
-    Unavailable: one modality, or one called "branch"; in training, no validation rows.
+    Unavailable: one modality, more than ten, or one called "branch"; in training, no validation rows.
   """
   _check(mad, mar, warm_up)
   check_axis(weight_axis)
   check_variant(variant)
   _mining.check_form(histogram)
   names = tuple(sorted(model.modalities))
-  if len(names) < 2:
-    raise Unavailable("mmanet drops modalities of a row, and there is only one")
+  if not 2 <= len(names) <= MOST:
+    raise Unavailable(
+      f"mmanet compares subsets of two to {MOST} modalities; number of them: {len(names)}"
+    )
   branched = Branched(model)
   loss = Distilled(model, mad, mar, weight_axis, warm_up, variant)
   teacher = train.supervised(branched, objectives.fused, tx, augment=_whole, name="teacher")
@@ -105,7 +108,7 @@ def fused_features(outputs: Outputs, mask: dict[str, jax.Array]) -> jax.Array:
 
 @dataclasses.dataclass(frozen=True)
 class Distilled:
-  """The student's losses. Memory: {"teacher": weights, "distance": [M], "weak": bool [M, M]}."""
+  """The student's losses. Memory: {"teacher": weights, "distance": [M], "weak": bool [C]}, C = 2^M - 1."""
 
   model: Any
   mad: float
@@ -134,11 +137,12 @@ class Distilled:
       weight_axis=self.weight_axis,
       variant=self.variant,
     )
-    weak = objectives.hard_combination_loss(
+    left = combination_index({m: batch.mask[m] for m in self.model.modalities})
+    weak = hard_loss(
       objectives.row_losses(outputs.aux[BRANCH], batch.label),
-      _mining.is_weak({m: batch.mask[m] for m in self.model.modalities}, memory["weak"]),
+      among(memory["weak"], left),
       label_weight(batch),
-      variant=self.variant,
+      self.variant,
     )
     begun = clock.epoch >= _mining.warm_up_epochs(clock.epochs, self.warm_up)
     return {

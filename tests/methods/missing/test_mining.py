@@ -1,4 +1,4 @@
-"""Mining: distances of predicted labels by hand, when it happens, which rows are weak."""
+"""Mining: distances of predicted labels by hand, when it happens, which subsets are weak."""
 
 import jax
 import jax.numpy as jnp
@@ -32,19 +32,9 @@ def test_gaps_of_a_score():
   np.testing.assert_allclose(gaps, [[0.0625, 0.25], [0, 0.25]])
 
 
-def test_the_weak_set():
-  found = _mining.with_singles(np.asarray([True, False, True]))
-  np.testing.assert_array_equal(found, [[1, 0, 1], [1, 0, 0], [0, 0, 1]])
-  np.testing.assert_array_equal(_mining.with_singles(np.asarray([False, True])), [[0, 1]])
-
-
-def test_weak_rows_have_exactly_such_a_subset():
-  every = np.asarray([[i >> 2 & 1, i >> 1 & 1, i & 1] for i in range(8)], bool)
-  mask = dict(zip("abc", jnp.asarray(every).T))
-  weak = jnp.asarray([[1, 0, 1], [1, 0, 0], [0, 0, 0]], bool)  # the last says nothing
-  found = np.asarray(_mining.is_weak({m: mask[m] for m in "cab"}, weak))
-  np.testing.assert_array_equal(every[found], [[1, 0, 0], [1, 0, 1]])
-  assert not _mining.is_weak(mask, jnp.zeros((3, 3), bool)).any()
+def test_the_weak_subsets():
+  assert _mining.with_singles(("a", "c")) == [("a", "c"), ("a",), ("c",)]
+  assert _mining.with_singles(("b",)) == [("b",)]
 
 
 @pytest.mark.parametrize(
