@@ -24,7 +24,15 @@ TABLES = (
 def test_every_module_is_covered():
   found = {p.stem for p in (ROOT / "experiments").glob("*.py") if not p.stem.startswith("_")}
   # These have no table of methods; the last is tested with the rules.
-  assert found == {*TABLES, "fusion_heads", "i2m2", "mdrnn", "provable_mml", "rule_properties"}
+  assert found == {
+    *TABLES,
+    "fusion_heads",
+    "i2m2",
+    "mdrnn",
+    "provable_mml",
+    "rule_properties",
+    "dmrnet",
+  }
 
 
 SLOW = (
@@ -192,3 +200,47 @@ def test_lenet_bench(capsys):
   found = json.loads(capsys.readouterr().out)
   assert found["mmfuse_ms"] > 0
   assert (found["ratio"] == "n/a") == (found["pytorch_ms"] == "n/a")
+
+
+@pytest.mark.slow
+def test_dmrnet_smoke(capsys):
+  from experiments import dmrnet
+
+  before = results()
+  dmrnet.main(["--smoke"])
+  printed = capsys.readouterr().out
+  assert "\n| A+B+C | " in printed and "\n| dmrnet less dropout | " not in printed
+  assert "\n| mean_head | " in printed and "\n| dmrnet | " in printed
+  assert "versions: mmfuse" in printed and results() == before
+  assert all(word in dmrnet.__doc__ for word in ("Claim", "Command:", "Expected:", "--smoke"))
+
+
+def test_contrasts_of_dmrnet_are_paired_over_subsets():
+  from experiments import dmrnet
+
+  scores = {"dropout": ((0.5, 0.7), (0.4, 0.8)), "gaussian": ((0.7, 0.7), (0.6, 0.8))}
+  records = [
+    {
+      "method": m,
+      "seed": seed,
+      "subsets": [
+        {"modalities": ["a"], "score": alone, "rows": 9},
+        {"modalities": ["a", "b"], "score": both, "rows": 9},
+        {"modalities": ["b"], "score": None, "rows": 0},
+      ],
+    }
+    for m, values in scores.items()
+    for seed, (alone, both) in reversed(list(enumerate(values)))
+  ]
+  table = dmrnet.contrast_table(records)
+  assert "| gaussian less dropout | n/a | +10.0 | +20.0 | +0.0 ± 0.0 |" in table
+  assert "dmrnet less" not in table
+
+
+def test_what_a_statistic_says_of_accuracy_by_hand():
+  from experiments import dmrnet
+
+  assert dmrnet.ordered([3.0, 2.0, 1.0], [0.1, 0.2, 0.3]) == 100.0
+  assert dmrnet.ordered([1.0, 2.0, 3.0], [0.1, 0.2, 0.3]) == 0.0
+  assert dmrnet.ordered([3.0, 2.0, 1.0], [0.2, 0.1, 0.1]) == 0.0  # of two pairs that differ
+  assert dmrnet.ordered([1.0, 2.0], [0.1, 0.1]) == 50.0
