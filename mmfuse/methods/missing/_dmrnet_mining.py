@@ -19,7 +19,9 @@ class Sums(NamedTuple):
 
   def mean(self) -> jax.Array:
     """[C]: total / weight, 0 where no row had the combination."""
-    return jnp.where(self.weight > 0, self.total / jnp.where(self.weight > 0, self.weight, 1.0), 0.0)
+    return jnp.where(
+      self.weight > 0, self.total / jnp.where(self.weight > 0, self.weight, 1.0), 0.0
+    )
 
 
 def no_sums(num: int) -> Sums:
