@@ -68,6 +68,12 @@ def test_a_gaussian_head_is_cheap_beside_encoders_and_runs_once():
   assert layers < found - joint < 1.25 * layers
 
 
+def test_a_student_costs_its_teachers_forward_pass_more():
+  """MMANet's second phase, on the LeNet pair: the teacher's pass, the similarities, a second head."""
+  ratio = flops("mmanet", "lenet") / flops("joint", "lenet")
+  assert 1.25 < ratio <= method_overhead.LIMITS["mmanet"].flops == 1.45
+
+
 def test_a_step_waits_for_no_host():
   """No implicit transfer between host and device inside a compiled step, whatever the kind."""
   cfg = method_overhead.Config(model="mlp", batch_size=8)

@@ -32,6 +32,7 @@ def test_every_module_is_covered():
     "provable_mml",
     "rule_properties",
     "dmrnet",
+    "mmanet",
   }
 
 
@@ -244,3 +245,60 @@ def test_what_a_statistic_says_of_accuracy_by_hand():
   assert dmrnet.ordered([1.0, 2.0, 3.0], [0.1, 0.2, 0.3]) == 0.0
   assert dmrnet.ordered([3.0, 2.0, 1.0], [0.2, 0.1, 0.1]) == 0.0  # of two pairs that differ
   assert dmrnet.ordered([1.0, 2.0], [0.1, 0.1]) == 50.0
+
+
+@pytest.mark.slow
+def test_mmanet_smoke(capsys):
+  from experiments import mmanet
+
+  before = results()
+  mmanet.main(["--smoke"])
+  printed = capsys.readouterr().out
+  for part in ("digits", "watch_imu", "rates", "teacher"):
+    assert f"# mmanet: {part}" in printed
+  for line in ("mmanet less dropout | n/a", "linear", "0.03", "mad off"):
+    assert f"\n| {line} | " in printed
+  assert "versions: mmfuse" in printed and results() == before
+  said = ("Claim", "Command:", "Expected:", "--smoke", "--full", "experiments/results/mmanet_")
+  assert all(word in mmanet.__doc__ for word in said)
+
+
+def _over_subsets(scores):
+  """Records of runs whose scores on a, on b and on both are given, the last seed first."""
+  return [
+    {
+      "method": m,
+      "seed": seed,
+      "subsets": [
+        {"modalities": names, "score": v} for names, v in zip((["a"], ["b"], ["a", "b"]), values)
+      ],
+    }
+    for m, runs in scores.items()
+    for seed, values in reversed(list(enumerate(runs)))
+  ]
+
+
+def test_contrasts_of_mmanet_are_paired_over_subsets():
+  from experiments import mmanet
+
+  dropout = ((0.3, 0.4, 0.5), (0.5, 0.4, 0.6))
+  records = _over_subsets({"dropout": dropout, "mmanet": ((0.4, 0.4, 0.7), (0.6, 0.4, 0.8))})
+  table = mmanet.contrast_table(records)
+  # complete +20 twice; the mean (.5, .6) less (.4, .5); the worst (.4, .4) less (.3, .4).
+  assert "| mmanet less dropout | n/a | +20.0 | +10.0 | +5.0 ± 63.5 |" in table
+  assert "mmanet_mad_off" not in table and "joint" not in table
+
+
+def test_rates_of_mmanet_stand_beside_a_larger_step():
+  from experiments import mmanet
+
+  of = lambda *means: [(v, v, v) for v in means]
+  by_rate = {
+    0.1: _over_subsets(dict.fromkeys(mmanet.AT_RATES, of(0.7, 0.9))),
+    0.03: _over_subsets(
+      {"dropout": of(0.5, 0.7), "mmanet": of(0.6, 0.8), "mmanet_mad_off": of(0.5, 0.7)}
+    ),
+  }
+  first, second = mmanet.rate_table(by_rate).splitlines()[2:]
+  assert first == "| 0.03 | 60.0 ± 127.1 | +10.0 | +0.0 ± 0.0 | +20.0 |"
+  assert second.startswith("| 0.1 | 80.0 ± 127.1 | +0.0") and second.endswith("| n/a |")

@@ -1,13 +1,20 @@
-"""Compiled functions of batches, for hooks: of one batch, and over chosen rows of a split."""
+"""What hooks read: the validation split, and compiled functions of batches, one or those of a split."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
-from mmfuse.core import Batch, Source, State
+from mmfuse.core import Batch, Source, State, Unavailable
+
+
+def validation_of(splits: Mapping[str, Any], method: str) -> Any:
+  """The validation split of a hook's. Raises `Unavailable` where the data have none."""
+  if splits.get("validation") is None:
+    raise Unavailable(f"{method} needs a validation split, and the data have none")
+  return splits["validation"]
 
 
 @functools.partial(jax.jit, static_argnames=("function",))

@@ -78,7 +78,7 @@ def lfm(
 
   def update(state, splits, key, clock):
     del key
-    split = _hooks.validation_of(splits, "lfm")
+    split = train.validation_of(splits, "lfm")
     rows = _hooks.spread_rows(split, validation_rows)
     batch = next(split.batches(len(rows), rows))
     memory = state.memory["objective"]

@@ -12,6 +12,8 @@ import numpy as np
 
 from mmfuse import masks, objectives
 
+MOST = 10  # modalities: 1,023 combinations
+
 
 def combination_index(mask: Mapping[str, jax.Array]) -> jax.Array:
   """The combination int32 [B] that each row of a mask {m: bool [B]} has; C where it has nothing."""

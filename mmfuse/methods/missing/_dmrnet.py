@@ -16,12 +16,11 @@ from mmfuse import fusion, objectives, train
 from mmfuse.balancing._groups import check_choice
 from mmfuse.core import Batch, Method, Objective, Outputs, Unavailable, label_weight
 from mmfuse.methods.missing import _dmrnet_mining as mining
-from mmfuse.methods.missing._combinations import among, chosen, combination_index, hard_loss
+from mmfuse.methods.missing._combinations import MOST, among, chosen, combination_index, hard_loss
 from mmfuse.methods.missing._dropout import Drop
 from mmfuse.tree import FUSED
 
 HCR = ("intended", "released")
-MOST = 10  # modalities: statistics of 1,023 combinations
 
 
 @dataclasses.dataclass(frozen=True)
