@@ -5,8 +5,9 @@ from mmfuse.methods.missing._custom import custom
 from mmfuse.methods.missing._dropout import dropout
 from mmfuse.methods.missing._dropout import moddrop
 from mmfuse.methods.missing._mean_fill import mean_fill
+from mmfuse.methods.missing._shaspec import shaspec
 
-__all__ = ["custom", "dropout", "mean_fill", "moddrop"]
+__all__ = ["custom", "dropout", "mean_fill", "moddrop", "shaspec"]
 
 # fmt: off
 ROWS = {
@@ -18,5 +19,7 @@ ROWS = {
     mean_fill, "baseline", "baseline", about="absent features are their training mean"),
   "custom": row(
     custom, "baseline", "baseline", about="a model per subset of modalities", by_name=True),
+  "shaspec": row(
+    shaspec, "forward", "equations", "wang2023shaspec", {"alpha": (0.1, 0.5, 1.0)}),
 }
 # fmt: on
