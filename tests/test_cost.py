@@ -59,6 +59,15 @@ def test_prototypes_of_many_classes():
   assert 1.0 < ratio <= method_overhead.LIMITS["pmr"].flops
 
 
+def test_a_gaussian_head_is_cheap_beside_encoders_and_runs_once():
+  """Two square layers, forward and twice backward: the pass that fits the probes runs neither again."""
+  joint, found = flops("joint", "lenet"), flops("dmrnet", "lenet")
+  assert 1.0 < found / joint <= method_overhead.LIMITS["dmrnet"].flops
+  width = 6 * 2**5 + 6 * 2**3  # features of the two LeNets
+  layers = 2 * 3 * 2 * 64 * width**2
+  assert layers < found - joint < 1.25 * layers
+
+
 def test_a_step_waits_for_no_host():
   """No implicit transfer between host and device inside a compiled step, whatever the kind."""
   cfg = method_overhead.Config(model="mlp", batch_size=8)

@@ -46,6 +46,7 @@ LIMITS = {
   "agm": Limit(1.42, 1.45),
   **dict.fromkeys(GRADIENTS.split(), WHOLE),
   "pmr": Limit(1.10, 1.10),
+  "dmrnet": Limit(1.05, 1.10),  # of the LeNet pair
 }
 ROWS = ("joint", *LIMITS)
 # {modality: (row shape, encoder)}; more than two modalities repeat them.

@@ -17,6 +17,7 @@ from mmfuse.fusion._experts import ProductOfExperts, combine_experts, mix_expert
 from mmfuse.fusion._fill import Fill
 from mmfuse.fusion._gated import FiLM, Gated
 from mmfuse.fusion._gaussian import GaussianProduct, gaussian_product
+from mmfuse.fusion._gaussian_head import Gaussian, GaussianHead, draw_gaussian
 from mmfuse.fusion._late import LateFusion
 from mmfuse.fusion._linen import from_linen
 from mmfuse.fusion._low_rank import LowRank
@@ -45,6 +46,8 @@ __all__ = [
   "FiLM",
   "Fill",
   "Gated",
+  "Gaussian",
+  "GaussianHead",
   "GaussianProduct",
   "LateFusion",
   "LowRank",
@@ -60,6 +63,7 @@ __all__ = [
   "Tensor",
   "combine_experts",
   "cosine_logits",
+  "draw_gaussian",
   "from_linen",
   "gaussian_product",
   "head_named",

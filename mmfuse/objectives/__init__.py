@@ -10,16 +10,22 @@ from mmfuse.objectives._classification import task_of
 from mmfuse.objectives._classification import unimodal
 from mmfuse.objectives._classification import weighted_mean
 from mmfuse.objectives._cml import cml
+from mmfuse.objectives._dense import dense_loss
+from mmfuse.objectives._dense import multi_scale_loss
+from mmfuse.objectives._kl import kl_losses
 from mmfuse.objectives._mbsd import mbsd
 from mmfuse.objectives._mbsd import mutual_distillation
 
 __all__ = [
   "cca_loss",
   "cml",
+  "dense_loss",
   "fused",
   "fused_and_unimodal",
+  "kl_losses",
   "mbsd",
   "mean_rows",
+  "multi_scale_loss",
   "mutual_distillation",
   "row_losses",
   "supervised_losses",

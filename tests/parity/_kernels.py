@@ -13,6 +13,7 @@ import numpy as np
 
 from . import (
   _balancing,
+  _dmrnet,
   _family,
   _fusion,
   _i2m2,
@@ -174,6 +175,16 @@ KERNELS = [
   Kernel("missing_protocol", r"mean_over_combos", _metrics.mean_over_combinations, host=True),
   Kernel("missing_protocol", r"f1_multilabel", _metrics.f1, host=True),
   Kernel("missing_protocol", r"auroc", _metrics.auroc, host=True),
+  Kernel("dmrnet", r"drop_", _dmrnet.drop),
+  Kernel("dmrnet", r"unbalanced", _dmrnet.unbalanced),
+  Kernel("dmrnet", r"pme_head_(?!dense)", _dmrnet.head),
+  Kernel("dmrnet", r"pme_head_dense", _dmrnet.dense_head),
+  Kernel("dmrnet", r"kl_", _dmrnet.kl),
+  Kernel("dmrnet", r"hcr_(?!seg)", _dmrnet.hard),
+  # Without a hard sample the released loss is the number it starts from, 1e-16; ours is exactly 0.
+  Kernel("dmrnet", r"hcr_seg", _dmrnet.segmentation, atol=1e-15),
+  Kernel("dmrnet", r"variance_stat", _dmrnet.variance),
+  Kernel("dmrnet", r"weak_choice", _dmrnet.weak),
   Kernel("missing_prediction", r"missing_table", _metrics.missing_table, host=True),
 ]
 

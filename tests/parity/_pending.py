@@ -4,7 +4,6 @@ PENDING = (
   "cmimh",
   "dibs",
   "diverse_representations",
-  "dmrnet",
   "missing_prediction/embedding_substitution",
   "missing_prediction/predictor_mlp",
   "missing_prediction/read_only_prompt_attention",

@@ -2,12 +2,13 @@
 
 from mmfuse.methods._entry import row
 from mmfuse.methods.missing._custom import custom
+from mmfuse.methods.missing._dmrnet import dmrnet
 from mmfuse.methods.missing._dropout import dropout
 from mmfuse.methods.missing._dropout import moddrop
 from mmfuse.methods.missing._mean_fill import mean_fill
 from mmfuse.methods.missing._shaspec import shaspec
 
-__all__ = ["custom", "dropout", "mean_fill", "moddrop", "shaspec"]
+__all__ = ["custom", "dmrnet", "dropout", "mean_fill", "moddrop", "shaspec"]
 
 # fmt: off
 ROWS = {
@@ -17,6 +18,7 @@ ROWS = {
     moddrop, "forward", "equations", "neverova2016moddrop", {"drop": (0.2, 0.5, 0.8)}),
   "mean_fill": row(
     mean_fill, "baseline", "baseline", about="absent features are their training mean"),
+  "dmrnet": row(dmrnet, "forward", "parity", "wei2024robust", {"beta": (0.25, 0.5, 1.0)}),
   "custom": row(
     custom, "baseline", "baseline", about="a model per subset of modalities", by_name=True),
   "shaspec": row(
