@@ -18,6 +18,7 @@ TABLES = (
   "panel",
   "missing_digits",
   "missing_toy",
+  "stronger_modality",
 )
 
 
@@ -27,7 +28,14 @@ def test_every_module_is_covered():
   assert found == {*TABLES, "fusion_heads", "i2m2", "mdrnn", "provable_mml", "rule_properties"}
 
 
-SLOW = ("balance_benchmark", "bogc", "mla", "missing_digits", "missing_toy")  # beyond a minute
+SLOW = (
+  "balance_benchmark",
+  "bogc",
+  "mla",
+  "missing_digits",
+  "missing_toy",
+  "stronger_modality",
+)  # beyond a minute
 
 
 @pytest.mark.parametrize(

@@ -43,9 +43,14 @@ RECIPES = {
 }
 
 
-def table(number: int) -> Table:
-  """The table of set `number`, 1 or 2: `A` and `B` float32 `[5600, D]`, labels int32 `[5600]`."""
+def table(number: int, **signal: float) -> Table:
+  """The table of set `number`, 1 or 2: `A` and `B` float32 `[5600, D]`, labels int32 `[5600]`.
+
+  signal: {modality: standard deviation of its cluster centres} instead of the recipe's; all that is
+  drawn stays.
+  """
   recipe = RECIPES[number]
+  recipe = recipe._replace(signal={**recipe.signal, **signal})
   rng, rows = np.random.default_rng(recipe.seed), sum(SIZES.values())
   label = rng.permutation(rows) % CLASSES  # equally many of each class
   other = (label + rng.integers(1, CLASSES, rows)) % CLASSES

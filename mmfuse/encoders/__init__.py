@@ -20,7 +20,7 @@ from mmfuse.encoders._mlp import MLP, Identity
 from mmfuse.encoders._norm import Norm
 from mmfuse.encoders._pool import max_first, max_pool
 from mmfuse.encoders._recurrent import GRU, LSTM
-from mmfuse.encoders._resnet import ResNet18, ResNet34
+from mmfuse.encoders._resnet import ResNet18, ResNet34, SEResNet18Stem
 from mmfuse.encoders._sequence import as_array, steps
 from mmfuse.encoders._transformer import Transformer
 
@@ -40,6 +40,7 @@ __all__ = [
   "Norm",
   "ResNet18",
   "ResNet34",
+  "SEResNet18Stem",
   "Transformer",
   "adapt",
   "as_array",

@@ -31,6 +31,7 @@ from mmfuse.fusion._perceiver import Perceiver
 from mmfuse.fusion._stack import Stack
 from mmfuse.fusion._sum import Sum
 from mmfuse.fusion._tensor import Tensor
+from mmfuse.fusion._trunk import Trunk
 from mmfuse.fusion._with_fusion import with_fusion
 
 __all__ = [
@@ -61,6 +62,7 @@ __all__ = [
   "Stack",
   "Sum",
   "Tensor",
+  "Trunk",
   "combine_experts",
   "cosine_logits",
   "draw_gaussian",

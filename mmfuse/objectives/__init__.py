@@ -12,7 +12,11 @@ from mmfuse.objectives._classification import weighted_mean
 from mmfuse.objectives._cml import cml
 from mmfuse.objectives._dense import dense_loss
 from mmfuse.objectives._dense import multi_scale_loss
+from mmfuse.objectives._hcr import hard_combination_loss
 from mmfuse.objectives._kl import kl_losses
+from mmfuse.objectives._margin import dense_margin_distillation
+from mmfuse.objectives._margin import margin_distillation
+from mmfuse.objectives._margin import similarity_distillation
 from mmfuse.objectives._mbsd import mbsd
 from mmfuse.objectives._mbsd import mutual_distillation
 
@@ -20,14 +24,18 @@ __all__ = [
   "cca_loss",
   "cml",
   "dense_loss",
+  "dense_margin_distillation",
   "fused",
   "fused_and_unimodal",
+  "hard_combination_loss",
   "kl_losses",
+  "margin_distillation",
   "mbsd",
   "mean_rows",
   "multi_scale_loss",
   "mutual_distillation",
   "row_losses",
+  "similarity_distillation",
   "supervised_losses",
   "task_of",
   "unimodal",

@@ -49,13 +49,16 @@ from mmfuse.train._optimizer import SCHEDULES
 from mmfuse.train._optimizer import adam
 from mmfuse.train._optimizer import clip_global_norm
 from mmfuse.train._optimizer import has_learning_rate
+from mmfuse.train._optimizer import scale_by_epoch
 from mmfuse.train._optimizer import scale_by_progress
 from mmfuse.train._optimizer import set_learning_rate
 from mmfuse.train._optimizer import sgd
 from mmfuse.train._optimizer import unsearched
 from mmfuse.train._outputs_of import Width
 from mmfuse.train._outputs_of import outputs_of
+from mmfuse.train._over_split import on_batch
 from mmfuse.train._over_split import over_split
+from mmfuse.train._over_split import validation_of
 from mmfuse.train._probe import linear_probe
 from mmfuse.train._result import Result
 from mmfuse.train._result import RunLog
@@ -117,6 +120,7 @@ __all__ = [
   "load_weights",
   "minimise",
   "modality_values",
+  "on_batch",
   "only_phase",
   "outputs_of",
   "over_split",
@@ -129,6 +133,7 @@ __all__ = [
   "remove_checkpoints",
   "restore",
   "save_weights",
+  "scale_by_epoch",
   "scale_by_progress",
   "set_learning_rate",
   "sgd",
@@ -138,6 +143,7 @@ __all__ = [
   "then",
   "to_batch",
   "unsearched",
+  "validation_of",
   "validation_scores",
   "wandb_writer",
   "weights_of",

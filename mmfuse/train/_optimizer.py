@@ -34,6 +34,19 @@ def scale_by_progress(
   return optax.GradientTransformationExtraArgs(optax.init_empty_state, update)
 
 
+def scale_by_epoch(
+  factor: Callable[[jax.Array, jax.Array], jax.Array],
+) -> optax.GradientTransformationExtraArgs:
+  """updates * factor(epoch, epochs), of the phase and from 0, read from `clock`."""
+
+  def update(updates, state, params=None, *, clock, **extra_args):
+    del params, extra_args
+    value = jnp.asarray(factor(clock.epoch, clock.epochs), jnp.float32)
+    return jax.tree.map(lambda u: u * value.astype(u.dtype), updates), state
+
+  return optax.GradientTransformationExtraArgs(optax.init_empty_state, update)
+
+
 def clip_global_norm(max_norm: float = 8.0) -> optax.GradientTransformation:
   """g min(1, max_norm / (|g| + 1e-6)), |g| over all leaves: the clip of torch.
 

@@ -1,5 +1,7 @@
 """encoders.Norm: hand-computed numbers, then masks, running statistics and layouts."""
 
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -7,6 +9,7 @@ import numpy as np
 import pytest
 
 from mmfuse.encoders import Norm
+from mmfuse.encoders._norm import along, layer_norm
 
 X = jnp.array([[1.0, 0.0], [3.0, 4.0], [100.0, -7.0]])
 MASK = jnp.array([True, True, False])
@@ -93,3 +96,29 @@ def test_channel_is_the_same_norm_in_another_layout(kind, channel):
   y, z, new, other = run(x)
   np.testing.assert_allclose(y, z, atol=1e-5)
   chex.assert_trees_all_close(new, other, atol=1e-6)
+
+
+@pytest.mark.parametrize("channel", [0, 1, 3])
+def test_the_written_gradient_of_layer_norm_is_the_derived_one(channel):
+  x = jax.random.normal(jax.random.key(3), (4, 5, 6, 7)) * 3 + 2
+  keys = jax.random.split(jax.random.key(4), 3)
+  scale, bias = (jax.random.normal(k, x.shape[channel]) for k in keys[:2])
+  given = (x, scale, bias)
+  cotangents = jax.random.normal(keys[2], (3, *x.shape))
+
+  def plain(x, scale, bias):
+    centred = x - x.mean(channel, keepdims=True)
+    normal = centred / jnp.sqrt(jnp.square(centred).mean(channel, keepdims=True) + 1e-5)
+    return normal * along(scale, channel, 4) + along(bias, channel, 4)
+
+  @functools.partial(jax.jit, static_argnums=0)
+  def both(function):
+    value, pull = jax.vjp(function, *given)
+    # several cotangents at once, and forward over reverse, as rules of gradients ask for them
+    total = lambda *given: jnp.square(function(*given)).sum()
+    _, product = jax.jvp(jax.grad(total, (0, 1, 2)), given, given)
+    return value, jax.vmap(pull)(cotangents), product
+
+  ours, derived = both(lambda *given: layer_norm(*given, channel)), both(plain)
+  for mine, other in zip(jax.tree.leaves(ours), jax.tree.leaves(derived), strict=True):
+    np.testing.assert_allclose(mine, other, rtol=1e-4, atol=1e-5 * float(jnp.abs(other).max()))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mmfuse import encoders
-from mmfuse.encoders._resnet import Stage
+from mmfuse.encoders._resnet import BasicBlock, SqueezeExcite, Stage
 
 RENAMED = {
   "kernel": "weight",
@@ -108,3 +108,41 @@ def test_stage_by_its_equation(formulation):
   y, expected = run(x)
   assert y.shape == (2, 3, 3, 4)
   np.testing.assert_allclose(y, expected, atol=1e-5)
+
+
+def test_squeeze_and_excitation_by_its_equation():
+  x = jax.random.normal(jax.random.key(0), (2, 3, 5, 4))
+  module = SqueezeExcite(2)
+  params = module.init(jax.random.key(1), x)["params"]
+  assert params["squeeze"]["kernel"].shape == (4, 2)
+  h = np.asarray(x).mean((1, 2)) @ params["squeeze"]["kernel"] + params["squeeze"]["bias"][None]
+  z = np.maximum(h, 0) @ params["excite"]["kernel"] + params["excite"]["bias"][None]
+  gate = 1 / (1 + np.exp(-z))
+  np.testing.assert_allclose(
+    module.apply({"params": params}, x), x * gate[:, None, None], rtol=1e-5, atol=1e-6
+  )
+
+
+def test_a_block_is_gated_before_its_input_is_added():
+  """With a gate of one half everywhere: ReLU(x + y / 2)."""
+  x, mask = jax.random.normal(jax.random.key(0), (2, 4, 4, 3)), jnp.ones(2, bool)
+  plain, gated = (BasicBlock(3, 1, "none", "lax", ratio) for ratio in (0, 2))
+  variables = gated.init(jax.random.key(1), x, mask, train=False)["params"]
+  variables["se"] = jax.tree.map(jnp.zeros_like, variables["se"])
+  own = {k: v for k, v in variables.items() if k != "se"}
+  own["conv2"] = {"kernel": own["conv2"]["kernel"] / 2}
+  run = lambda block, params: block.apply({"params": params}, x, mask, train=False)
+  np.testing.assert_allclose(run(gated, variables), run(plain, own), atol=1e-5)
+
+
+def test_the_stem_of_an_se_resnet():
+  module = encoders.SEResNet18Stem((4, 6), 2)
+  shape = jax.eval_shape(
+    lambda x: module.init_with_output(jax.random.key(0), x, jnp.ones(2, bool), train=False)[0],
+    jax.ShapeDtypeStruct((2, 48, 32, 3), jnp.float32),
+  ).shape
+  assert shape == (2, 6, 4, 6) and module.step_features == 6
+  names = _variables(encoders.SEResNet18Stem(), (1, 112, 112, 3))["params"]
+  assert set(names) == {"conv1", "bn1", "layer1", "layer2"}
+  assert names["conv1"]["kernel"].shape == (3, 3, 3, 64)
+  assert set(names["layer1"]["0"]) == {"conv1", "bn1", "conv2", "bn2", "se"}

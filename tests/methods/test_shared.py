@@ -53,7 +53,7 @@ def test_then_joins_states_and_keeps_who_predicts():
 
 def test_validation_is_asked_for():
   with pytest.raises(Unavailable, match="lfm needs a validation split"):
-    _hooks.validation_of({"train": 1, "validation": None}, "lfm")
+    train.validation_of({"train": 1, "validation": None}, "lfm")
 
 
 def test_generator_depends_on_the_key_alone():

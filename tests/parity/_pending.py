@@ -8,7 +8,6 @@ PENDING = (
   "missing_prediction/predictor_mlp",
   "missing_prediction/read_only_prompt_attention",
   "missing_prediction/vicreg",
-  "mmanet",
   "mmiai",
   "modality_distillation",
   "multimodal_vaes",

@@ -111,7 +111,7 @@ class _Builder:
     return state._replace(opt={**state.opt, "train": {**state.opt["train"], "aggregator": rule}})
 
   def both(self, splits):
-    return splits["train"], _hooks.validation_of(splits, "gblending")
+    return splits["train"], train.validation_of(splits, "gblending")
 
   def memory(self, state, num_rows):
     del num_rows

@@ -1,6 +1,5 @@
-"""What the hooks between epochs read: validation rows, rows with a label, a generator of their own."""
+"""What the hooks between epochs read: rows with a label, a generator of their own."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -8,13 +7,6 @@ import numpy as np
 
 from mmfuse import train
 from mmfuse.core import Unavailable
-
-
-def validation_of(splits: Mapping[str, Any], method: str) -> Any:
-  """The validation split. Raises `Unavailable` where the data have none."""
-  if splits.get("validation") is None:
-    raise Unavailable(f"{method} needs a validation split, and the data have none")
-  return splits["validation"]
 
 
 def judged_rows(split: Any) -> np.ndarray:

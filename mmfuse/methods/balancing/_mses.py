@@ -14,7 +14,6 @@ import optax
 from mmfuse import objectives, train
 from mmfuse.balancing import _mses
 from mmfuse.core import Method, State
-from mmfuse.methods.balancing import _hooks
 from mmfuse.methods.balancing._mslr import by_modality, read_rule, write_rule
 from mmfuse.tree import HEADS
 
@@ -54,7 +53,7 @@ def mses(
 
   def begin(state: State, splits, key, clock) -> State:
     del key, clock
-    _hooks.validation_of(splits, "mses")
+    train.validation_of(splits, "mses")
     return state
 
   def epoch_end(state: State, splits, key, clock) -> State:

@@ -14,7 +14,6 @@ import optax
 from mmfuse import objectives, train
 from mmfuse.balancing import _mslr
 from mmfuse.core import Method, State
-from mmfuse.methods.balancing import _hooks
 from mmfuse.names import REGRESSION
 
 
@@ -45,7 +44,7 @@ def mslr(
 
   def begin(state: State, splits, key, clock) -> State:
     del key, clock
-    validation = _hooks.validation_of(splits, "mslr")
+    validation = train.validation_of(splits, "mslr")
     if objectives.task_of(validation.label) == REGRESSION:
       raise ValueError("mslr follows accuracies, which regression labels do not have")
     return state

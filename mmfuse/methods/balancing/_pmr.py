@@ -4,7 +4,8 @@ Fan, Xu, Wang, Wang, Guo: "PMR: Prototypical Modal Rebalance for Multimodal Lear
 As released: neither the entropy regulariser nor the graded coefficient of the paper.
 """
 
-import functools
+import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from mmfuse import objectives, train
-from mmfuse.core import Batch, Method, Objective, State, label_weight
+from mmfuse.core import Batch, Method, Objective, Outputs, State, label_weight
 from mmfuse.methods.balancing import _hooks, _prototypes
 from mmfuse.names import CLASSIFICATION
 from mmfuse.tree import FUSED
@@ -49,6 +50,7 @@ def pmr(
     raise ValueError(f"batch_size must be at least 1, got {batch_size}")
   objective = pmr_objective(alpha=alpha, start_epoch=start_epoch, end_epoch=end_epoch)
   method = train.supervised(model, objective, tx)
+  sums = _Sums(method.predict)
 
   def estimate(state: State, splits, key, clock) -> State:
     del clock
@@ -58,7 +60,7 @@ def pmr(
     chosen = _hooks.generator(key).permutation(rows)[:count]
     memory, total = state.memory["objective"], None
     for batch in splits["train"].batches(size, chosen):
-      now = _sums(method.predict, state._replace(opt={}), batch)
+      now = train.on_batch(sums, state, batch)
       total = now if total is None else jax.tree.map(jnp.add, total, now)
     return train.remember(state, objective=_renewed(memory, total, momentum))
 
@@ -119,21 +121,25 @@ def _check(label, outputs) -> None:
       raise ValueError(f"PMR needs features [B, D] of every modality; those of {m!r} are not")
 
 
-@functools.partial(jax.jit, static_argnames=("predict",))
-def _sums(predict, state, batch):
+@dataclasses.dataclass(frozen=True)
+class _Sums:
   """{modality: (sums [C, D], counts [C])} of a batch, over the rows that have the modality."""
-  real = batch.weight > 0
-  outputs = predict(state, batch.inputs, {m: v & real for m, v in batch.mask.items()})
-  names = sorted(state.memory["objective"]["prototypes"])
-  return {
-    m: _prototypes.class_sums(
-      outputs.features[m],
-      batch.label,
-      jnp.where(batch.mask[m], label_weight(batch), 0.0),
-      outputs.logits.shape[-1],
-    )
-    for m in names
-  }
+
+  predict: Callable[..., Outputs]
+
+  def __call__(self, state: State, batch: Batch):
+    real = batch.weight > 0
+    outputs = self.predict(state, batch.inputs, {m: v & real for m, v in batch.mask.items()})
+    names = sorted(state.memory["objective"]["prototypes"])
+    return {
+      m: _prototypes.class_sums(
+        outputs.features[m],
+        batch.label,
+        jnp.where(batch.mask[m], label_weight(batch), 0.0),
+        outputs.logits.shape[-1],
+      )
+      for m in names
+    }
 
 
 def _renewed(memory, total, momentum):

@@ -64,7 +64,7 @@ def relearning(
 
   def begin(state: State, splits, key, clock) -> State:
     del key, clock
-    _hooks.validation_of(splits, "relearning")
+    train.validation_of(splits, "relearning")
     if objectives.task_of(splits["train"].label) != CLASSIFICATION:
       raise ValueError("relearning compares clusters with classes: it needs one integer per row")
     return state

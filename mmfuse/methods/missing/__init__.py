@@ -1,14 +1,16 @@
 """Training for rows that lack modalities, and its page of the index."""
 
+from mmfuse.methods._entry import LABELLED
 from mmfuse.methods._entry import row
 from mmfuse.methods.missing._custom import custom
 from mmfuse.methods.missing._dmrnet import dmrnet
 from mmfuse.methods.missing._dropout import dropout
 from mmfuse.methods.missing._dropout import moddrop
 from mmfuse.methods.missing._mean_fill import mean_fill
+from mmfuse.methods.missing._mmanet import mmanet
 from mmfuse.methods.missing._shaspec import shaspec
 
-__all__ = ["custom", "dmrnet", "dropout", "mean_fill", "moddrop", "shaspec"]
+__all__ = ["custom", "dmrnet", "dropout", "mean_fill", "mmanet", "moddrop", "shaspec"]
 
 # fmt: off
 ROWS = {
@@ -19,6 +21,9 @@ ROWS = {
   "mean_fill": row(
     mean_fill, "baseline", "baseline", about="absent features are their training mean"),
   "dmrnet": row(dmrnet, "forward", "parity", "wei2024robust", {"beta": (0.25, 0.5, 1.0)}),
+  "mmanet": row(
+    mmanet, "schedule", "parity", "wei2023mmanet", {"mad": (3.0, 10.0, 30.0)}, tasks=LABELLED,
+    reads_validation=True, needs=("task",)),
   "custom": row(
     custom, "baseline", "baseline", about="a model per subset of modalities", by_name=True),
   "shaspec": row(

@@ -34,7 +34,7 @@ def test_gradient_is_the_hessian_times_the_gradient():
 
   product = jax.jit(jax.grad(slope))(state.params)
   kernel = next(x for x in jax.tree.leaves(product["a"]) if x.ndim > 1)
-  got = _lfm.alignment_gradient(_small.model(), state, given)
+  got = train.on_batch(_lfm.AlignmentGradient(_small.model()), state, given)
   np.testing.assert_allclose(got, kernel.mean(), rtol=1e-4, atol=1e-8)
 
 
@@ -43,7 +43,7 @@ def test_update_steps_against_the_gradient_halves_the_rate_and_clips():
   update = method.phases[0].begin
   assert method.phases[0].epoch_end is update
   rows = next(_small.splits().validation.batches(12, np.arange(12)))
-  slope = float(_lfm.alignment_gradient(_small.model(), state, rows))
+  slope = float(train.on_batch(_lfm.AlignmentGradient(_small.model()), state, rows))
   after = update(state, _small.hooks(), jax.random.key(0), _small.hour()).memory["objective"]
   np.testing.assert_allclose(after["weights"], [0.7 + 0.5 * slope, 0.3 - 0.5 * slope], rtol=1e-5)
   assert float(after["rate"]) == 0.5

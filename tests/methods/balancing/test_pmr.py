@@ -49,9 +49,9 @@ def test_prototypes_are_class_means_of_chosen_rows():
 def test_the_first_tenth_of_the_batches_is_used(monkeypatch):
   counted = []
   monkeypatch.setattr(
-    _pmr,
-    "_sums",
-    lambda predict, state, batch: (
+    _pmr.train,
+    "on_batch",
+    lambda function, state, batch: (
       counted.append(float(batch.weight.sum())) or {"a": (jnp.zeros((3, 4)), jnp.zeros(3))}
     ),
   )
