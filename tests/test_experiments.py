@@ -25,7 +25,15 @@ TABLES = (
 def test_every_module_is_covered():
   found = {p.stem for p in (ROOT / "experiments").glob("*.py") if not p.stem.startswith("_")}
   # These have no table of methods; the last is tested with the rules.
-  assert found == {*TABLES, "fusion_heads", "i2m2", "mdrnn", "provable_mml", "rule_properties"}
+  assert found == {
+    *TABLES,
+    "fusion_heads",
+    "i2m2",
+    "mdrnn",
+    "provable_mml",
+    "rule_properties",
+    "dmrnet",
+  }
 
 
 SLOW = (
@@ -196,66 +204,45 @@ def test_lenet_bench(capsys):
   assert (found["ratio"] == "n/a") == (found["pytorch_ms"] == "n/a")
 
 
-def test_missing_toy_by_hand():
-  from experiments import _missing_toy as toy
-  from experiments import missing_toy
+@pytest.mark.slow
+def test_dmrnet_smoke(capsys):
+  from experiments import dmrnet
 
-  def trained(*means, hard=None):
-    scores = np.repeat(np.asarray(means)[:, None], 7, 1)
-    return toy.Trained(scores, hard, 1000, 1.0)
-
-  found = {
-    "joint": trained(50.0, 52.0, 54.0),
-    "dropout": trained(64.0, 66.5, 68.0),
-    "prior": trained(65.0, 66.5, 67.0, hard=np.arange(7)),
-  }
-  every = missing_toy.contrasts(found)
-  assert set(every) == {("dropout", "joint"), ("prior", "dropout")}
-  assert every["dropout", "joint"].significant and not every["prior", "dropout"].significant
-  said = missing_toy.verdict(found, every)
-  assert "| joint | 48-57 | 52.0 | yes |" in said and said.count("yes") == 3
-  assert "| dropout less joint | at least 10, beyond noise | +14.2 ± 0.7 | yes |" in said
-  worse = {**found, "dropout": trained(50.0, 53.0, 54.0)}
-  assert missing_toy.verdict(worse, missing_toy.contrasts(worse)).count("no |") == 2
-  table = missing_toy.contrasts_table(every)
-  assert "| dropout less joint | +14.2 ± 0.7* |" in table
-  assert "| prior less dropout | +0.0 ± 2.5 |" in table
-  assert "| prior | 0 | 1 | 2 | 3 | 4 | 5 | 6 |" in missing_toy.hard_table(found)
-  assert "| joint | 0.02 | 52.9 ± 2.4 | 52.0 ± 5.0 | 52.0 |" in missing_toy.scores_table(found)
+  before = results()
+  dmrnet.main(["--smoke"])
+  printed = capsys.readouterr().out
+  assert "\n| A+B+C | " in printed and "\n| dmrnet less dropout | " not in printed
+  assert "\n| mean_head | " in printed and "\n| dmrnet | " in printed
+  assert "versions: mmfuse" in printed and results() == before
+  assert all(word in dmrnet.__doc__ for word in ("Claim", "Command:", "Expected:", "--smoke"))
 
 
-def test_every_difference_of_missing_toy_is_of_two_of_its_rows():
-  from experiments import _missing_toy as toy
-  from experiments import missing_toy
+def test_contrasts_of_dmrnet_are_paired_over_subsets():
+  from experiments import dmrnet
 
-  assert {name for pair in missing_toy.CONTRASTS for name in pair} == set(toy.ROWS)
+  scores = {"dropout": ((0.5, 0.7), (0.4, 0.8)), "gaussian": ((0.7, 0.7), (0.6, 0.8))}
+  records = [
+    {
+      "method": m,
+      "seed": seed,
+      "subsets": [
+        {"modalities": ["a"], "score": alone, "rows": 9},
+        {"modalities": ["a", "b"], "score": both, "rows": 9},
+        {"modalities": ["b"], "score": None, "rows": 0},
+      ],
+    }
+    for m, values in scores.items()
+    for seed, (alone, both) in reversed(list(enumerate(values)))
+  ]
+  table = dmrnet.contrast_table(records)
+  assert "| gaussian less dropout | n/a | +10.0 | +20.0 | +0.0 ± 0.0 |" in table
+  assert "dmrnet less" not in table
 
 
-def test_the_data_of_missing_toy():
-  from experiments import _missing_toy as toy
-  from mmfuse import data
+def test_what_a_statistic_says_of_accuracy_by_hand():
+  from experiments import dmrnet
 
-  built_in = data.load("digits")
-  first, second = toy.make_data(0), toy.make_data(1)
-  assert (len(first.train), len(first.test), first.validation) == (700, 1097, None)
-  for m, std in (("A", 0.15), ("B", 0.45), ("C", 0.35)):
-    whole = np.concatenate([first.train.inputs[m], first.test.inputs[m]])
-    np.testing.assert_allclose(whole, built_in.inputs[m], atol=1e-6)  # seed 0 is the set's own
-    apart = first.test.inputs[m] - second.test.inputs[m]
-    assert apart.std() == pytest.approx(2**0.5 * std, rel=0.02)
-
-
-def test_the_rate_of_missing_toy_falls_at_three_quarters():
-  import jax
-  import jax.numpy as jnp
-
-  from experiments import _missing_toy as toy
-  from mmfuse.core import Clock
-
-  tx, params = toy.make_tx(0.1), {"w": jnp.ones(2)}
-  at = lambda epoch: Clock(*(jnp.int32(v) for v in (0, epoch, 0, 4, 8)))
-  step = lambda epoch: tx.update({"w": jnp.ones(2)}, tx.init(params), params, clock=at(epoch))[0]
-  # -rate (g + .9 g) of a first step, g with its decay.
-  np.testing.assert_allclose(step(5)["w"], -0.1 * 1.9 * 1.0005, rtol=1e-6)
-  np.testing.assert_allclose(step(6)["w"], -0.01 * 1.9 * 1.0005, rtol=1e-6)
-  assert jax.tree.structure(step(0)) == jax.tree.structure(params)
+  assert dmrnet.ordered([3.0, 2.0, 1.0], [0.1, 0.2, 0.3]) == 100.0
+  assert dmrnet.ordered([1.0, 2.0, 3.0], [0.1, 0.2, 0.3]) == 0.0
+  assert dmrnet.ordered([3.0, 2.0, 1.0], [0.2, 0.1, 0.1]) == 0.0  # of two pairs that differ
+  assert dmrnet.ordered([1.0, 2.0], [0.1, 0.1]) == 50.0

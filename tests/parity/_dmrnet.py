@@ -23,7 +23,7 @@ def _patterns(num: int) -> np.ndarray:
 
 def drop(case: Case) -> dict:
   """Features x<name> [B, ...], or [B * frames, ...] with the frames of a row side by side."""
-  given = {k: jnp.asarray(v) for k, v in case.inputs.items() if k.startswith("x")}
+  given = {k: jnp.asarray(case.inputs[k]) for k in sorted(case.inputs) if k.startswith("x")}
   index = case.inputs["combo_index"]
   chosen = jnp.asarray(_patterns(len(given)), jnp.float32)[index]
   features = {k: x.reshape(index.shape[0], -1, *x.shape[1:]) for k, x in given.items()}

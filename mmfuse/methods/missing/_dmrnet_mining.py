@@ -15,11 +15,13 @@ class Sums(NamedTuple):
   """A statistic of the rows of each combination, so far."""
 
   total: jax.Array  # [C], sum of w_i v_i
-  count: jax.Array  # [C], sum of w_i
+  weight: jax.Array  # [C], sum of w_i
 
   def mean(self) -> jax.Array:
-    """[C]: total / count, 0 where no row had the combination."""
-    return jnp.where(self.count > 0, self.total / jnp.where(self.count > 0, self.count, 1.0), 0.0)
+    """[C]: total / weight, 0 where no row had the combination."""
+    return jnp.where(
+      self.weight > 0, self.total / jnp.where(self.weight > 0, self.weight, 1.0), 0.0
+    )
 
 
 def no_sums(num: int) -> Sums:
@@ -45,7 +47,7 @@ def sums_of(index: jax.Array, values: jax.Array, weight: jax.Array, num: int) ->
 def batch_means(index: jax.Array, values: jax.Array, num: int) -> jax.Array:
   """[C]: as the released code takes them from a batch, NaN where no row has the combination."""
   found = sums_of(index, values, jnp.ones(values.shape[0]), num)
-  return found.total / found.count
+  return found.total / found.weight
 
 
 def first_is_weak(first: jax.Array, second: jax.Array) -> jax.Array:
@@ -63,7 +65,7 @@ def hardest(sums: Sums, num_hard: int) -> jax.Array:
   The last one is complete. Ties go to the first.
   """
   num = sums.total.shape[0]
-  able = (sums.count > 0) & (jnp.arange(num) < num - 1)
+  able = (sums.weight > 0) & (jnp.arange(num) < num - 1)
   found, place = jax.lax.top_k(jnp.where(able, sums.mean(), -jnp.inf), num_hard)
   return jnp.zeros(num, bool).at[place].set(found > -jnp.inf)
 

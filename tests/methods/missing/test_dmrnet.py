@@ -89,7 +89,7 @@ def test_statistics_are_those_of_what_is_left_and_freeze_after_the_warm_up():
     want = [values[index == c].mean() if (index == c).any() else 0.0 for c in range(7)]
     np.testing.assert_allclose(memory[name].mean(), want, rtol=1e-5)
     np.testing.assert_allclose(log[f"mined/{name}"], want, rtol=1e-5)
-    np.testing.assert_array_equal(memory[name].count, np.bincount(index, minlength=7)[:7])
+    np.testing.assert_array_equal(memory[name].weight, np.bincount(index, minlength=7)[:7])
   np.testing.assert_array_equal(log["mined/hard"], memory["hard"].astype(float))
   later, log = stepped(method, epoch=2, state=state, num=3)
   jax.tree.map(np.testing.assert_array_equal, later.memory, state.memory)
@@ -110,7 +110,7 @@ def test_sums_over_batches_and_the_released_mean_of_one():
   weight = jnp.asarray([1.0, 1.0, 3.0, 0.0])
   sums = mining.sums_of(index, values, weight, 3)
   np.testing.assert_allclose(sums.total, [7.0, 0.0, 5.0])
-  np.testing.assert_allclose(sums.count, [4.0, 0.0, 1.0])
+  np.testing.assert_allclose(sums.weight, [4.0, 0.0, 1.0])
   both = jax.tree.map(jnp.add, sums, mining.sums_of(index, values, weight, 3))
   np.testing.assert_allclose(both.mean(), [1.75, 0.0, 5.0])
   np.testing.assert_allclose(mining.batch_means(index[:3], values[:3], 3), [1.5, np.nan, 5.0])
