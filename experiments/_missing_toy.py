@@ -2,7 +2,7 @@
 
 import functools
 import statistics
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -71,20 +71,21 @@ def make_data(seed: int, smoke: bool = False) -> data.Splits:
   )
 
 
-def make_tx(learning_rate: float) -> optax.GradientTransformation:
-  """SGD, Nesterov momentum .9, decay 5e-4, x .1 from three quarters of the steps on."""
+def make_tx(learning_rate: float = RATE) -> optax.GradientTransformation:
+  """SGD, Nesterov momentum .9, decay 5e-4, x .1 from three quarters of the steps on; a rate to write."""
+  rate = optax.inject_hyperparams(optax.scale_by_learning_rate)(learning_rate=learning_rate)
   return optax.chain(
     optax.add_decayed_weights(5e-4),
     optax.trace(decay=0.9, nesterov=True),
     train.scale_by_progress(lambda done: jnp.where(done < 0.75, 1.0, 0.1)),
-    optax.scale_by_learning_rate(learning_rate),
+    rate,
   )
 
 
 class Row(NamedTuple):
   """A row of the table."""
 
-  method: str  # of the index
+  name: str  # of the method in the index
   options: Mapping[str, Any] = {}
   rate: float = RATE
   scale: int = 1  # of the network's widths
@@ -119,14 +120,22 @@ ROWS = {
 
 
 def build(row: Row) -> Method:
-  """The row's method; what some of them would ask of validation rows is not asked: there are none."""
-  method = methods.METHODS[row.method](make_model(row.scale), tx=make_tx(row.rate), **row.options)
-  if row.method != "mmanet":
+  """The row's method; what one of them asks of validation rows is not asked: there are none."""
+  method = methods.METHODS[row.name](make_model(row.scale), tx=make_tx(), **row.options)
+  if row.name != "mmanet":
     return method
   # Its weak subsets, of the term that is off here, are looked for there; a teacher is its last epoch.
   teacher, student = method.phases
   phases = (teacher._replace(begin=None, select=LAST), student._replace(epoch_end=None))
   return method._replace(phases=phases)
+
+
+def programs(names: Iterable[str]) -> list[list[str]]:
+  """Rows that differ in nothing but the rate, which is a number to a compiled step, side by side."""
+  groups: dict[str, list[str]] = {}
+  for name in names:
+    groups.setdefault(repr(ROWS[name]._replace(rate=RATE, recorded="")), []).append(name)
+  return list(groups.values())
 
 
 class Trained(NamedTuple):
@@ -143,9 +152,8 @@ class Trained(NamedTuple):
     return self.scores.mean(1).tolist()
 
 
-def run(row: Row, seeds: int, epochs: int, smoke: bool) -> Trained:
+def run(method: Method, row: Row, seeds: int, epochs: int, smoke: bool) -> Trained:
   """Every seed draws noise, weights, batches and subsets; the last epoch of each phase counts."""
-  method = build(row)
   scores, hard, steps = [], [], []
   for seed in range(seeds):
     splits = make_data(seed, smoke)
@@ -155,6 +163,7 @@ def run(row: Row, seeds: int, epochs: int, smoke: bool) -> Trained:
       epochs={phase.name: epochs for phase in method.phases},
       batch_size=BATCH,
       seeds=[seed],
+      learning_rate=row.rate,
       select=LAST,
       diagnose=False,
     )
@@ -165,7 +174,7 @@ def run(row: Row, seeds: int, epochs: int, smoke: bool) -> Trained:
     hard.append(np.asarray(_mined(state)))
     steps.append(result.seconds_per_step)
   size = sum(x.size for x in jax.tree.leaves(state.params))
-  mined = sum(hard) if row.options.get("beta") else None
+  mined = sum(hard) if row.name == "dmrnet" and row.options["beta"] else None
   return Trained(np.asarray(scores), mined, size, statistics.median(steps))
 
 

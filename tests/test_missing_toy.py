@@ -59,3 +59,9 @@ def test_the_rate_of_missing_toy_falls_at_three_quarters():
   np.testing.assert_allclose(step(5)["w"], -0.1 * 1.9 * 1.0005, rtol=1e-6)
   np.testing.assert_allclose(step(6)["w"], -0.01 * 1.9 * 1.0005, rtol=1e-6)
   assert jax.tree.structure(step(0)) == jax.tree.structure(params)
+
+
+def test_rows_that_differ_in_their_rate_share_a_program():
+  groups = missing_toy.toy.programs(toy.ROWS)
+  assert ["hcr_intended", "hcr_intended_fast"] in groups and ["shaspec"] in groups
+  assert sorted(name for group in groups for name in group) == sorted(toy.ROWS)
