@@ -17,6 +17,7 @@ TABLES = (
   "mla",
   "panel",
   "missing_digits",
+  "missing_toy",
   "stronger_modality",
 )
 
@@ -41,6 +42,7 @@ SLOW = (
   "bogc",
   "mla",
   "missing_digits",
+  "missing_toy",
   "stronger_modality",
 )  # beyond a minute
 

@@ -8,8 +8,9 @@ from mmfuse.methods.missing._dropout import dropout
 from mmfuse.methods.missing._dropout import moddrop
 from mmfuse.methods.missing._mean_fill import mean_fill
 from mmfuse.methods.missing._mmanet import mmanet
+from mmfuse.methods.missing._shaspec import shaspec
 
-__all__ = ["custom", "dmrnet", "dropout", "mean_fill", "mmanet", "moddrop"]
+__all__ = ["custom", "dmrnet", "dropout", "mean_fill", "mmanet", "moddrop", "shaspec"]
 
 # fmt: off
 ROWS = {
@@ -25,5 +26,7 @@ ROWS = {
     reads_validation=True, needs=("task",)),
   "custom": row(
     custom, "baseline", "baseline", about="a model per subset of modalities", by_name=True),
+  "shaspec": row(
+    shaspec, "forward", "equations", "wang2023shaspec", {"alpha": (0.1, 0.5, 1.0)}),
 }
 # fmt: on
