@@ -22,6 +22,7 @@ from mmfuse.encoders._pool import max_first, max_pool
 from mmfuse.encoders._recurrent import GRU, LSTM
 from mmfuse.encoders._resnet import ResNet18, ResNet34
 from mmfuse.encoders._sequence import as_array, steps
+from mmfuse.encoders._token_encoder import token_encoder
 from mmfuse.encoders._tokens import Tokens, as_tokens
 from mmfuse.encoders._transformer import Transformer
 
@@ -57,5 +58,6 @@ __all__ = [
   "readable",
   "remarks",
   "steps",
+  "token_encoder",
   "vocabulary_size",
 ]
