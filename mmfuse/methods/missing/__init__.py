@@ -5,8 +5,9 @@ from mmfuse.methods.missing._custom import custom
 from mmfuse.methods.missing._dropout import dropout
 from mmfuse.methods.missing._dropout import moddrop
 from mmfuse.methods.missing._mean_fill import mean_fill
+from mmfuse.methods.missing._unseen_interaction import unseen_interaction
 
-__all__ = ["custom", "dropout", "mean_fill", "moddrop"]
+__all__ = ["custom", "dropout", "mean_fill", "moddrop", "unseen_interaction"]
 
 # fmt: off
 ROWS = {
@@ -16,6 +17,9 @@ ROWS = {
     moddrop, "forward", "equations", "neverova2016moddrop", {"drop": (0.2, 0.5, 0.8)}),
   "mean_fill": row(
     mean_fill, "baseline", "baseline", about="absent features are their training mean"),
+  "unseen_interaction": row(
+    unseen_interaction, "forward", "parity", "zhang2023unseen", {"alpha": (0.2, 0.788, 3.0)},
+    needs=("task",)),
   "custom": row(
     custom, "baseline", "baseline", about="a model per subset of modalities", by_name=True),
 }
