@@ -68,7 +68,7 @@ def mean_of_branches(z: jax.Array, task: str) -> jax.Array:
 
 
 class Attention(nn.Module):
-  """softmax(q k^T / sqrt(d)) v of x [B, T, D], `heads` of `width` d, then dense to D; q, k, v without bias."""
+  """softmax(q k^T / sqrt(d)) v of x [B, T, D], `heads` of `width` d, then dense to D; q, k, v: no bias."""
 
   heads: int
   width: int

@@ -5,8 +5,11 @@ Zhang, Doughty and Snoek, Learning Unseen Modality Interaction, NeurIPS 2023. Th
 """
 
 import dataclasses
+import functools
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import optax
 
 from mmfuse import encoders, fusion, objectives, train
@@ -170,7 +173,20 @@ def unseen_interaction(
   late = train.alternate({FUSED: player}, init, predict=_Predict(model), name="train")
   first = train.only_phase(alone)._replace(epoch_end=_pseudo_labels.Collect(predictions, window))
   last = train.only_phase(late)._replace(begin=_pseudo_labels.Begin(predictions))
-  return train.then(alone._replace(phases=(first,)), late._replace(phases=(last,)), 0.5)
+  alone = alone._replace(init=functools.partial(_checked_init, model, alone.init), phases=(first,))
+  return train.then(alone, late._replace(phases=(last,)), 0.5)
+
+
+def _checked_init(model, init, key, batch, num_rows):
+  """`init`, where every modality of integers has an encoder that knows how many there are."""
+  for m, encoder in sorted(model.encoders.items()):
+    first = encoder.stages[0] if isinstance(encoder, encoders.Chain) else None
+    integers = jnp.issubdtype(jax.tree.leaves(batch.inputs[m])[0].dtype, jnp.integer)
+    if integers and isinstance(first, encoders.Tokens) and first.vocabulary is None:
+      raise Unavailable(
+        f"unseen_interaction embeds integers, and no encoders.Embedding says how many {m!r} has"
+      )
+  return init(key, batch, num_rows)
 
 
 def _check(alpha: float, lam: float, smoothing: float, pseudo: str, slots: int) -> None:
