@@ -19,6 +19,7 @@ TABLES = (
   "missing_digits",
   "missing_toy",
   "stronger_modality",
+  "unseen_interaction",
 )
 
 
@@ -150,6 +151,45 @@ def test_contrasts_of_mla_are_paired():
   assert "| mla_bb_add less mla_off | n/a | +0.0 ± 24.8 |" in table
   assert "mla_released" not in table and "mla_mean" not in table
   assert "| mla | n/a | 80.0 ± 24.8 | n/a |" in mla.paper_table(records)
+
+
+def test_training_rows_are_on_one_side_and_test_rows_on_both():
+  from experiments import unseen_interaction as unseen
+
+  label, split = np.repeat([0, 1], 24), np.tile(np.repeat(["train", "validation", "test"], 8), 2)
+  views = {m: np.random.default_rng(0).normal(size=(48, 2)) for m in "AB"}
+  for complete in (False, True):
+    found = unseen.disjoint(views, label, split, "digits", complete)
+    both = found.mask["A"] & found.mask["B"]
+    assert both[split == "test"].all() and both[split == "validation"].all() == complete
+    train = split == "train"
+    assert not both[train].any() and (found.mask["A"] | found.mask["B"]).all()
+    assert np.bincount(label[train & found.mask["A"]]).tolist() == [4, 4]
+    assert complete == ("validated on complete rows" in found.name)
+
+
+def test_unseen_combinations_by_hand():
+  from experiments import unseen_interaction as unseen
+
+  both = {"late_average": ((0.5, 0.7), (0.8, 0.8)), "joint": ((0.5, 0.5), (0.6, 0.8))}
+  records = [
+    {
+      "method": name,
+      "seed": seed,
+      "subsets": [
+        {"modalities": ["A", "B"], "score": whole[seed]},
+        *({"modalities": [m], "score": v} for m, v in zip("AB", alone)),
+      ],
+    }
+    for name, (alone, whole) in both.items()
+    for seed in (1, 0)
+  ]
+  found = unseen.scores(records, "digits")
+  assert found["joint"]["all (unseen)"] == pytest.approx([60, 80])
+  assert found["late_average"]["B (seen)"] == pytest.approx([70, 70])
+  table = unseen.scores_table(found, "digits")
+  assert "| joint | 70.0 ± 127.1 | 50.0 ± 0.0 | 50.0 ± 0.0 | -10.0 ± 127.1 | baseline |" in table
+  assert len(unseen.subsets("mfeat")["mixed pairs (unseen)"]) == 9
 
 
 def test_mdrnn_smoke(capsys):

@@ -24,6 +24,7 @@ from . import (
   _modulation,
   _moo,
   _provable,
+  _unseen_interaction,
   _weightings,
 )
 from ._cases import Case
@@ -196,6 +197,14 @@ KERNELS = [
   Kernel("mmanet", r"total_cls", _mmanet.total),
   Kernel("mmanet", r"lr_schedule", _mmanet.schedule),
   Kernel("mmanet", r"drop_m\d", _mmanet.dropped),
+  Kernel("unseen_interaction", r"label_smooth", _unseen_interaction.label_smoothing),
+  Kernel("unseen_interaction", r"token_distance", _unseen_interaction.token_distance),
+  Kernel("unseen_interaction", r"train_losses", _unseen_interaction.step),
+  Kernel("unseen_interaction", r"reorganization", _unseen_interaction.reorganization),
+  Kernel("unseen_interaction", r"branch_attention", _unseen_interaction.branch_attention),
+  Kernel("unseen_interaction", r"branch_average", _unseen_interaction.branch_average),
+  Kernel("unseen_interaction", r"fusion_and", _unseen_interaction.fusion_and_tokens),
+  Kernel("unseen_interaction", r"pseudo_choice", _unseen_interaction.pseudo_choice),
   Kernel("missing_prediction", r"missing_table", _metrics.missing_table, host=True),
 ]
 

@@ -13,6 +13,5 @@ PENDING = (
   "multimodal_vaes",
   "multimodal_vaes_is",
   "umurl",
-  "unseen_interaction",
   "wss_cmer",
 )

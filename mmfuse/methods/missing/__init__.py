@@ -9,8 +9,19 @@ from mmfuse.methods.missing._dropout import moddrop
 from mmfuse.methods.missing._mean_fill import mean_fill
 from mmfuse.methods.missing._mmanet import mmanet
 from mmfuse.methods.missing._shaspec import shaspec
+from mmfuse.methods.missing._unseen_interaction import unseen_interaction
 
-__all__ = ["custom", "dmrnet", "dropout", "mean_fill", "mmanet", "moddrop", "shaspec"]
+__all__ = [
+  "custom",
+  "dmrnet",
+  "dropout",
+  "mean_fill",
+  "mmanet",
+  "moddrop",
+  "shaspec",
+  "unseen_interaction",
+]
+
 
 # fmt: off
 ROWS = {
@@ -24,6 +35,9 @@ ROWS = {
   "mmanet": row(
     mmanet, "schedule", "parity", "wei2023mmanet", {"mad": (3.0, 10.0, 30.0)}, tasks=LABELLED,
     reads_validation=True, needs=("task",)),
+  "unseen_interaction": row(
+    unseen_interaction, "forward", "parity", "zhang2023unseen", {"alpha": (0.2, 0.788, 3.0)},
+    needs=("task",)),
   "custom": row(
     custom, "baseline", "baseline", about="a model per subset of modalities", by_name=True),
   "shaspec": row(
