@@ -85,7 +85,7 @@ def run(cfg: Config) -> dict[str, toy.Trained]:
 
 
 def scores_table(found: Mapping[str, toy.Trained]) -> str:
-  """Each row on each subset; size and time of a step beside it."""
+  """Each row on each subset; size and cost of a step beside it."""
   rows = []
   first = next(iter(found.values()))
   for name, each in found.items():
@@ -98,11 +98,11 @@ def scores_table(found: Mapping[str, toy.Trained]) -> str:
         _common.interval(each.means),
         *(f"{mean:.1f}" for mean in each.scores.mean(0)),
         f"{each.parameters / 1000:.1f}k",
-        f"{each.step / first.step:.1f}x",
+        f"{each.flops / first.flops:.1f}x",
       ]
     )
   patterns = [pattern(s, toy.NAMES) for s in toy.SUBSETS]
-  header = ["row", "rate", "on record", "mean", *patterns, "parameters", "step time"]
+  header = ["row", "rate", "on record", "mean", *patterns, "parameters", "FLOPs"]
   return _common.table(header, rows)
 
 
@@ -171,8 +171,8 @@ def page(cfg: Config, found: Mapping[str, toy.Trained], command: str) -> str:
       verdict(found, every),
       "\n## Test accuracy in percent\n\nmean: over the seven subsets, ± half-width of the 95 % t interval "
       f"over {cfg.seeds} seeds; on record: the same, ± the standard deviation over 6 seeds of another "
-      "program. Subsets in the order A, B, C. Paper: n/a. `mad` has a teacher, and so two phases. step "
-      f"time: against {next(iter(found))}, a row beside others.\n\n{scores_table(found)}\n",
+      "program. Subsets in the order A, B, C. Paper: n/a. `mad` has a teacher, and so two phases. FLOPs: "
+      f"of a step as it is written, over {next(iter(found))}.\n\n{scores_table(found)}\n",
       "## Paired differences\n\nPoints on the mean over subsets, ± half-width of the paired 95 % t interval; "
       f"* = beyond noise (Holm-adjusted p < .05 over this table).\n\n{contrasts_table(every)}\n",
       "## Which combinations were found hard\n\nIn how many of the runs, three each. By variance: those "

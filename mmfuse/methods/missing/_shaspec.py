@@ -144,7 +144,8 @@ def shaspec(
   u_m = r_m + P([r_m; q_m]) where m is present, \sum_n s_n r_n / \sum_n s_n where it is not; r_m is of
   the encoder that all share, q_m of m's own (`SharedSpecific`). L_dao (`alignment_loss`) draws the r of
   a row together, L_dco (`domain_loss`) tells m from q_m; neither reads what a row lacks. Two encoders
-  a modality: about twice the parameters and the cost of a step. The log has "shared_std".
+  a modality: twice the cost where encoders dominate; S and P have 2 D^2 weights each. The log has
+  "shared_std".
 
   Any number of modalities (of one, L_dao = L_dco = 0), labels of any task, any head of vectors.
 
