@@ -11,7 +11,6 @@ PENDING = (
   "missing_prediction/vicreg",
   "mmanet",
   "mmiai",
-  "modality_distillation",
   "multimodal_vaes",
   "multimodal_vaes_is",
   "umurl",

@@ -5,8 +5,9 @@ from mmfuse.methods.missing._custom import custom
 from mmfuse.methods.missing._dropout import dropout
 from mmfuse.methods.missing._dropout import moddrop
 from mmfuse.methods.missing._mean_fill import mean_fill
+from mmfuse.methods.missing._modality_distillation import modality_distillation
 
-__all__ = ["custom", "dropout", "mean_fill", "moddrop"]
+__all__ = ["custom", "dropout", "mean_fill", "modality_distillation", "moddrop"]
 
 # fmt: off
 ROWS = {
@@ -16,6 +17,9 @@ ROWS = {
     moddrop, "forward", "equations", "neverova2016moddrop", {"drop": (0.2, 0.5, 0.8)}),
   "mean_fill": row(
     mean_fill, "baseline", "baseline", about="absent features are their training mean"),
+  "modality_distillation": row(
+    modality_distillation, "schedule", "reconstructed", "wei2023onestage",
+    {"mmd_weight": (0.3, 1.0, 3.0)}, needs=("task",)),
   "custom": row(
     custom, "baseline", "baseline", about="a model per subset of modalities", by_name=True),
 }
