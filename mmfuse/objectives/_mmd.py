@@ -25,7 +25,7 @@ def mmd_loss(
   factor: float = FACTOR,
   kernels: int = KERNELS,
 ) -> jax.Array:
-  r"""MMD^2 = mean_{ij} [k(x_i, x_j) + k(y_i, y_j) - k(x_i, y_j) - k(y_i, x_j)], the diagonals included; scalar.
+  r"""MMD^2 = mean_{ij} [k(x_i, x_j) + k(y_i, y_j) - k(x_i, y_j) - k(y_i, x_j)], diagonals included; scalar.
 
   k = \sum_{n<5} exp(-|u - v|^2 / (2^n b)), b the mean of |u - v|^2 over the pairs of different rows of
   both samples together, divided by 2^2 and without a gradient. Not negative but for rounding, 0 for
@@ -40,9 +40,7 @@ def mmd_loss(
   Raises:
     ValueError: an unknown variant.
   """
-  return jmmd_loss(
-    [source], [target], weight, variant=variant, factor=factor, kernels=kernels
-  )
+  return jmmd_loss([source], [target], weight, variant=variant, factor=factor, kernels=kernels)
 
 
 def jmmd_loss(
@@ -81,8 +79,9 @@ def pkt_mmd_loss(
   *,
   variant: str = "guarded",
 ) -> jax.Array:
-  r"""`mmd_loss` of the rows of S_ij = s_ij / \sum_j s_ij, s_ij = (1 + cos(x_i, x_j)) / 2, of x and of y; scalar.
+  r"""`mmd_loss` of the rows of S(x) and of S(y), S_ij = s_ij / \sum_j s_ij; scalar.
 
+  s_ij = (1 + cos(x_i, x_j)) / 2.
   How alike the rows of a batch are, as probabilities (probabilistic knowledge transfer); x and y may
   be of different widths.
 

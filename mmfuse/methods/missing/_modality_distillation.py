@@ -40,7 +40,7 @@ def modality_distillation(
   stop_targets: bool = False,
   share: float = 0.5,
 ) -> Method:
-  r"""Phase "teacher/train": CE(q) of the privileged x' alone. Phase "student/train", x' for the teacher alone:
+  r"""Phase "teacher/train": CE(q) of the privileged x'. Phase "student/train", x' for the teacher alone:
 
   L = CE(o) + mmd_weight MMD^2(g, t) + logit_weight D(r, q) + rec_weight [R(joint_a, a) + R(joint_g, g)].
 
