@@ -81,9 +81,8 @@ def pkt_mmd_loss(
 ) -> jax.Array:
   r"""`mmd_loss` of the rows of S(x) and of S(y), S_ij = s_ij / \sum_j s_ij; scalar.
 
-  s_ij = (1 + cos(x_i, x_j)) / 2.
-  How alike the rows of a batch are, as probabilities (probabilistic knowledge transfer); x and y may
-  be of different widths.
+  s_ij = (1 + cos(x_i, x_j)) / 2: how alike the rows of a batch are, as probabilities (probabilistic
+  knowledge transfer). x and y may be of different widths.
 
   Args:
     source, target: x [B, ...] and y [B, ...], flattened.

@@ -48,7 +48,8 @@ class Terms:
         g.rows, t, both
       )
     differ = objectives.logit_distillation(
-      *map(self._distributions, (g.logits, q)),
+      self._distributions(g.logits),
+      self._distributions(q),
       both,
       kind=self.logits,
       temperature=self.temperature,

@@ -81,7 +81,7 @@ def modality_distillation(
     raise Unavailable('logits="kl" compares distributions, and labels are real numbers; use "mse"')
   x, other = _chosen(model, available, privileged)
   branches = Branches(model.restrict((x,)), model.restrict((other,)))
-  terms = Terms(branches, task, match, logits, temperature, *weights.values(), stop_targets)
+  terms = Terms(branches, task, match, logits, temperature, stop_targets=stop_targets, **weights)
   taught = train.supervised(
     branches.privileged, objectives.unimodal, tx, predict=fusion.mean_logits
   )

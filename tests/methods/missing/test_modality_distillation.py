@@ -260,14 +260,13 @@ def test_selection_does_not_read_the_privileged_modality(two_stage):
       )
     )
   first, *others = results
-  history = [{k: v for k, v in e.items() if "seconds" not in k} for e in first.logs[0].history]
-  scored = [e["validation"] for e in history if e["phase"] == "student/train"]
-  assert scored and all(set(scores) == {"fused", "b"} for scores in scored)
+  scored = lambda result: [(e["phase"], e["validation"]) for e in result.logs[0].history]
   for other in others:
     same(other.states.params, first.states.params)
-    assert other.logs[0].best == first.logs[0].best
-  chance = 1 / _small.CLASSES
-  assert first.logs[0].best > chance
+    assert scored(other) == scored(first)
+  validated = [scores for phase, scores in scored(first) if phase == "student/train"]
+  assert validated and all(set(scores) == {"fused", "b"} for scores in validated)
+  assert first.logs[0].best == max(scores["b"]["accuracy"] for scores in validated)
 
 
 def test_other_modalities_are_not_read():
@@ -302,14 +301,16 @@ def test_other_labels(task):
 
 
 def test_the_restored_branch_comes_to_resemble_the_teacher():
-  result = train.fit(
-    method(), _small.splits(), epochs=40, batch_size=_small.BATCH, loop="scan", diagnose=False
-  )
+  model = LateFusion({m: encoders.MLP(8, ()) for m in "ab"}, _small.CLASSES)
+  built = BUILD(model, 0.05, available="b")
+  options = {"batch_size": _small.BATCH, "loop": "scan", "diagnose": False}
+  result = train.fit(built, _small.splits(), epochs=60, **options)
   student = [e for e in result.logs[0].history if e["phase"] == "student/train"]
-  assert len(student) == 20
+  assert len(student) == 30
   for name in ("match", "logits", "fused"):
     found = [float(e[f"loss/{name}"]) for e in student]
-    assert np.mean(found[-3:]) < 0.8 * found[0], name
+    assert np.mean(found[-5:]) < 0.8 * np.mean(found[:2]), name
+  assert result.logs[0].best > 0.6  # chance is 1 / 3
 
 
 # What it must be told.
