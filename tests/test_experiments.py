@@ -35,6 +35,7 @@ def test_every_module_is_covered():
     "rule_properties",
     "dmrnet",
     "mmanet",
+    "modality_distillation",
   }
 
 
@@ -190,6 +191,37 @@ def test_unseen_combinations_by_hand():
   table = unseen.scores_table(found, "digits")
   assert "| joint | 70.0 ± 127.1 | 50.0 ± 0.0 | 50.0 ± 0.0 | -10.0 ± 127.1 | baseline |" in table
   assert len(unseen.subsets("mfeat")["mixed pairs (unseen)"]) == 9
+
+
+def test_modality_distillation_smoke(capsys):
+  from experiments import modality_distillation
+
+  before = results()
+  modality_distillation.main(["--smoke"])
+  printed = capsys.readouterr().out
+  assert "| across: one_stage less B_only | " in printed
+  assert "| one_stage: as_is less across | " in printed
+  assert "versions: mmfuse" in printed and results() == before
+
+
+def test_shuffles_of_the_privileged_training_rows():
+  from experiments import modality_distillation
+
+  found = {part: modality_distillation.make_data(part) for part in modality_distillation.PARTS}
+  plain = found["as_is"]
+  rows, label = plain.split == "train", plain.label
+  means = lambda t: np.stack([t.inputs["A"][rows & (label == c)].mean(0) for c in range(10)])
+  for part, given in found.items():
+    np.testing.assert_array_equal(given.inputs["B"], plain.inputs["B"])
+    np.testing.assert_array_equal(given.inputs["A"][~rows], plain.inputs["A"][~rows])
+    np.testing.assert_allclose(
+      given.inputs["A"][rows].sum(0), plain.inputs["A"][rows].sum(0), rtol=1e-4
+    )
+    stay = (given.inputs["A"][rows] == plain.inputs["A"][rows]).all(1).mean()
+    assert (stay == 1) if part == "as_is" else (stay < 0.1)
+    same = np.allclose(means(given), means(plain), atol=1e-4)
+    assert same == (part != "across")
+  assert len({t.fingerprint for t in found.values()}) == 3
 
 
 def test_mdrnn_smoke(capsys):

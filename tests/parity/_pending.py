@@ -9,7 +9,6 @@ PENDING = (
   "missing_prediction/read_only_prompt_attention",
   "missing_prediction/vicreg",
   "mmiai",
-  "modality_distillation",
   "multimodal_vaes",
   "multimodal_vaes_is",
   "umurl",

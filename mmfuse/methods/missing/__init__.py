@@ -8,6 +8,7 @@ from mmfuse.methods.missing._dropout import dropout
 from mmfuse.methods.missing._dropout import moddrop
 from mmfuse.methods.missing._mean_fill import mean_fill
 from mmfuse.methods.missing._mmanet import mmanet
+from mmfuse.methods.missing._modality_distillation import modality_distillation
 from mmfuse.methods.missing._shaspec import shaspec
 from mmfuse.methods.missing._unseen_interaction import unseen_interaction
 
@@ -17,11 +18,11 @@ __all__ = [
   "dropout",
   "mean_fill",
   "mmanet",
+  "modality_distillation",
   "moddrop",
   "shaspec",
   "unseen_interaction",
 ]
-
 
 # fmt: off
 ROWS = {
@@ -38,6 +39,9 @@ ROWS = {
   "unseen_interaction": row(
     unseen_interaction, "forward", "parity", "zhang2023unseen", {"alpha": (0.2, 0.788, 3.0)},
     needs=("task",)),
+  "modality_distillation": row(
+    modality_distillation, "schedule", "reconstructed", "wei2023onestage",
+    {"mmd_weight": (0.3, 1.0, 3.0)}, needs=("task",)),
   "custom": row(
     custom, "baseline", "baseline", about="a model per subset of modalities", by_name=True),
   "shaspec": row(
