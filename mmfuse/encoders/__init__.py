@@ -22,6 +22,7 @@ from mmfuse.encoders._pool import max_first, max_pool
 from mmfuse.encoders._recurrent import GRU, LSTM
 from mmfuse.encoders._resnet import ResNet18, ResNet34
 from mmfuse.encoders._sequence import as_array, steps
+from mmfuse.encoders._tokens import Tokens, as_tokens
 from mmfuse.encoders._transformer import Transformer
 
 __all__ = [
@@ -40,9 +41,11 @@ __all__ = [
   "Norm",
   "ResNet18",
   "ResNet34",
+  "Tokens",
   "Transformer",
   "adapt",
   "as_array",
+  "as_tokens",
   "by_name",
   "check_encoder",
   "check_output",
