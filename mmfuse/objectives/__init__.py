@@ -12,6 +12,7 @@ from mmfuse.objectives._classification import weighted_mean
 from mmfuse.objectives._cml import cml
 from mmfuse.objectives._mbsd import mbsd
 from mmfuse.objectives._mbsd import mutual_distillation
+from mmfuse.objectives._vicreg import vicreg_loss
 
 __all__ = [
   "cca_loss",
@@ -25,5 +26,6 @@ __all__ = [
   "supervised_losses",
   "task_of",
   "unimodal",
+  "vicreg_loss",
   "weighted_mean",
 ]

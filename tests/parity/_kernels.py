@@ -18,6 +18,7 @@ from . import (
   _i2m2,
   _mdrnn,
   _metrics,
+  _missing_prediction,
   _mla,
   _modulation,
   _moo,
@@ -175,6 +176,10 @@ KERNELS = [
   Kernel("missing_protocol", r"f1_multilabel", _metrics.f1, host=True),
   Kernel("missing_protocol", r"auroc", _metrics.auroc, host=True),
   Kernel("missing_prediction", r"missing_table", _metrics.missing_table, host=True),
+  Kernel("missing_prediction", r"vicreg", _missing_prediction.vicreg),
+  Kernel("missing_prediction", r"read_only", _missing_prediction.read_only_attention),
+  Kernel("missing_prediction", r"predictor_mlp", _missing_prediction.predictor),
+  Kernel("missing_prediction", r"embedding_substitution", _missing_prediction.substitution),
 ]
 
 
