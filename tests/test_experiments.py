@@ -17,6 +17,7 @@ TABLES = (
   "mla",
   "panel",
   "missing_digits",
+  "missing_prediction",
   "stronger_modality",
 )
 
@@ -32,6 +33,7 @@ SLOW = (
   "bogc",
   "mla",
   "missing_digits",
+  "missing_prediction",
   "stronger_modality",
 )  # beyond a minute
 
