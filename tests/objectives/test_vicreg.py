@@ -1,5 +1,7 @@
 """VICReg: by hand, its invariances, and rows that do not count."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,8 +14,13 @@ X, Y = (RNG.normal(size=(7, 3)).astype(np.float32) for _ in range(2))
 TERMS = ({"std": 0.0, "cov": 0.0}, {"sim": 0.0, "cov": 0.0}, {"sim": 0.0, "std": 0.0})
 
 
+@functools.partial(jax.jit, static_argnames=("sim", "std", "cov"))
+def _compiled(x, y, weight, **options):
+  return objectives.vicreg_loss(x, y, weight, **options)
+
+
 def loss(x, y, weight=None, **options):
-  return float(objectives.vicreg_loss(jnp.asarray(x), jnp.asarray(y), weight, **options))
+  return float(_compiled(jnp.asarray(x), jnp.asarray(y), weight, **options))
 
 
 def test_two_rows_by_hand():
@@ -41,7 +48,8 @@ def test_it_is_zero_where_equal_embeddings_vary_enough_and_independently():
 
 
 def test_a_constant_batch_is_finite():
-  value, grads = jax.value_and_grad(objectives.vicreg_loss)(jnp.ones((5, 4)), jnp.ones((5, 4)))
+  run = jax.jit(jax.value_and_grad(objectives.vicreg_loss))
+  value, grads = run(jnp.ones((5, 4)), jnp.ones((5, 4)))
   assert float(value) == pytest.approx(25 * (1 - 0.01), rel=1e-5)
   assert not np.any(grads)
 
@@ -53,9 +61,8 @@ def test_rows_that_do_not_count_are_not_read(options):
   x = jnp.where(kept[:, None], X, jnp.nan)
   run = lambda x: objectives.vicreg_loss(x, jnp.asarray(Y), weight, **options)
   value, grads = jax.jit(jax.value_and_grad(run))(x)
-  few, own = jax.value_and_grad(
-    lambda x: objectives.vicreg_loss(x, jnp.asarray(Y[kept]), **options)
-  )(jnp.asarray(X[kept]))
+  alone = lambda x: objectives.vicreg_loss(x, jnp.asarray(Y[kept]), **options)
+  few, own = jax.jit(jax.value_and_grad(alone))(jnp.asarray(X[kept]))
   np.testing.assert_allclose(value, few, rtol=1e-5)
   np.testing.assert_allclose(np.asarray(grads)[kept], own, atol=1e-5)
   assert not np.any(np.asarray(grads)[~kept])
@@ -65,7 +72,7 @@ def test_rows_that_do_not_count_are_not_read(options):
 @pytest.mark.parametrize("weight", [[0.0, 0, 0], [0, 2, 0]])
 def test_fewer_than_two_rows_give_nothing(weight):
   run = lambda x: objectives.vicreg_loss(x, jnp.asarray(Y[:3]), jnp.asarray(weight))
-  value, grads = jax.value_and_grad(run)(jnp.asarray(X[:3]))
+  value, grads = jax.jit(jax.value_and_grad(run))(jnp.asarray(X[:3]))
   assert float(value) == 0 and not np.any(grads)
   assert loss(X[:1], Y[:1]) == 0
 

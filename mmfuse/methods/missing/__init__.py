@@ -18,7 +18,7 @@ ROWS = {
   "mean_fill": row(
     mean_fill, "baseline", "baseline", about="absent features are their training mean"),
   "missing_prediction": row(
-    missing_prediction, "forward", "reconstructed", "kim2024missing", {"scaling": (0.1, 1.0, 10.0)}),
+    missing_prediction, "forward", "reconstructed", "kim2024missing", {"scaling": (0.01, 0.04, 0.2)}),
   "custom": row(
     custom, "baseline", "baseline", about="a model per subset of modalities", by_name=True),
 }
