@@ -134,6 +134,7 @@ SHALLOW = {
   "mult": {"layers": 1, "memory_layers": 1},
   "bottleneck": {"layers": 2, "fusion_layer": 0, "width": 8},
   "perceiver": {"layers": 1, "width": 8},
+  "missing_prediction": {"layers": 1, "features": 8, "heads": 2},
 }
 
 

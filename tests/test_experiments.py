@@ -18,6 +18,7 @@ TABLES = (
   "panel",
   "missing_digits",
   "missing_toy",
+  "missing_prediction",
   "stronger_modality",
   "unseen_interaction",
 )
@@ -45,6 +46,7 @@ SLOW = (
   "mla",
   "missing_digits",
   "missing_toy",
+  "missing_prediction",
   "stronger_modality",
 )  # beyond a minute
 

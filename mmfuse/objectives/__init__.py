@@ -23,6 +23,7 @@ from mmfuse.objectives._mbsd import mutual_distillation
 from mmfuse.objectives._mmd import jmmd_loss
 from mmfuse.objectives._mmd import mmd_loss
 from mmfuse.objectives._mmd import pkt_mmd_loss
+from mmfuse.objectives._vicreg import vicreg_loss
 
 __all__ = [
   "cca_loss",
@@ -47,5 +48,6 @@ __all__ = [
   "supervised_losses",
   "task_of",
   "unimodal",
+  "vicreg_loss",
   "weighted_mean",
 ]

@@ -19,6 +19,7 @@ from . import (
   _i2m2,
   _mdrnn,
   _metrics,
+  _missing_prediction,
   _mla,
   _mmanet,
   _modality_distillation,
@@ -215,6 +216,10 @@ KERNELS = [
   Kernel("modality_distillation", r"jmmd", _modality_distillation.joint),
   Kernel("modality_distillation", r"objective_sketch", _modality_distillation.sketch),
   Kernel("missing_prediction", r"missing_table", _metrics.missing_table, host=True),
+  Kernel("missing_prediction", r"vicreg", _missing_prediction.vicreg),
+  Kernel("missing_prediction", r"read_only", _missing_prediction.read_only_attention),
+  Kernel("missing_prediction", r"predictor_mlp", _missing_prediction.predictor),
+  Kernel("missing_prediction", r"embedding_substitution", _missing_prediction.substitution),
 ]
 
 

@@ -7,6 +7,7 @@ from mmfuse.methods.missing._dmrnet import dmrnet
 from mmfuse.methods.missing._dropout import dropout
 from mmfuse.methods.missing._dropout import moddrop
 from mmfuse.methods.missing._mean_fill import mean_fill
+from mmfuse.methods.missing._missing_prediction import missing_prediction
 from mmfuse.methods.missing._mmanet import mmanet
 from mmfuse.methods.missing._modality_distillation import modality_distillation
 from mmfuse.methods.missing._shaspec import shaspec
@@ -17,6 +18,7 @@ __all__ = [
   "dmrnet",
   "dropout",
   "mean_fill",
+  "missing_prediction",
   "mmanet",
   "modality_distillation",
   "moddrop",
@@ -42,6 +44,8 @@ ROWS = {
   "modality_distillation": row(
     modality_distillation, "schedule", "reconstructed", "wei2023onestage",
     {"mmd_weight": (0.3, 1.0, 3.0)}, needs=("task",)),
+  "missing_prediction": row(
+    missing_prediction, "forward", "reconstructed", "kim2024missing", {"scaling": (0.01, 0.04, 0.2)}),
   "custom": row(
     custom, "baseline", "baseline", about="a model per subset of modalities", by_name=True),
   "shaspec": row(

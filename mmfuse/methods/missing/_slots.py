@@ -160,9 +160,10 @@ class SlotFusion(nn.Module):
   def __call__(self, features, mask, *, num_classes: int, train: bool):
     normal = nn.initializers.normal(0.02)
     common = {}
-    for m, x in sequences(features, mask).items():
+    for m, given in sequences(features, mask).items():
       sizes = (self.slots, self.width, self.layers, self.heads)
-      dealt = Reorganised(*sizes, name=f"reorganise_{m}")(x.values, within(x), train=train)
+      reorganised = Reorganised(*sizes, name=f"reorganise_{m}")
+      dealt = reorganised(given.values, within(given), train=train)
       every = jnp.ones(dealt.shape[:2], bool)
       common[m] = Common(self.width, name=f"embed_{m}")(dealt, every, train=train)
     latent = masks.fill({m: e.mean(1) for m, e in common.items()}, mask)
