@@ -58,14 +58,13 @@ class Block(nn.Module):
       h = norm2(x, valid, train=train)
       return x + drop(down(nn.gelu(up(h))))
 
-    own = dealt(x, valid)
-    q, k, v = own
+    q, k, v = dealt(x, valid)
     h = finished(x, attend(q, k, v, valid), valid)
     if prompts is None:
       return h
     # After the tokens, in products of their own: no number of theirs changes, nor what dropout draws.
     every = jnp.ones(prompts.shape[:2], bool)
-    read = attend_read_only(dealt(prompts, every), own, valid)
+    read = attend_read_only(dealt(prompts, every), (q, k, v), valid)
     return h, finished(prompts, read, every)
 
 

@@ -1,6 +1,7 @@
 """The model of `missing_prediction`: Transformers with read-only prompts, and predictors between them."""
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -132,10 +133,10 @@ class Prompted:
     params, heads = variables["params"][PREDICTORS], variables["params"][HEADS]
     h: dict[str, jax.Array] = {m: x[:, 0] for m, x in features.items()}
     read = {m: x[:, 1:].mean(1) for m, x in features.items()}
-    predictions: dict[str, dict[str, Any]] = {
-      m: {n: self._predictor(h[m].shape[1]).apply({"params": params[n][m]}, read[n]) for n in h if n != m}
-      for m in h
-    }  # fmt: skip
+    predictions: dict[str, dict[str, jax.Array]] = {m: {} for m in h}
+    for m, n in itertools.permutations(h, 2):
+      predictor: Any = self._predictor(h[m].shape[1])
+      predictions[m][n] = predictor.apply({"params": params[n][m]}, read[n])
     count = heads[FUSED]["bias"].shape[0]
     logits, split = fusion.Concat().apply(
       {"params": heads[FUSED]},
@@ -144,7 +145,8 @@ class Prompted:
       num_classes=count,
       train=train,
     )
-    unimodal: dict[str, Any] = {m: nn.Dense(count).apply({"params": heads[m]}, h[m]) for m in h}
+    dense: Any = nn.Dense(count)
+    unimodal = {m: dense.apply({"params": heads[m]}, h[m]) for m in h}
     aux = {"split_logits": split, PREDICTIONS: predictions}
     return Outputs(logits, unimodal, h, aux), variables["batch_stats"]
 
