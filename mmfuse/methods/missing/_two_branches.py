@@ -20,7 +20,7 @@ from mmfuse.core import Outputs, Unavailable
 from mmfuse.fusion._late import named_key, named_rngs
 
 OWN, RESTORED, TRANSLATION = "own", "restored", "translation"  # parameters of the modality
-NETWORK, WIDEN = "network", "widen"  # those of the restored branch
+NETWORK, RESIZE = "network", "resize"  # those of the restored branch
 
 
 def init_translation(key: jax.Array, width: int) -> dict[str, Any]:
@@ -114,7 +114,7 @@ class Branches:
     width, wanted = (math.prod(h.shape[1:]) for h in (a, t))
     if width != wanted:
       layer: Any = nn.Dense(wanted)
-      restored[WIDEN] = layer.init(named_key(key, WIDEN), jnp.zeros((1, width)))["params"]
+      restored[RESIZE] = layer.init(named_key(key, RESIZE), jnp.zeros((1, width)))["params"]
     translation = init_translation(named_key(key, TRANSLATION), a.shape[-1])
     params = {OWN: own["params"], RESTORED: restored, TRANSLATION: translation}
     stats = {OWN: own.get("batch_stats", {}), RESTORED: other.get("batch_stats", {})}
@@ -126,9 +126,9 @@ class Branches:
     g, stats = self._encoded(RESTORED, params[NETWORK], variables, inputs, mask, train, rngs)
     logits, stats = self._headed(RESTORED, params[NETWORK], stats, g, mask, train, rngs)
     rows = g.reshape(g.shape[0], -1)
-    if WIDEN in params:
-      layer: Any = nn.Dense(params[WIDEN]["bias"].shape[0])
-      rows = layer.apply({"params": params[WIDEN]}, rows)
+    if RESIZE in params:
+      layer: Any = nn.Dense(params[RESIZE]["bias"].shape[0])
+      rows = layer.apply({"params": params[RESIZE]}, rows)
     return Restoration(g, rows, logits), self._kept(variables, RESTORED, stats)
 
   def translate(

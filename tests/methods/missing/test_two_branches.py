@@ -84,7 +84,7 @@ def test_features_of_another_width_are_taken_to_the_teachers(available, privileg
   own, its = ({"image": 6, "text": 4}[m] for m in (available, privileged))
   assert g.features.shape == (5, own) == said.fused.shape and g.rows.shape == (5, its)
   assert g.logits.shape == said.logits.shape == (5, 3)
-  assert two.WIDEN in variables["params"][available][two.RESTORED]
+  assert two.RESIZE in variables["params"][available][two.RESTORED]
   assert np.abs(said.own - g.features).max() > 1e-3  # the copies start differently
   assert not np.any(said.fused[~MASK[available]])
 
@@ -94,7 +94,7 @@ def test_features_of_one_width_are_compared_as_they_are():
   branches = two.Branches(model.restrict(("a",)), model.restrict(("b",)))
   given = dict.fromkeys("ab", A), {m: jnp.ones(5, bool) for m in "ab"}
   variables = branches.init(jax.random.key(0), *given)
-  assert two.WIDEN not in variables["params"]["a"][two.RESTORED]
+  assert two.RESIZE not in variables["params"]["a"][two.RESTORED]
   g, _ = branches.restore(variables, *given, train=False)
   np.testing.assert_array_equal(g.rows, g.features)
 
