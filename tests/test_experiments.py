@@ -48,6 +48,7 @@ SLOW = (
   "missing_toy",
   "missing_prediction",
   "stronger_modality",
+  "unseen_interaction",
 )  # beyond a minute
 
 
@@ -60,7 +61,7 @@ def test_smoke(name, capsys, tmp_path, monkeypatch):
   module = importlib.import_module(f"experiments.{name}")
   module.main(["--smoke"])
   printed = capsys.readouterr().out
-  assert "| joint |" in printed and "versions: mmfuse" in printed
+  assert "\n| joint " in printed and "versions: mmfuse" in printed
   assert {p: p.read_bytes() for p in before} == before
   doc = module.__doc__
   assert all(
