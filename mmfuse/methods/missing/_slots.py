@@ -17,6 +17,8 @@ from mmfuse.encoders._transformer import attend
 from mmfuse.fusion._features import sequences, within
 from mmfuse.names import CLASSIFICATION, MULTILABEL
 
+# Of positions and tokens: as wide as what they stand beside, so that slots differ from the first step.
+WIDE = nn.initializers.normal(1.0)
 TOKENS = "tokens"  # the parameter [U, width] that aligned features are drawn to
 
 
@@ -121,7 +123,7 @@ class Reorganised(nn.Module):
   @nn.compact
   def __call__(self, f: jax.Array, valid: jax.Array, *, train: bool) -> jax.Array:
     h = Common(self.width, name="embed")(f, valid, train=train)
-    h = h + self.param("positions", nn.initializers.normal(0.02), (1, *h.shape[1:]))
+    h = h + self.param("positions", WIDE, (1, *h.shape[1:]))
     h = Layers(self.layers, self.heads, name="layers")(h, valid, train=train)
     logits = nn.Dense(self.slots, name="place")(Norm(name="norm")(h, valid, train=train))
     return reorganise(f, logits, valid)
@@ -158,7 +160,6 @@ class SlotFusion(nn.Module):
 
   @nn.compact
   def __call__(self, features, mask, *, num_classes: int, train: bool):
-    normal = nn.initializers.normal(0.02)
     common = {}
     for m, x in sequences(features, mask).items():
       sizes = (self.slots, self.width, self.layers, self.heads)
@@ -168,9 +169,9 @@ class SlotFusion(nn.Module):
     latent = masks.fill({m: e.mean(1) for m, e in common.items()}, mask)
     total = add_present(common, mask)
     count = num_classes if self.task == CLASSIFICATION else self.tokens
-    self.param(TOKENS, nn.initializers.normal(1.0), (count, self.width))
-    total = total + self.param("positions", normal, (1, self.slots, self.width))
-    tops = self.param("class_tokens", normal, (1, self.branches, self.width))
+    self.param(TOKENS, WIDE, (count, self.width))
+    total = total + self.param("positions", WIDE, (1, self.slots, self.width))
+    tops = self.param("class_tokens", WIDE, (1, self.branches, self.width))
     rows = total.shape[0]
     x = jnp.concatenate([jnp.broadcast_to(tops, (rows, *tops.shape[1:])), total], 1)
     x = to_branches(x, self.branches)

@@ -105,7 +105,7 @@ def unseen_interaction(
   window: int = 20,
   slots: int = 16,
   width: int = 32,
-  layers: int = 2,
+  layers: int = 1,
   heads: int = 4,
   tokens: int = 128,
 ) -> Method:
@@ -137,7 +137,7 @@ def unseen_interaction(
       most half of it (ours).
     slots: default 16 (authors, MSR-VTT), an even number.
     width: of the common space, default 32; this and the next two are ours (authors: 256, 6, 8).
-    layers: of each transformer, default 2.
+    layers: of each transformer, default 1.
     heads: of its attention, default 4.
     tokens: where labels are no classes, default 128 (authors, MSR-VTT).
 
