@@ -126,8 +126,8 @@ def write_tables(cfg: Config, summary: report.Summary, records: list[dict]) -> N
   text += (
     "\nShapley: of each modality in the fused accuracy, over all subsets of modalities; imbalance: their "
     "range; probe: accuracy of a linear head fitted to the frozen features of the training rows; conflict: "
-    "share of epochs in which the fused and the own gradient of an encoder disagree in sign, whatever the "
-    "method minimises.\n"
+    "share of ten epochs a run in which the fused and the own gradient of an encoder disagree in sign, "
+    "whatever the method minimises.\n"
   )
   _common.write(name, text, cfg.smoke)
   if not cfg.smoke:

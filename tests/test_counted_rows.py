@@ -53,6 +53,8 @@ RULES = (
   "bogc",
 )
 STEPPED = [n for n in methods.METHODS if n not in (*methods.HEADS, *RULES)]
+# What a row has to be told.
+TOLD = {"modality_distillation": {"available": "b"}}
 # Whose every loss reads the label, so that a row without one does nothing at all.
 LABELS_ALONE = ("joint", "uniform", "ogm_ge", "mmpareto", "bogc_laplace", "mbsd", "mla")
 
@@ -132,6 +134,7 @@ SHALLOW = {
   "mult": {"layers": 1, "memory_layers": 1},
   "bottleneck": {"layers": 2, "fusion_layer": 0, "width": 8},
   "perceiver": {"layers": 1, "width": 8},
+  "missing_prediction": {"layers": 1, "features": 8, "heads": 2},
 }
 
 
@@ -139,7 +142,8 @@ def checked(name, **how):
   """A rule's step is that of `uniform` around it, a head's that of `joint`: not compiled twice."""
   unpadded = name not in (*RULES, *methods.HEADS)
   try:
-    method = methods.METHODS[name](model(name), 0.1, **SHALLOW.get(name, {}))
+    options = {**SHALLOW.get(name, {}), **TOLD.get(name, {})}
+    method = methods.METHODS[name](model(name), 0.1, **options)
     train.check_method(method, splits(), batch_size=TOTAL, unpadded=unpadded, **how)
   except Unavailable as reason:
     pytest.skip(str(reason))
@@ -215,7 +219,9 @@ HOUR = Clock(0, 0, 0, 1, 8)
 HOOKED = [
   n
   for n in STEPPED
-  if any(p.begin or p.epoch_end for p in methods.METHODS[n](model(n), 0.1).phases)
+  if any(
+    p.begin or p.epoch_end for p in methods.METHODS[n](model(n), 0.1, **TOLD.get(n, {})).phases
+  )
 ]
 
 

@@ -17,7 +17,10 @@ TABLES = (
   "mla",
   "panel",
   "missing_digits",
+  "missing_toy",
+  "missing_prediction",
   "stronger_modality",
+  "unseen_interaction",
 )
 
 
@@ -33,6 +36,7 @@ def test_every_module_is_covered():
     "rule_properties",
     "dmrnet",
     "mmanet",
+    "modality_distillation",
   }
 
 
@@ -41,7 +45,10 @@ SLOW = (
   "bogc",
   "mla",
   "missing_digits",
+  "missing_toy",
+  "missing_prediction",
   "stronger_modality",
+  "unseen_interaction",
 )  # beyond a minute
 
 
@@ -54,7 +61,7 @@ def test_smoke(name, capsys, tmp_path, monkeypatch):
   module = importlib.import_module(f"experiments.{name}")
   module.main(["--smoke"])
   printed = capsys.readouterr().out
-  assert "| joint |" in printed and "versions: mmfuse" in printed
+  assert "\n| joint " in printed and "versions: mmfuse" in printed
   assert {p: p.read_bytes() for p in before} == before
   doc = module.__doc__
   assert all(
@@ -148,6 +155,76 @@ def test_contrasts_of_mla_are_paired():
   assert "| mla_bb_add less mla_off | n/a | +0.0 ± 24.8 |" in table
   assert "mla_released" not in table and "mla_mean" not in table
   assert "| mla | n/a | 80.0 ± 24.8 | n/a |" in mla.paper_table(records)
+
+
+def test_training_rows_are_on_one_side_and_test_rows_on_both():
+  from experiments import unseen_interaction as unseen
+
+  label, split = np.repeat([0, 1], 24), np.tile(np.repeat(["train", "validation", "test"], 8), 2)
+  views = {m: np.random.default_rng(0).normal(size=(48, 2)) for m in "AB"}
+  for complete in (False, True):
+    found = unseen.disjoint(views, label, split, "digits", complete)
+    both = found.mask["A"] & found.mask["B"]
+    assert both[split == "test"].all() and both[split == "validation"].all() == complete
+    train = split == "train"
+    assert not both[train].any() and (found.mask["A"] | found.mask["B"]).all()
+    assert np.bincount(label[train & found.mask["A"]]).tolist() == [4, 4]
+    assert complete == ("validated on complete rows" in found.name)
+
+
+def test_unseen_combinations_by_hand():
+  from experiments import unseen_interaction as unseen
+
+  both = {"late_average": ((0.5, 0.7), (0.8, 0.8)), "joint": ((0.5, 0.5), (0.6, 0.8))}
+  records = [
+    {
+      "method": name,
+      "seed": seed,
+      "subsets": [
+        {"modalities": ["A", "B"], "score": whole[seed]},
+        *({"modalities": [m], "score": v} for m, v in zip("AB", alone)),
+      ],
+    }
+    for name, (alone, whole) in both.items()
+    for seed in (1, 0)
+  ]
+  found = unseen.scores(records, "digits")
+  assert found["joint"]["all (unseen)"] == pytest.approx([60, 80])
+  assert found["late_average"]["B (seen)"] == pytest.approx([70, 70])
+  table = unseen.scores_table(found, "digits")
+  assert "| joint | 70.0 ± 127.1 | 50.0 ± 0.0 | 50.0 ± 0.0 | -10.0 ± 127.1 | baseline |" in table
+  assert len(unseen.subsets("mfeat")["mixed pairs (unseen)"]) == 9
+
+
+def test_modality_distillation_smoke(capsys):
+  from experiments import modality_distillation
+
+  before = results()
+  modality_distillation.main(["--smoke"])
+  printed = capsys.readouterr().out
+  assert "| across: one_stage less B_only | " in printed
+  assert "| one_stage: as_is less across | " in printed
+  assert "versions: mmfuse" in printed and results() == before
+
+
+def test_shuffles_of_the_privileged_training_rows():
+  from experiments import modality_distillation
+
+  found = {part: modality_distillation.make_data(part) for part in modality_distillation.PARTS}
+  plain = found["as_is"]
+  rows, label = plain.split == "train", plain.label
+  means = lambda t: np.stack([t.inputs["A"][rows & (label == c)].mean(0) for c in range(10)])
+  for part, given in found.items():
+    np.testing.assert_array_equal(given.inputs["B"], plain.inputs["B"])
+    np.testing.assert_array_equal(given.inputs["A"][~rows], plain.inputs["A"][~rows])
+    np.testing.assert_allclose(
+      given.inputs["A"][rows].sum(0), plain.inputs["A"][rows].sum(0), rtol=1e-4
+    )
+    stay = (given.inputs["A"][rows] == plain.inputs["A"][rows]).all(1).mean()
+    assert (stay == 1) if part == "as_is" else (stay < 0.1)
+    same = np.allclose(means(given), means(plain), atol=1e-4)
+    assert same == (part != "across")
+  assert len({t.fingerprint for t in found.values()}) == 3
 
 
 def test_mdrnn_smoke(capsys):

@@ -101,6 +101,8 @@ STEPPED = [
 ]
 
 
+# What a row has to be told.
+TOLD = {"modality_distillation": {"available": "a", "privileged": "b"}}
 ALONE = [  # other kinds meet a single modality in tests/methods and tests/objectives
   name for name in STEPPED if methods.METHODS[name].kind in ("baseline", "modulator")
 ]
@@ -113,7 +115,7 @@ def test_an_entry_builds_and_takes_one_step_with_finite_parameters(name, number)
   if name == "custom" and number == 3:
     pytest.skip("seven models; three of them: tests/methods/missing/test_custom.py")
   model = _model(number)
-  method = methods.METHODS[name](model, 0.1)
+  method = methods.METHODS[name](model, 0.1, **TOLD.get(name, {}))
   batch = _batch(sorted(model.modalities))
   state, new, metrics = _one_step(method, batch)
   assert bool(metrics["finite"])

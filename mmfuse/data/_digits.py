@@ -13,11 +13,8 @@ POOL, VALIDATION = 700, 0.2  # the first rows train and validate, the other 1,09
 NOISE = {"A": 0.15, "B": 0.45, "C": 0.35}  # standard deviations, for pixels in [0, 1]
 
 
-def table() -> Table:
-  """digits: A `[1797, 32]` left half, B `[1797, 32]` right half, C `[1797, 16]` 2x2 mean-pooled.
-
-  Pixels are scaled to [0, 1]; each view has Gaussian noise of its own, standard deviation .15, .45
-  and .35. Rows 0-699 train (560) and validate (140, stratified), rows 700-1796 test.
+def views(seed: int = SEED) -> tuple[dict[str, np.ndarray], np.ndarray]:
+  """({A, B, C: [1797, D]}, label [1797]): what `table` is made of, with the noise of a seed.
 
   Raises DataError where scikit-learn is not installed.
   """
@@ -29,15 +26,26 @@ def table() -> Table:
       "pip install 'mmfuse[datasets]' brings it"
     ) from error
   bunch = load_digits()
-  image, label = bunch.images / 16.0, bunch.target
-  views = {
+  image = bunch.images / 16.0
+  parts = {
     "A": image[:, :, :4],
     "B": image[:, :, 4:],
     "C": image.reshape(-1, 4, 2, 4, 2).mean((2, 4)),
   }
-  rng = np.random.default_rng(SEED)
-  arrays = {m: x.reshape(len(x), -1) for m, x in views.items()}
-  arrays = {m: x + rng.normal(0, NOISE[m], x.shape) for m, x in sorted(arrays.items())}
+  rng = np.random.default_rng(seed)
+  clean = {m: x.reshape(len(x), -1) for m, x in parts.items()}
+  return {m: x + rng.normal(0, NOISE[m], x.shape) for m, x in sorted(clean.items())}, bunch.target
+
+
+def table() -> Table:
+  """digits: A `[1797, 32]` left half, B `[1797, 32]` right half, C `[1797, 16]` 2x2 mean-pooled.
+
+  Pixels are scaled to [0, 1]; each view has Gaussian noise of its own, standard deviation .15, .45
+  and .35. Rows 0-699 train (560) and validate (140, stratified), rows 700-1796 test.
+
+  Raises DataError as `views` does.
+  """
+  arrays, label = views()
   split = np.full(len(label), "test", dtype="<U10")
   pool = by_class(label[:POOL], (1 - VALIDATION, VALIDATION), SEED)
   split[:POOL] = np.where(pool == 0, "train", "validation")

@@ -22,6 +22,8 @@ from mmfuse.encoders._pool import max_first, max_pool
 from mmfuse.encoders._recurrent import GRU, LSTM
 from mmfuse.encoders._resnet import ResNet18, ResNet34, SEResNet18Stem
 from mmfuse.encoders._sequence import as_array, steps
+from mmfuse.encoders._token_encoder import token_encoder
+from mmfuse.encoders._tokens import Tokens, as_tokens
 from mmfuse.encoders._transformer import Transformer
 
 __all__ = [
@@ -41,9 +43,11 @@ __all__ = [
   "ResNet18",
   "ResNet34",
   "SEResNet18Stem",
+  "Tokens",
   "Transformer",
   "adapt",
   "as_array",
+  "as_tokens",
   "by_name",
   "check_encoder",
   "check_output",
@@ -55,5 +59,6 @@ __all__ = [
   "readable",
   "remarks",
   "steps",
+  "token_encoder",
   "vocabulary_size",
 ]

@@ -28,6 +28,11 @@ class Chain(nn.Module):
     return self.stages[-1].features
 
   @property
+  def step_features(self) -> int | None:
+    """The width of a step where the last stage keeps steps."""
+    return getattr(self.stages[-1], "step_features", None)
+
+  @property
   def reads_lengths(self) -> bool:
     """Whether the first stage takes a `core.Sequence`."""
     return getattr(self.stages[0], "reads_lengths", False)

@@ -1,4 +1,6 @@
-"""Pre-norm Transformer encoder of sequences."""
+"""Pre-norm Transformer encoder of sequences, with read-only prompts."""
+
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -6,6 +8,8 @@ import jax.numpy as jnp
 
 from mmfuse.encoders._norm import Norm
 from mmfuse.encoders._sequence import mean_over, steps_of_vectors
+
+POOLS = ("token", "mean", "none")
 
 
 def attend(q: jax.Array, k: jax.Array, v: jax.Array, valid: jax.Array) -> jax.Array:
@@ -15,23 +19,53 @@ def attend(q: jax.Array, k: jax.Array, v: jax.Array, valid: jax.Array) -> jax.Ar
   return jnp.einsum("bhqk,bkhd->bqhd", jax.nn.softmax(scores).astype(v.dtype), v)
 
 
+def attend_read_only(prompts: Any, tokens: Any, valid: jax.Array) -> jax.Array:
+  """What prompts read, of tokens and of each other: [B, P, heads, d].
+
+  prompts, tokens: (q, k, v), each [B, P or T, heads, d]; valid [B, T]. Tokens never read prompts: theirs
+  is `attend` of themselves, the same numbers with prompts and without.
+  """
+  k, v = (jnp.concatenate(pair, 1) for pair in zip(tokens[1:], prompts[1:], strict=True))
+  seen = jnp.pad(valid, ((0, 0), (0, prompts[0].shape[1])), constant_values=True)
+  return attend(prompts[0], k, v, seen)
+
+
 class Block(nn.Module):
-  """x + attention(norm(x)), then x + MLP(norm(x)) with GELU and a hidden width of 4 D."""
+  """x + attention(norm(x)), then x + MLP(norm(x)) with GELU and a hidden width of 4 D.
+
+  With prompts [B, P, D], (x, prompts) of the same layers: prompts read x and themselves, x reads itself.
+  """
 
   heads: int
   dropout: float
 
   @nn.compact
-  def __call__(self, x: jax.Array, valid: jax.Array, *, train: bool) -> jax.Array:
-    rows, steps, width = x.shape
+  def __call__(
+    self, x: jax.Array, valid: jax.Array, prompts: jax.Array | None = None, *, train: bool
+  ) -> Any:
+    width = x.shape[-1]
     drop = lambda a: nn.Dropout(self.dropout, deterministic=not train)(a)
-    h = Norm(name="norm1")(x, valid, train=train)
-    qkv = nn.Dense(3 * width, name="qkv")(h).reshape(rows, steps, 3, self.heads, -1)
-    h = attend(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2], valid).reshape(rows, steps, width)
-    x = x + drop(nn.Dense(width, name="out")(h))
-    h = Norm(name="norm2")(x, valid, train=train)
-    h = nn.Dense(width, name="down")(nn.gelu(nn.Dense(4 * width, name="up")(h)))
-    return x + drop(h)
+    norm1, norm2 = Norm(name="norm1"), Norm(name="norm2")
+    qkv, out = nn.Dense(3 * width, name="qkv"), nn.Dense(width, name="out")
+    up, down = nn.Dense(4 * width, name="up"), nn.Dense(width, name="down")
+
+    def dealt(x, valid) -> tuple[jax.Array, jax.Array, jax.Array]:
+      h = qkv(norm1(x, valid, train=train)).reshape(*x.shape[:2], 3, self.heads, -1)
+      return h[:, :, 0], h[:, :, 1], h[:, :, 2]
+
+    def finished(x, h, valid):
+      x = x + drop(out(h.reshape(x.shape)))
+      h = norm2(x, valid, train=train)
+      return x + drop(down(nn.gelu(up(h))))
+
+    q, k, v = dealt(x, valid)
+    h = finished(x, attend(q, k, v, valid), valid)
+    if prompts is None:
+      return h
+    # After the tokens, in products of their own: no number of theirs changes, nor what dropout draws.
+    every = jnp.ones(prompts.shape[:2], bool)
+    read = attend_read_only(dealt(prompts, every), (q, k, v), valid)
+    return h, finished(prompts, read, every)
 
 
 class Transformer(nn.Module):
@@ -41,6 +75,11 @@ class Transformer(nn.Module):
   batch. Vaswani et al., Attention Is All You Need, NeurIPS 2017; pre-norm: Xiong et al., On Layer
   Normalization in the Transformer Architecture, ICML 2020.
 
+  With prompts, [B, 1 + prompts, features]: what it is without them, bit for bit, then what each of the
+  learned vectors "prompts" [P, D] has read, in every block, of all steps and of the prompts. No step
+  reads a prompt (Lee et al., Read-only Prompt Optimization for Vision-Language Few-shot Learning,
+  ICCV 2023).
+
   Args:
     features: D, default 64; sizes are ours.
     layers: blocks, default 2.
@@ -48,9 +87,11 @@ class Transformer(nn.Module):
     dropout: after both halves of a block, default .1 (Vaswani et al.).
     pool: "token" (default), a learned class token; "mean" over the valid steps; "none": all steps
       [B, T, features], invalid ones zero, for a fusion that attends to them.
+    prompts: P, default 0, none.
 
   Raises:
-    ValueError: features that are no multiple of heads.
+    ValueError: features that are no multiple of heads, an unknown pool, prompts below 0 or beside
+      pool="none".
   """
 
   reads_lengths = True
@@ -60,6 +101,7 @@ class Transformer(nn.Module):
   heads: int = 4
   dropout: float = 0.1
   pool: str = "token"
+  prompts: int = 0
 
   @property
   def step_features(self) -> int | None:
@@ -78,15 +120,32 @@ class Transformer(nn.Module):
       token = self.param("token", normal, (1, 1, self.features))
       h = jnp.concatenate([jnp.broadcast_to(token, (h.shape[0], 1, self.features)), h], 1)
       valid = jnp.pad(valid, ((0, 0), (1, 0)), constant_values=True)
+    read = None
+    if self.prompts:
+      learned = self.param("prompts", normal, (self.prompts, self.features))
+      read = jnp.broadcast_to(learned[None], (h.shape[0], *learned.shape))
     for i in range(self.layers):
-      h = Block(self.heads, self.dropout, name=f"block{i}")(h, valid, train=train)
-    h = Norm(name="norm")(h, valid, train=train)
+      block = Block(self.heads, self.dropout, name=f"block{i}")
+      if read is None:
+        h = block(h, valid, train=train)
+      else:
+        h, read = block(h, valid, read, train=train)
+    norm = Norm(name="norm")
+    h = norm(h, valid, train=train)
     if self.pool == "none":
       return jnp.where(valid[..., None], h, jnp.zeros((), h.dtype))
-    return h[:, 0] if self.pool == "token" else mean_over(h, valid)
+    pooled = h[:, 0] if self.pool == "token" else mean_over(h, valid)
+    if read is None:
+      return pooled
+    read = norm(read, jnp.ones(read.shape[:2], bool), train=train)
+    return jnp.concatenate([pooled[:, None], read], 1)
 
   def _check(self):
     if self.features % self.heads:
       raise ValueError(f"features ({self.features}) must be a multiple of heads ({self.heads})")
-    if self.pool not in ("token", "mean", "none"):
+    if self.pool not in POOLS:
       raise ValueError(f"pool is 'token', 'mean' or 'none', got {self.pool!r}")
+    if self.prompts < 0 or (self.prompts and self.pool == "none"):
+      raise ValueError(
+        f"prompts are at least 0 and need a pool, got prompts={self.prompts} and pool={self.pool!r}"
+      )

@@ -16,26 +16,38 @@ from mmfuse.objectives._kl import kl_losses
 from mmfuse.objectives._margin import dense_margin_distillation
 from mmfuse.objectives._margin import margin_distillation
 from mmfuse.objectives._margin import similarity_distillation
+from mmfuse.objectives._distillation import feature_distillation
+from mmfuse.objectives._distillation import logit_distillation
 from mmfuse.objectives._mbsd import mbsd
 from mmfuse.objectives._mbsd import mutual_distillation
+from mmfuse.objectives._mmd import jmmd_loss
+from mmfuse.objectives._mmd import mmd_loss
+from mmfuse.objectives._mmd import pkt_mmd_loss
+from mmfuse.objectives._vicreg import vicreg_loss
 
 __all__ = [
   "cca_loss",
   "cml",
   "dense_loss",
   "dense_margin_distillation",
+  "feature_distillation",
   "fused",
   "fused_and_unimodal",
+  "jmmd_loss",
   "kl_losses",
+  "logit_distillation",
   "margin_distillation",
   "mbsd",
   "mean_rows",
+  "mmd_loss",
   "multi_scale_loss",
   "mutual_distillation",
+  "pkt_mmd_loss",
   "row_losses",
   "similarity_distillation",
   "supervised_losses",
   "task_of",
   "unimodal",
+  "vicreg_loss",
   "weighted_mean",
 ]

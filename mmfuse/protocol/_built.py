@@ -73,6 +73,8 @@ def _check_set(built: Built, row: Row, error: Exception) -> None:
   plain = {k: v for k, v in row.fixed.items() if k not in named}
   try:
     dataclasses.replace(row, fixed=plain).build(cfg, built.model, row.trials(cfg)[0])
+  except Unavailable:
+    pass  # it must be told something: what it was told is what is wrong
   except (TypeError, ValueError):
     return  # it fails whatever its settings are
   raise UsageError(f"--set {name}: {error}") from error

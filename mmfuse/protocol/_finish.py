@@ -149,7 +149,7 @@ def shapley(
 
 
 def conflict_rate(log: train.RunLog, modalities: tuple[str, ...]) -> dict[str, float]:
-  """{modality: share of the last phase's epochs in which fused and own gradient disagreed}."""
+  """{modality: share of the last phase's diagnosed epochs in which fused and own gradient disagreed}."""
   epochs = [e for e in log.history if e["phase"] == log.history[-1]["phase"]]
   seen = {m: [e[f"conflict/{m}"] for e in epochs if f"conflict/{m}" in e] for m in modalities}
   return {m: statistics.mean(v) for m, v in seen.items() if v}

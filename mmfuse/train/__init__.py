@@ -59,6 +59,7 @@ from mmfuse.train._outputs_of import outputs_of
 from mmfuse.train._over_split import on_batch
 from mmfuse.train._over_split import over_split
 from mmfuse.train._over_split import validation_of
+from mmfuse.train._owned import moving_only
 from mmfuse.train._probe import linear_probe
 from mmfuse.train._result import Result
 from mmfuse.train._result import RunLog
@@ -120,6 +121,7 @@ __all__ = [
   "load_weights",
   "minimise",
   "modality_values",
+  "moving_only",
   "on_batch",
   "only_phase",
   "outputs_of",

@@ -69,7 +69,8 @@ def fit(
     loop: "scan" (an epoch per call), "python" (a step per call), or "auto" (default): scan unless XLA:CPU
       would run convolutions inside it, which is several times slower there.
     together: run the seeds as one `vmap`; None = on accelerators, where the method allows it.
-    diagnose: per epoch, cosine, conflict and norms of per-modality gradients on one batch (default).
+    diagnose: in ten epochs of a phase, evenly spread, cosine, conflict and norms of per-modality gradients
+      on one batch (default); in every one of short phases.
     on_epoch: called with the latest log entry of each run, a dict; None = nobody is told.
 
   Raises:

@@ -13,6 +13,7 @@ from mmfuse.core import Batch, Clock, Method, Outputs, Phase, PyTree, State, lab
 from mmfuse.train import _update
 from mmfuse.train._counted import counted
 from mmfuse.train._optimizer import unsearched
+from mmfuse.train._owned import Owns, graft, owned, path_of
 
 
 class Aux(NamedTuple):
@@ -30,7 +31,7 @@ Loss = Callable[..., tuple[jax.Array, Aux]]
 class Player(NamedTuple):
   """One of the updates of `alternate`."""
 
-  owns: Callable[[str], bool]  # of the path of a leaf, "decoders/audio/kernel": the leaves it moves
+  owns: Owns  # of the path of a leaf, "decoders/audio/kernel": the leaves it moves
   loss: Loss  # as in `minimise`, of all parameters
   tx: optax.GradientTransformation  # over the leaves it owns, and only those
   steps: int = 1  # updates in a step, each on the same batch
@@ -154,7 +155,7 @@ class _Steps:
     """The state before the first step."""
     opt = {}
     for who, player in self.players:
-      mine = _owned(params, player.owns)
+      mine = owned(params, player.owns)
       if not jax.tree.leaves(mine):
         known = ", ".join(_paths(params))
         raise ValueError(f"player {who!r} owns no leaf of the parameters; there are: {known}")
@@ -186,11 +187,11 @@ class _Steps:
     loss_key, rule_key = jax.random.split(key)
 
     def loss(mine):
-      variables = {"params": _graft(state.params, mine), "batch_stats": state.stats}
+      variables = {"params": graft(state.params, mine), "batch_stats": state.stats}
       value, aux = player.loss(variables, batch, loss_key, clock, state.memory)
       return value.astype(jnp.float32), aux
 
-    mine = _owned(state.params, player.owns)
+    mine = owned(state.params, player.owns)
     (value, aux), grads = jax.value_and_grad(loss, has_aux=True)(mine)
     unknown = sorted(set(aux.memory) - set(state.memory))
     if unknown:
@@ -210,7 +211,7 @@ class _Steps:
     present = _update.present_in(batch.mask, batch.weight > 0)
     mine, opt = _update.move(player.tx, grads, opt, mine, owners, present, context)
     stats = state.stats if aux.stats is None else aux.stats
-    new = State(_graft(state.params, mine), stats, state.opt, {**state.memory, **dict(aux.memory)})
+    new = State(graft(state.params, mine), stats, state.opt, {**state.memory, **dict(aux.memory)})
     return new, opt, _update.guarded({"loss": value, **dict(aux.log)}, value, grads)
 
 
@@ -218,22 +219,5 @@ def _logged(entry: str, who: str | None) -> str:
   return f"loss/{who}" if entry == "loss" and who is not None else entry
 
 
-def _path(path) -> str:
-  return jax.tree_util.keystr(path, simple=True, separator="/")
-
-
 def _paths(params) -> list[str]:
-  return [_path(p) for p, _ in jax.tree_util.tree_flatten_with_path(params)[0]]
-
-
-def _owned(params, owns: Callable[[str], bool]):
-  """`params` with the leaves of others left out, as `optax.masked` leaves them out."""
-  return jax.tree_util.tree_map_with_path(
-    lambda path, x: x if owns(_path(path)) else optax.MaskedNode(), params
-  )
-
-
-def _graft(params, mine):
-  """`params` with the leaves that are in `mine`."""
-  masked = lambda x: isinstance(x, optax.MaskedNode)
-  return jax.tree.map(lambda m, p: p if masked(m) else m, mine, params, is_leaf=masked)
+  return [path_of(p) for p, _ in jax.tree_util.tree_flatten_with_path(params)[0]]

@@ -21,6 +21,8 @@ from mmfuse.train._plan import Plan
 from mmfuse.train._result import RunLog
 from mmfuse.train._validation import Validation
 
+DIAGNOSES = 10  # of a phase: one costs two to three steps, and a short epoch has sixteen
+
 
 class Stage(NamedTuple):
   """A phase as this run goes through it."""
@@ -189,14 +191,13 @@ class Group:
       hour = self.feed.hour(stage.phase, number + 1, count)
       state = self.plan.place(stage.phase.epoch_end(state, self.plan.splits, key, hour))
       hooked = (time.perf_counter() - began) / count
-    key = stage.keys.at(stage.keys.diagnosis, number)
-    entry = self._entry(stage, state, metrics, fed._replace(key=key))
-    return state, Epoch(number, fed.rows, finite, entry, (spent, hooked))
+    entry = {**self._entry(stage, state, metrics), **self._diagnosis(stage, state, fed, number)}
+    return state, Epoch(number, fed.rows, finite, jax.device_get(entry), (spent, hooked))
 
   # What is logged.
 
-  def _entry(self, stage: Stage, state: State, metrics, fed: _programs.Fed) -> dict[str, Any]:
-    """Everything logged of an epoch, on the host: leaves [] or [S]; `fed.key`: of the diagnosis."""
+  def _entry(self, stage: Stage, state: State, metrics) -> dict[str, Any]:
+    """What is logged of every epoch: leaves [] or [S]."""
     plan = self.plan
     seen = _evaluate.seen(state)
     entry = {k: v.mean(0) for k, v in metrics.items() if k != "finite"}
@@ -205,13 +206,19 @@ class Group:
       entry["validation"] = self.validation.scores(
         predict, stage.metric, stage.select, seen, self.loop
       )
-    if plan.diagnose and "diagnose" in plan.method.functions:
-      diagnose = plan.method.functions["diagnose"]
-      kept = jax.tree.map(lambda x: x[0], fed.keep)
-      first = fed._replace(rows=fed.rows[0], keep=kept)
-      entry |= _programs.run_diagnosis(diagnose, plan.stacked, seen, first)
-    entry |= _rule_state(state.opt.get(stage.phase.name))
-    return jax.device_get(entry)
+    return entry | _rule_state(state.opt.get(stage.phase.name))
+
+  def _diagnosis(
+    self, stage: Stage, state: State, fed: _programs.Fed, number: int
+  ) -> dict[str, Any]:
+    """Of the gradients on the first batch of an epoch that is one of DIAGNOSES, else nothing."""
+    diagnose = self.plan.method.functions.get("diagnose") if self.plan.diagnose else None
+    if diagnose is None or number % -(-stage.epochs // DIAGNOSES):
+      return {}
+    key = stage.keys.at(stage.keys.diagnosis, number)
+    kept = jax.tree.map(lambda x: x[0], fed.keep)
+    first = fed._replace(rows=fed.rows[0], keep=kept, key=key)
+    return _programs.run_diagnosis(diagnose, self.plan.stacked, _evaluate.seen(state), first)
 
   def _log(self, stage: Stage, epoch: Epoch) -> np.ndarray:
     """Appends to each run's log -> which runs got better, bool [S]."""

@@ -38,6 +38,7 @@ class Spine:
   augment: Callable[..., Batch] | None
   plan: str  # "auto", one of `_gradient_plans.PLANS`, or "features"
   coast: bool
+  log: Callable[..., dict[str, jax.Array]] | None = None  # further entries of a step's log
 
   def init(self, key: jax.Array, batch: Batch, num_rows: int) -> State:
     """`Method.init`."""
@@ -93,6 +94,8 @@ class Spine:
     if getattr(self.aggregator, "after", None) is not None:
       opt["aggregator"] = self._after(forward, params, reads, batch, opt["aggregator"])
     log = {f"loss/{n}": l for n, l in zip(pulled.names, losses)}
+    if self.log is not None:
+      log |= self.log(outputs, batch)
     log = _update.guarded(log, losses.sum(), gradient)
     opts, memories = {**state.opt, of.name: opt}, {**state.memory, of.memory: memory}
     return State(params, stats, opts, memories), log

@@ -34,6 +34,7 @@ def supervised(
   aggregate_on: str = "parameters",
   coast: bool = False,
   predict: Callable[[Outputs, dict], Outputs] | None = None,
+  log: Callable[[Outputs, Batch], dict[str, jax.Array]] | None = None,
   name: str = "train",
 ) -> Method:
   """A `Method` that minimises `objectives` of `model` under a balancing rule.
@@ -61,6 +62,8 @@ def supervised(
     coast: let momentum and decay move an encoder that is absent from a whole batch; default False.
     predict: `(outputs, mask) -> outputs`: how this method's own prediction is made, if not by the
       fused head (None).
+    log: `(outputs, batch) -> {name: scalar}`, further entries of a step's log, without a gradient, of a
+      batch of which `perturb` dropped nothing. None = none.
     name: (default "train") of the phase, of its optimiser state `opt[name]` and, with "objective", of
       its memory.
 
@@ -90,6 +93,7 @@ def supervised(
     augment=augment,
     plan="features" if aggregate_on == "features" else plan,
     coast=coast,
+    log=log,
   )
   return Method(
     spine.init,

@@ -8,6 +8,7 @@ import jax
 import optax
 
 from mmfuse.core import Outputs, Unavailable
+from mmfuse.train._owned import moving_only
 from mmfuse.tree import HEADS
 
 
@@ -87,11 +88,8 @@ def _encode_frozen(model, variables, inputs, mask, *, train, rngs=None):
 
 def heads_only(tx: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
   """`tx` that moves `params["heads"]` alone (weight decay would move a frozen encoder)."""
-  tx = optax.with_extra_args_support(tx)
+  return moving_only(tx, _is_head)
 
-  def update(grads, state, params=None, **extra_args):
-    updates, state = tx.update(grads, state, params, **extra_args)
-    still = {k: optax.tree.zeros_like(u) for k, u in updates.items() if k != HEADS}
-    return {**updates, **still}, state
 
-  return optax.GradientTransformationExtraArgs(tx.init, update)
+def _is_head(path: str) -> bool:
+  return path.startswith(f"{HEADS}/")

@@ -19,11 +19,14 @@ from . import (
   _i2m2,
   _mdrnn,
   _metrics,
+  _missing_prediction,
   _mla,
   _mmanet,
+  _modality_distillation,
   _modulation,
   _moo,
   _provable,
+  _unseen_interaction,
   _weightings,
 )
 from ._cases import Case
@@ -196,7 +199,27 @@ KERNELS = [
   Kernel("mmanet", r"total_cls", _mmanet.total),
   Kernel("mmanet", r"lr_schedule", _mmanet.schedule),
   Kernel("mmanet", r"drop_m\d", _mmanet.dropped),
+  Kernel("unseen_interaction", r"label_smooth", _unseen_interaction.label_smoothing),
+  Kernel("unseen_interaction", r"token_distance", _unseen_interaction.token_distance),
+  Kernel("unseen_interaction", r"train_losses", _unseen_interaction.step),
+  Kernel("unseen_interaction", r"reorganization", _unseen_interaction.reorganization),
+  Kernel("unseen_interaction", r"branch_attention", _unseen_interaction.branch_attention),
+  Kernel("unseen_interaction", r"branch_average", _unseen_interaction.branch_average),
+  Kernel("unseen_interaction", r"fusion_and", _unseen_interaction.fusion_and_tokens),
+  Kernel("unseen_interaction", r"pseudo_choice", _unseen_interaction.pseudo_choice),
+  # The estimate is a difference of means near 1, and 3 % off in float32 where it is 2e-6.
+  Kernel("modality_distillation", r"mmd_", _modality_distillation.discrepancy, atol=2e-7),
+  Kernel("modality_distillation", r"cross_translation", _modality_distillation.translation),
+  Kernel("modality_distillation", r"soft_target", _modality_distillation.soft_target),
+  Kernel("modality_distillation", r"logits_mse", _modality_distillation.logits),
+  Kernel("modality_distillation", r"pkt_mmd", _modality_distillation.similarities),
+  Kernel("modality_distillation", r"jmmd", _modality_distillation.joint),
+  Kernel("modality_distillation", r"objective_sketch", _modality_distillation.sketch),
   Kernel("missing_prediction", r"missing_table", _metrics.missing_table, host=True),
+  Kernel("missing_prediction", r"vicreg", _missing_prediction.vicreg),
+  Kernel("missing_prediction", r"read_only", _missing_prediction.read_only_attention),
+  Kernel("missing_prediction", r"predictor_mlp", _missing_prediction.predictor),
+  Kernel("missing_prediction", r"embedding_substitution", _missing_prediction.substitution),
 ]
 
 

@@ -47,6 +47,7 @@ def test_it_learns_and_logs(splits, both):
   # The rule's own decision and the diagnostics are part of the history.
   assert len(log.history[0]["rule/weights"]) == 3
   assert -1 <= log.history[0]["cosine/a"] <= 1
+  assert [e["epoch"] for e in log.history if "cosine/a" in e] == list(range(0, 15, 2))
   assert log.examples == 15 * 24 and log.diverged_at is None
   record = result.records("mimo")[0]
   assert record["validation"]["fused"] == log.selected["validation"]["fused"]["accuracy"]

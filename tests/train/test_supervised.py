@@ -246,3 +246,20 @@ def test_a_modality_missing_from_the_batch_is_named():
     method.phases[0].step(state, less, jax.random.key(0), clock())
   with pytest.raises(ValueError, match="modality 'b' not in batch; available: a"):
     method.predict(state, less.inputs, less.mask)
+
+
+def test_a_log_of_your_own_reads_what_the_perturbation_leaves_of_the_features_and_drops_no_row():
+  """It moves nothing, and is told of all modalities that the data have."""
+
+  def log(outputs, batch):
+    return {"b": batch.mask["b"].sum(), "size": jnp.abs(outputs.features["b"]).sum()}
+
+  def perturb(features, batch, key, clock):
+    none = {**batch.mask, "b": jnp.zeros_like(batch.mask["b"])}
+    return masks.fill(features, none), batch._replace(mask=none)
+
+  plain, logged = (train.supervised(DENSE, perturb=perturb, log=l) for l in (None, log))
+  _, before, _ = one_step(plain, batch(2))
+  _, after, found = one_step(logged, batch(2))
+  same(before, after)
+  assert int(found["b"]) == int(batch(2).mask["b"].sum()) > 0 and float(found["size"]) == 0

@@ -6,19 +6,12 @@ Multi-Modal Learning, ICML 2023.
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import optax
 
 from mmfuse import fusion, objectives, train
 from mmfuse.core import Method, Objective
 from mmfuse.tree import FUSED
-
-
-def feature_distance(student, teacher, weight: jax.Array) -> jax.Array:
-  """MSE(h_teacher, h): the mean over the elements of a row [B, ...], then over rows by weight."""
-  square = jnp.square(student.astype(jnp.float32) - jax.lax.stop_gradient(teacher))
-  return objectives.weighted_mean(jnp.mean(square.reshape(square.shape[0], -1), axis=-1), weight)
 
 
 def umt(
@@ -54,7 +47,7 @@ def umt(
     variables = {"params": memory["params"], "batch_stats": memory["stats"]}
     features, _ = model.encode(variables, batch.inputs, batch.mask, train=False, rngs=None)
     distances = [
-      feature_distance(
+      objectives.feature_distillation(
         outputs.features[m], features[m], jnp.where(batch.mask[m], batch.weight, 0.0)
       )
       for m in names
