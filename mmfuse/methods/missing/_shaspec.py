@@ -44,9 +44,9 @@ def alignment_loss(shared, weight, kind: str = "l1") -> jax.Array:
   distances, there = [jnp.zeros((), jnp.float32)], [jnp.zeros((), bool)]
   for a, b in ring(shared):
     both = jnp.where(weight[b] > 0, weight[a], 0.0)
-    apart = size(shared[a].astype(jnp.float32) - shared[b].astype(jnp.float32))
-    rows = apart.reshape(apart.shape[0], -1).mean(-1)
-    distances.append(objectives.weighted_mean(rows, both))
+    flat = (shared[m].astype(jnp.float32).reshape(both.shape[0], -1) for m in (a, b))
+    apart = jnp.where(both[:, None] > 0, jnp.subtract(*flat), 0.0)  # what is absent has no gradient
+    distances.append(objectives.weighted_mean(size(apart).mean(-1), both))
     there.append(jnp.any(both > 0))
   return jnp.stack(distances).sum() / jnp.maximum(jnp.stack(there).sum(), 1)
 
@@ -58,13 +58,11 @@ def domain_loss(logits, weight) -> jax.Array:
     logits: {m: c(q_m) [B, M]}.
     weight: {m: [B]}, of the rows that have m, else 0.
   """
-  rows = [
-    objectives.row_losses(logits[m], jnp.full(logits[m].shape[0], i))
-    for i, m in enumerate(sorted(logits))
-  ]
-  return objectives.weighted_mean(
-    jnp.concatenate(rows), jnp.concatenate([weight[m] for m in sorted(logits)])
-  )
+  rows = masks.fill(logits, {m: w > 0 for m, w in weight.items()})
+  names = sorted(rows)
+  losses = [objectives.row_losses(rows[m], jnp.full(len(rows[m]), i)) for i, m in enumerate(names)]
+  every = jnp.concatenate([weight[m] for m in names])
+  return objectives.weighted_mean(jnp.concatenate(losses), every)
 
 
 def _present_weight(batch: Batch, names) -> dict[str, jax.Array]:

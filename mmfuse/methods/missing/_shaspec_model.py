@@ -11,6 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mmfuse import masks
 from mmfuse.core import Unavailable
 from mmfuse.encoders import Identity, Norm
 from mmfuse.fusion import LateFusion
@@ -62,11 +63,10 @@ def combine(features, mask, project, *, residual: str = SHARED, stand_in: str = 
     residual: default "shared".
     stand_in: as in `stand_ins`, default "mean".
   """
-  names = sorted(features)
-  r = stand_ins({m: features[m][SHARED] for m in names}, mask, stand_in)
+  r = stand_ins({m: h[SHARED] for m, h in features.items()}, mask, stand_in)
   u = {}
-  for m in names:
-    shared, specific = features[m][SHARED], features[m][SPECIFIC]
+  for m, h in masks.fill(features, mask).items():
+    shared, specific = h[SHARED], h[SPECIFIC]
     if residual == SHARED:
       present, absent = shared + jnp.concatenate([shared, specific], -1) @ project[m], r
     else:
@@ -138,12 +138,8 @@ class SharedSpecific:
     names = self.modalities
     a = jnp.stack([found[SHARED][m] for m in names])  # M passes of S are one
     r = SharedEncoder().apply({"params": variables["params"][OWN]["encoder"]}, a)
-    absent = lambda h, m: jnp.where(mask[m][:, None], h, jnp.zeros((), h.dtype))
-    features = {
-      m: {SHARED: absent(r[i], m), SPECIFIC: absent(found[SPECIFIC][m], m)}
-      for i, m in enumerate(names)
-    }
-    return features, stats
+    features: Any = {m: {SHARED: r[i], SPECIFIC: found[SPECIFIC][m]} for i, m in enumerate(names)}
+    return masks.fill(features, {m: mask[m] for m in names}), stats
 
   def heads(self, variables, features, mask, *, train, rngs=None):
     """(Outputs, statistics). What features hold of an absent modality is not read by the head."""

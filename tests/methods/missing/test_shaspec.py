@@ -48,6 +48,26 @@ def test_the_pages_case_by_hand():
   assert float(shaspec.domain_loss(logits, weight)) == pytest.approx(np.log(2))
 
 
+def test_what_is_absent_has_no_gradient_whatever_stands_there():
+  project = dict.fromkeys("ab", jnp.asarray([[0.5], [1.0]]))
+  mask = present(a=(1, 1), b=(1, 0))
+  weight = {m: v.astype(jnp.float32) for m, v in mask.items()}
+
+  def total(found):
+    shared = {m: h["shared"] for m, h in found.items()}
+    logits = {m: jnp.concatenate([h["specific"], -h["specific"]], -1) for m, h in found.items()}
+    losses = shaspec.alignment_loss(shared, weight) + shaspec.domain_loss(logits, weight)
+    return losses + sum(u.sum() for u in combine(found, mask, project).values())
+
+  pulled = [
+    jax.grad(total)(features({"a": (1, 1), "b": (3, x)}, {"a": (2, 2), "b": (5, x)}))
+    for x in (0.0, np.nan)
+  ]
+  jax.tree.map(np.testing.assert_array_equal, *pulled)
+  assert all(g[1, 0] == 0 for g in jax.tree.leaves(pulled[1]["b"]))
+  assert all(g[0, 0] != 0 for g in jax.tree.leaves(pulled[1]["b"]))
+
+
 def test_the_specific_residual_by_hand():
   """u_m = q_m + P_m([q_m; r_m]), and P_m([0; r]) where m is absent; each modality has its P_m."""
   found = features({"a": (1, 1), "b": (3, 7)}, {"a": (2, 2), "b": (5, 7)})
