@@ -36,8 +36,8 @@ TRAIN = 0.7  # of the training rows lose a modality
 RATES = (0.1, 0.3, 0.5, 0.7, 0.9)  # of the test rows
 FULL_RATES = tuple(round(0.1 * i, 1) for i in range(1, 10))
 SETTINGS: dict[str, dict[str, Any]] = {
-  "digits": {"data": "digits", "modalities": ("A", "B"), "seeds": 10, "epochs": 60},
-  "emoji": {"data": "emoji", "seeds": 5, "epochs": 30},
+  "digits": {"data": "digits", "modalities": ("A", "B"), "seeds": 5, "epochs": 40},
+  "emoji": {"data": "emoji", "seeds": 3, "epochs": 15},
 }
 CONTRASTS = (
   ("missing_prediction", "zero_fill"),
@@ -54,7 +54,7 @@ class Config:
   part: Literal["digits", "emoji"] = "digits"
   """Which data."""
   seeds: int | None = None
-  """Default 10 of digits, 5 of emoji."""
+  """Default 5 of digits, 3 of emoji."""
   full: bool = False
   """20 seeds, twice the epochs, nine rates."""
   smoke: bool = False
@@ -62,7 +62,8 @@ class Config:
 
 def on_tokens(model: fusion.LateFusion) -> fusion.LateFusion:
   """`model` with the Transformers of `missing_prediction`, less prompts and predictors."""
-  encoder = encoders.Chain((encoders.Tokens(), encoders.Transformer(32, 2, 4, pool="mean")))
+  transformer = encoders.Transformer(32, 2, 4, pool="mean", position_std=1.0)
+  encoder = encoders.Chain((encoders.Tokens(), transformer))
   return dataclasses.replace(model, encoders=dict.fromkeys(model.modalities, encoder))
 
 
@@ -118,6 +119,7 @@ def settings(cfg: Config) -> dict[str, Any]:
     **chosen,
     "seeds": seeds,
     "epochs": chosen["epochs"] * (2 if cfg.full else 1),
+    "trial_seeds": 1,
     "optimizer": "adam",
     "missing": True,
     "missing_train": TRAIN,

@@ -88,6 +88,8 @@ class Transformer(nn.Module):
     pool: "token" (default), a learned class token; "mean" over the valid steps; "none": all steps
       [B, T, features], invalid ones zero, for a fusion that attends to them.
     prompts: P, default 0, none.
+    position_std: standard deviation of positions at first, default .02; about 1 lets a mean over steps know
+      from the beginning where they stood.
 
   Raises:
     ValueError: features that are no multiple of heads, an unknown pool, prompts below 0 or beside
@@ -102,6 +104,7 @@ class Transformer(nn.Module):
   dropout: float = 0.1
   pool: str = "token"
   prompts: int = 0
+  position_std: float = 0.02
 
   @property
   def step_features(self) -> int | None:
@@ -115,7 +118,8 @@ class Transformer(nn.Module):
     values, valid = steps_of_vectors(x)
     normal = nn.initializers.normal(0.02)
     h = nn.Dense(self.features, name="embed")(values)
-    h = h + self.param("positions", normal, (1, *h.shape[1:]))
+    spread = nn.initializers.normal(self.position_std)
+    h = h + self.param("positions", spread, (1, *h.shape[1:]))
     if self.pool == "token":
       token = self.param("token", normal, (1, 1, self.features))
       h = jnp.concatenate([jnp.broadcast_to(token, (h.shape[0], 1, self.features)), h], 1)

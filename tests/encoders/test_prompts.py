@@ -52,6 +52,11 @@ def test_parameters_are_those_without_prompts_and_the_prompts():
   jax.tree.map(np.testing.assert_array_equal, without(params), made(SMALL()))
 
 
+def test_positions_begin_as_wide_as_they_are_told():
+  narrow, wide = (made(Transformer(32, 0, pool="mean", position_std=s)) for s in (0.02, 1.0))
+  np.testing.assert_allclose(wide["positions"], 50 * narrow["positions"], rtol=1e-5)
+
+
 def test_prompts_read_every_step_that_counts_and_each_other():
   module = Transformer(4, 1, 2, pool="mean", prompts=2)
   params = made(module)

@@ -16,6 +16,9 @@ from mmfuse.tree import FUSED, HEADS
 
 PREDICTORS = "predictors"  # subtree of the parameters: {source: {target: ...}}
 PREDICTIONS = "predictions"  # in `Outputs.aux`: {target: {source: [B, D]}}
+POSITIONS = (
+  1.0  # as wide as the tokens: with .02 an encoder hardly knows its place in a few hundred steps
+)
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
   "gelu": lambda x: jax.nn.gelu(x, approximate=False),
   "relu": jax.nn.relu,
@@ -173,7 +176,7 @@ class Prompted:
 
 def prompted(model: Any, *, activation: str = "gelu", prompts: int = 4, **sizes: Any) -> Prompted:
   """`Prompted` for the modalities of `model`: `Tokens`, then a `Transformer` of these sizes."""
-  transformer = encoders.Transformer(pool="mean", prompts=prompts, **sizes)
+  transformer = encoders.Transformer(pool="mean", prompts=prompts, position_std=POSITIONS, **sizes)
   stages = tuple(
     (m, encoders.Chain((encoders.Tokens(_vocabulary(model, m)), transformer)))
     for m in sorted(model.modalities)

@@ -176,7 +176,7 @@ def test_a_modality_that_is_another_one_is_predicted():
   given, state = given._replace(inputs=inputs, mask=mask), start()
   state = state._replace(opt=_small.start(method).opt)
   run = jax.jit(method.phases[1].step, compiler_options=QUICK)
-  for _ in range(60):
+  for _ in range(150):
     state, log = run(state, given, jax.random.key(1), _small.clock())
   assert bool(log["finite"])
   outputs = jax.jit(method.predict, compiler_options=QUICK)(state, inputs, mask)
