@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from _rows import options
 
 from mmfuse import balancing, data, encoders, fusion, methods, train
 from mmfuse.core import Batch, Clock, Unavailable
@@ -53,8 +54,6 @@ RULES = (
   "bogc",
 )
 STEPPED = [n for n in methods.METHODS if n not in (*methods.HEADS, *RULES)]
-# What a row has to be told.
-TOLD = {"modality_distillation": {"available": "b"}}
 # Whose every loss reads the label, so that a row without one does nothing at all.
 LABELS_ALONE = ("joint", "uniform", "ogm_ge", "mmpareto", "bogc_laplace", "mbsd", "mla")
 
@@ -129,21 +128,11 @@ def splits() -> data.Splits:
   return data.from_arrays(arrays)
 
 
-# One layer says what three say, and compiles in a third of the time.
-SHALLOW = {
-  "mult": {"layers": 1, "memory_layers": 1},
-  "bottleneck": {"layers": 2, "fusion_layer": 0, "width": 8},
-  "perceiver": {"layers": 1, "width": 8},
-  "missing_prediction": {"layers": 1, "features": 8, "heads": 2},
-}
-
-
 def checked(name, **how):
   """A rule's step is that of `uniform` around it, a head's that of `joint`: not compiled twice."""
   unpadded = name not in (*RULES, *methods.HEADS)
   try:
-    options = {**SHALLOW.get(name, {}), **TOLD.get(name, {})}
-    method = methods.METHODS[name](model(name), 0.1, **options)
+    method = methods.METHODS[name](model(name), 0.1, **options(name))
     train.check_method(method, splits(), batch_size=TOTAL, unpadded=unpadded, **how)
   except Unavailable as reason:
     pytest.skip(str(reason))
@@ -219,15 +208,13 @@ HOUR = Clock(0, 0, 0, 1, 8)
 HOOKED = [
   n
   for n in STEPPED
-  if any(
-    p.begin or p.epoch_end for p in methods.METHODS[n](model(n), 0.1, **TOLD.get(n, {})).phases
-  )
+  if any(p.begin or p.epoch_end for p in methods.METHODS[n](model(n), 0.1, **options(n)).phases)
 ]
 
 
 @pytest.mark.parametrize("name", HOOKED)
 def test_hooks_count_no_row_of_weight_0_and_read_no_unknown_label(name):
-  method = methods.METHODS[name](model(name), 0.1)
+  method = methods.METHODS[name](model(name), 0.1, **options(name))
   start = train.initial(method, jax.random.key(0), first_rows(padded()))
 
   def hooked(given):

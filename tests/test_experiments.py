@@ -43,13 +43,15 @@ def test_every_module_is_covered():
 SLOW = (
   "balance_benchmark",
   "bogc",
+  "mimo",
   "mla",
   "missing_digits",
   "missing_toy",
   "missing_prediction",
+  "panel",
   "stronger_modality",
   "unseen_interaction",
-)  # beyond a minute
+)  # beyond half a minute
 
 
 @pytest.mark.parametrize(
@@ -81,6 +83,7 @@ def results() -> dict[pathlib.Path, bytes]:
   return {p: p.read_bytes() for p in (ROOT / "experiments" / "results").iterdir()}
 
 
+@pytest.mark.slow
 def test_provable_av_mnist_smoke(capsys):
   from experiments import provable_mml
 
@@ -102,6 +105,7 @@ def test_a_fraction_is_drawn_by_class():
   assert np.bincount(label[_provable_av_mnist.draw(label, 0.01, 0)]).tolist() == [1, 1, 1]
 
 
+@pytest.mark.slow
 def test_fusion_heads_smoke(capsys):
   from experiments import fusion_heads
 
@@ -196,6 +200,7 @@ def test_unseen_combinations_by_hand():
   assert len(unseen.subsets("mfeat")["mixed pairs (unseen)"]) == 9
 
 
+@pytest.mark.slow
 def test_modality_distillation_smoke(capsys):
   from experiments import modality_distillation
 

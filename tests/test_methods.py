@@ -8,6 +8,7 @@ import pathlib
 import jax
 import numpy as np
 import pytest
+from _rows import SHALLOW, options
 
 import mmfuse
 from mmfuse import encoders, fusion, methods, train
@@ -101,8 +102,6 @@ STEPPED = [
 ]
 
 
-# What a row has to be told.
-TOLD = {"modality_distillation": {"available": "a", "privileged": "b"}}
 ALONE = [  # other kinds meet a single modality in tests/methods and tests/objectives
   name for name in STEPPED if methods.METHODS[name].kind in ("baseline", "modulator")
 ]
@@ -115,7 +114,7 @@ def test_an_entry_builds_and_takes_one_step_with_finite_parameters(name, number)
   if name == "custom" and number == 3:
     pytest.skip("seven models; three of them: tests/methods/missing/test_custom.py")
   model = _model(number)
-  method = methods.METHODS[name](model, 0.1, **TOLD.get(name, {}))
+  method = methods.METHODS[name](model, 0.1, **options(name))
   batch = _batch(sorted(model.modalities))
   state, new, metrics = _one_step(method, batch)
   assert bool(metrics["finite"])
@@ -139,7 +138,7 @@ def test_a_modality_whose_encoder_has_no_parameters_is_no_obstacle(name):
 @pytest.mark.parametrize("number", [1, 3])
 @pytest.mark.parametrize("name", methods.HEADS)
 def test_a_head_is_joint_with_that_fusion(name, number):
-  model, own = _model(number), {"layers": 1} if name == "mult" else {}
+  model, own = _model(number), SHALLOW.get(name, {})
   batch = _batch(sorted(model.modalities))
   other = dataclasses.replace(model, fusion=dataclasses.replace(fusion.head_named(name), **own))
   key = jax.random.key(0)

@@ -137,7 +137,7 @@ def unseen_interaction(
       most half of it (ours).
     slots: default 16 (authors, MSR-VTT), an even number.
     width: of the common space, default 32; this and the next two are ours (authors: 256, 6, 8).
-    layers: of each transformer, default 1.
+    layers: of each transformer, those that replace encoders too, default 1.
     heads: of its attention, default 4.
     tokens: where labels are no classes, default 128 (authors, MSR-VTT).
 
@@ -152,7 +152,7 @@ def unseen_interaction(
     raise Unavailable("unseen_interaction adds modalities up; it needs at least two")
   head = SlotFusion(task, slots, width, layers, heads, tokens, BRANCHES)
   model = fusion.with_fusion(model, head, "unseen_interaction")
-  own = {m: encoders.token_encoder(e) for m, e in model.encoders.items()}
+  own = {m: encoders.token_encoder(e, layers=layers) for m, e in model.encoders.items()}
   model = dataclasses.replace(model, encoders=own)
   predictions = _pseudo_labels.Predictions(model, task)
   alone = train.supervised(

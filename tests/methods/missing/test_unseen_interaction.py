@@ -156,6 +156,7 @@ def test_other_tasks(task):
   np.testing.assert_allclose(mean(said.logits), mean(z).mean(1), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_an_unseen_combination_is_learned_from_disjoint_rows():
   splits = _small.splits()
   first = np.arange(_small.ROWS) % 2 == 0

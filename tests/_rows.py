@@ -1,0 +1,21 @@
+"""What the tests that walk the index tell a row: what it must know, and sizes that compile fast."""
+
+from typing import Any
+
+# Of a problem of the modalities a, b and, where there is a third, c.
+TOLD: dict[str, dict[str, Any]] = {
+  "modality_distillation": {"available": "b", "privileged": "a"},
+}
+# One layer says what three say, and compiles in a third of the time.
+SHALLOW: dict[str, dict[str, Any]] = {
+  "mult": {"layers": 1, "memory_layers": 1},
+  "bottleneck": {"layers": 2, "fusion_layer": 0, "width": 8},
+  "perceiver": {"layers": 1, "width": 8},
+  "missing_prediction": {"layers": 1, "features": 8, "heads": 2},
+  "unseen_interaction": {"layers": 1, "width": 8, "heads": 2, "slots": 2},
+}
+
+
+def options(name: str) -> dict[str, Any]:
+  """Of the row of that name."""
+  return {**SHALLOW.get(name, {}), **TOLD.get(name, {})}
