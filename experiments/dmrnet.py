@@ -31,7 +31,8 @@ import numpy as np
 import tyro
 
 from experiments import _common
-from mmfuse import data, encoders, fusion, masks, methods, metrics, report, tasks, train
+from experiments._contrasts import contrast_table
+from mmfuse import data, encoders, fusion, masks, methods, report, tasks, train
 from mmfuse.core import Clock
 from mmfuse.methods.missing import _dmrnet_mining as mining
 from mmfuse.protocol._model import make_model
@@ -113,7 +114,6 @@ CONTRASTS = (
   ("gaussian", "mean_head"),
   *((name, "gaussian") for name in ("dmrnet", "dmrnet_loss", "dmrnet_released")),
 )
-OVER = ("mean", "worst", "complete")
 
 
 def options(cfg: Config, part: str) -> dict[str, Any]:
@@ -136,37 +136,6 @@ def compare(cfg: Config, part: str) -> _common.Compared:
     smoke=cfg.smoke,
     **options(cfg, part),
   )
-
-
-def scores(records: list[dict]) -> dict[str, dict[str, list[float]]]:
-  """{row: {"mean", "worst", "complete": percent, a value per seed in their order}}."""
-  found: dict[str, dict[str, list[float]]] = {}
-  for record in sorted(records, key=lambda r: r["seed"]):
-    of = {tuple(e["modalities"]): e["score"] for e in record["subsets"]}
-    over = metrics.over_subsets(of)
-    mine = found.setdefault(record["method"], {name: [] for name in OVER})
-    for name in OVER:
-      mine[name].append(100 * over[name])
-  return found
-
-
-def contrast_table(records: list[dict]) -> str:
-  """Paired differences over seeds; p after Holm over the rows of the first column."""
-  found = scores(records)
-  pairs = [pair for pair in CONTRASTS if set(pair) <= set(found)]
-  gaps = {over: [report.paired(found[a][over], found[b][over]) for a, b in pairs] for over in OVER}
-  p = report.holm({str(i): d.p for i, d in enumerate(gaps["mean"]) if d and d.p is not None})
-  lines = [
-    [
-      f"{a} less {b}",
-      "n/a",
-      *(_common.figure(gaps[over][i], "+") for over in OVER),
-      f"{p[str(i)]:.2g}" if str(i) in p else "n/a",
-    ]
-    for i, (a, b) in enumerate(pairs)
-  ]
-  header = ["points", "paper", "mean over subsets", "worst subset", "complete", "Holm p (mean)"]
-  return _common.table(header, lines)
 
 
 def load(cfg: Config, part: str) -> data.Splits:
@@ -266,7 +235,7 @@ def page(cfg: Config, part: str) -> str:
       "multiplies the loss of all rows by the number of hard ones. Every row has its own rate, so that a "
       "larger step alone is no gain. The paper has no figure for this set: n/a.\n",
       "## What each part contributes\n\nTest accuracy, paired over seeds, mean ± half-width of the 95 % t "
-      f"interval.\n\n{contrast_table(records)}\n",
+      f"interval.\n\n{contrast_table(records, CONTRASTS)}\n",
       f"## What is mined\n\nRuns of `dmrnet` at rate {RATE}: statistics of the warm-up, means over the rows "
       f"of each combination.\n\n{mined(cfg, part, splits)}\n",
       f"## Cost\n\n{cost(splits)}\n",

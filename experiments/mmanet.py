@@ -22,7 +22,8 @@ import numpy as np
 import tyro
 
 from experiments import _common
-from mmfuse import data, encoders, fusion, methods, metrics, report, train
+from experiments._contrasts import contrast_table, scores
+from mmfuse import data, encoders, fusion, methods, report, train
 from mmfuse.core import State
 
 EPOCHS = 200  # of --full: 100 a phase
@@ -74,7 +75,6 @@ PAIRS = (
   ("mmanet", "mmanet_mar_off"),
 )
 AT_RATES = ("dropout", "mmanet", "mmanet_mad_off")
-COLUMNS = ("complete", "mean", "worst")
 
 
 def compared(cfg: Config, rows: Sequence[str], **options) -> _common.Compared:
@@ -91,35 +91,6 @@ def compared(cfg: Config, rows: Sequence[str], **options) -> _common.Compared:
   )
 
 
-def scores(records: Sequence[dict], method: str) -> dict[str, list[float]]:
-  """{"complete", "mean", "worst": percent of each seed in order} over subsets of test rows."""
-  mine = sorted((r for r in records if r["method"] == method), key=lambda r: r["seed"])
-  found = [
-    metrics.over_subsets({tuple(e["modalities"]): e["score"] for e in r["subsets"]}) for r in mine
-  ]
-  return {name: [100 * each[name] for each in found] for name in COLUMNS}
-
-
-def contrast_table(records: Sequence[dict]) -> str:
-  """Paired differences over seeds; p of the mean over subsets, after Holm over the rows."""
-  there = {r["method"] for r in records}
-  pairs = [pair for pair in PAIRS if there.issuperset(pair)]
-  found = [[scores(records, m) for m in pair] for pair in pairs]
-  differences = [{c: report.paired(a[c], b[c]) for c in COLUMNS} for a, b in found]
-  ps = {str(i): d["mean"].p for i, d in enumerate(differences) if d["mean"].p is not None}
-  holm = report.holm(ps)
-  rows = [
-    [
-      f"{a} less {b}",
-      "n/a",
-      *(_common.figure(d[c], "+") for c in COLUMNS),
-      f"{holm[str(i)]:.2f}" if str(i) in holm else "n/a",
-    ]
-    for i, ((a, b), d) in enumerate(zip(pairs, differences))
-  ]
-  return _common.table(["difference in points", "paper", *COLUMNS, "Holm p (mean)"], rows)
-
-
 def table_of_rows(cfg: Config) -> str:
   """Parts "digits" and "watch_imu": every row searches its rate."""
   rows = ("joint", "dropout", "mmanet")
@@ -131,14 +102,14 @@ def table_of_rows(cfg: Config) -> str:
     "Rates and epochs of every row by the validation mean over subsets. Differences of test accuracy "
     "over seeds, paired, mean ± half-width of the 95 % t interval. mad, mar off: that weight is 0; "
     "`mmanet_off`: both, which is dropout with the student's half of the epochs.\n\n"
-    f"{contrast_table(records)}\n\n{report.markdown(summary)}"
+    f"{contrast_table(records, PAIRS)}\n\n{report.markdown(summary)}"
   )
 
 
 def rate_table(by_rate: dict[float, Sequence[dict]], names: Sequence[str] = AT_RATES) -> str:
   """Means over subsets at fixed rates: is the gain more than that of a larger step?"""
   rates, plain = sorted(by_rate), names[0]
-  mean = {rate: {m: scores(records, m)["mean"] for m in names} for rate, records in by_rate.items()}
+  mean = {rate: {m: scores(records)[m]["mean"] for m in names} for rate, records in by_rate.items()}
   less = lambda values, base: _common.figure(report.paired(values, base), "+")
   rows = [
     [

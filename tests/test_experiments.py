@@ -35,6 +35,7 @@ def test_every_module_is_covered():
     "provable_mml",
     "rule_properties",
     "dmrnet",
+    "missing_rows",
     "mmanet",
     "modality_distillation",
   }
@@ -299,7 +300,7 @@ def test_dmrnet_smoke(capsys):
 
 
 def test_contrasts_of_dmrnet_are_paired_over_subsets():
-  from experiments import dmrnet
+  from experiments import _contrasts, dmrnet
 
   scores = {"dropout": ((0.5, 0.7), (0.4, 0.8)), "gaussian": ((0.7, 0.7), (0.6, 0.8))}
   records = [
@@ -315,7 +316,7 @@ def test_contrasts_of_dmrnet_are_paired_over_subsets():
     for m, values in scores.items()
     for seed, (alone, both) in reversed(list(enumerate(values)))
   ]
-  table = dmrnet.contrast_table(records)
+  table = _contrasts.contrast_table(records, dmrnet.CONTRASTS)
   assert "| gaussian less dropout | n/a | +10.0 | +20.0 | +0.0 ± 0.0 |" in table
   assert "dmrnet less" not in table
 
@@ -327,6 +328,31 @@ def test_what_a_statistic_says_of_accuracy_by_hand():
   assert dmrnet.ordered([1.0, 2.0, 3.0], [0.1, 0.2, 0.3]) == 0.0
   assert dmrnet.ordered([3.0, 2.0, 1.0], [0.2, 0.1, 0.1]) == 0.0  # of two pairs that differ
   assert dmrnet.ordered([1.0, 2.0], [0.1, 0.1]) == 50.0
+
+
+@pytest.mark.slow
+def test_missing_rows_smoke(capsys):
+  from experiments import missing_rows
+
+  before = results()
+  missing_rows.main(["--smoke"])
+  printed = capsys.readouterr().out
+  assert "\n| dropout_wide less dropout | n/a | " in printed and "shaspec less" not in printed
+  assert "versions: mmfuse" in printed and results() == before
+
+
+def test_encoders_of_twice_the_width():
+  import flax.linen as nn
+
+  from experiments import _wider
+  from mmfuse import encoders
+  from mmfuse.core import Unavailable
+
+  found = _wider.widened(encoders.MLP(8, (4, 6), "batch"))
+  assert found == encoders.MLP(16, (8, 12), "batch")
+  assert _wider.widened(encoders.Conv1D(8, (3, 8))).widths == (6, 16)
+  with pytest.raises(Unavailable, match="no widths of a Dropout"):
+    _wider.widened(nn.Dropout(0.1))
 
 
 @pytest.mark.slow
@@ -361,13 +387,13 @@ def _over_subsets(scores):
 
 
 def test_contrasts_of_mmanet_are_paired_over_subsets():
-  from experiments import mmanet
+  from experiments import _contrasts, mmanet
 
   dropout = ((0.3, 0.4, 0.5), (0.5, 0.4, 0.6))
   records = _over_subsets({"dropout": dropout, "mmanet": ((0.4, 0.4, 0.7), (0.6, 0.4, 0.8))})
-  table = mmanet.contrast_table(records)
-  # complete +20 twice; the mean (.5, .6) less (.4, .5); the worst (.4, .4) less (.3, .4).
-  assert "| mmanet less dropout | n/a | +20.0 | +10.0 | +5.0 ± 63.5 |" in table
+  table = _contrasts.contrast_table(records, mmanet.PAIRS)
+  # The mean (.5, .6) less (.4, .5); the worst (.4, .4) less (.3, .4); complete +20 twice.
+  assert "| mmanet less dropout | n/a | +10.0 | +5.0 ± 63.5 | +20.0 |" in table
   assert "mmanet_mad_off" not in table and "joint" not in table
 
 
