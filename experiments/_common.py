@@ -128,3 +128,9 @@ def write(name: str, text: str, smoke: bool) -> None:
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.md").write_text(text.rstrip() + "\n")
     print(f"\nwritten to experiments/results/{name}.md")
+
+
+def write_json(name: str, found: Mapping[str, Any], smoke: bool) -> None:
+  """A full run writes `experiments/results/<name>.json`, the numbers of a page."""
+  if not smoke:
+    (RESULTS / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")

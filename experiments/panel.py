@@ -2,7 +2,7 @@
 
 Claim: none of ours. Do the defaults of `mmfuse compare` see what a linear model sees, and does fusing the
   modalities lose nothing to the best of them, on sets that were chosen before the defaults were?
-Command: python -m experiments.panel                  (all sets, over an hour on 2 cores, half is emoji)
+Command: python -m experiments.panel                  (all sets, an hour on 2 cores, a third is emoji)
          python -m experiments.panel --part mfeat     (one set; the page is made of those that are there)
          python -m experiments.panel --smoke          (one set, half a minute)
   An interrupted run goes on where it stopped: the same command again. Needs the files of docs/decisions.md

@@ -277,13 +277,14 @@ def test_overhead_bench(capsys):
   assert rows["mmpareto"]["flops"] > rows["mimo"]["flops"]
 
 
-def test_lenet_bench(capsys):
-  from experiments.bench import lenet_step
-
-  lenet_step.main(["--smoke", "--batch-size", "4"])
-  found = json.loads(capsys.readouterr().out)
-  assert found["mmfuse_ms"] > 0
-  assert (found["ratio"] == "n/a") == (found["pytorch_ms"] == "n/a")
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["encoders", "gradient_rules"])
+def test_bench_of_steps(name, capsys):
+  module = importlib.import_module(f"experiments.bench.{name}")
+  before = results()
+  found = module.main(["--smoke"])
+  assert "versions: mmfuse" in capsys.readouterr().out and results() == before
+  assert found["processor"] and found["rows"]
 
 
 @pytest.mark.slow

@@ -13,7 +13,6 @@ Results: experiments/results/compile.md and compile.json.
 import contextlib
 import dataclasses
 import functools
-import json
 import time
 from collections.abc import Iterator
 from typing import Any, Literal
@@ -136,9 +135,7 @@ def main(argv=None) -> dict[str, Any]:
     found = measure(cfg)
   command = _common.command("bench.compile", cfg)
   _common.write("compile", page(found, command), cfg.smoke)
-  if not cfg.smoke:
-    text = json.dumps({"command": command, "jax": jax.__version__, **found}, indent=1)
-    (_common.RESULTS / "compile.json").write_text(text + "\n")
+  _common.write_json("compile", {"command": command, "jax": jax.__version__, **found}, cfg.smoke)
   return found
 
 

@@ -15,6 +15,7 @@ import dataclasses
 import os
 import statistics
 import time
+from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 import jax
@@ -90,20 +91,22 @@ def build(cfg: Config):
   chosen = {
     f"{kinds[i % 2][0]}{'' if i < 2 else i}": kinds[i % 2][1] for i in range(cfg.modalities)
   }
-  rng = np.random.default_rng(0)
   size = 4 if cfg.smoke else cfg.batch_size
-  batch = Batch(
-    {
-      m: jnp.asarray(rng.normal(size=(size, *shape)), jnp.float32)
-      for m, (shape, _) in chosen.items()
-    },
-    jnp.asarray(rng.integers(0, cfg.classes, size), jnp.int32),
-    {m: jnp.ones(size, bool) for m in chosen},
-    jnp.ones(size),
-    jnp.arange(size, dtype=jnp.int32),
+  batch = random_batch({m: shape for m, (shape, _) in chosen.items()}, size, cfg.classes)
+  return fusion.LateFusion({m: make() for m, (_, make) in chosen.items()}, cfg.classes), batch
+
+
+def random_batch(shapes: Mapping[str, tuple[int, ...]], rows: int, classes: int) -> Batch:
+  """Complete rows of noise; `shapes` of a row."""
+  rng = np.random.default_rng(0)
+  return Batch(
+    {m: jnp.asarray(rng.normal(size=(rows, *shape)), jnp.float32) for m, shape in shapes.items()},
+    jnp.asarray(rng.integers(0, classes, rows), jnp.int32),
+    {m: jnp.ones(rows, bool) for m in shapes},
+    jnp.ones(rows),
+    jnp.arange(rows, dtype=jnp.int32),
     {},
   )
-  return fusion.LateFusion({m: make() for m, (_, make) in chosen.items()}, cfg.classes), batch
 
 
 class Racer:
