@@ -1,4 +1,4 @@
-"""What a step of ours is measured by: the same shapes in eager PyTorch, which is imported where it is used."""
+"""What a step of ours is measured by: the same shapes in eager PyTorch, imported where used."""
 
 import importlib.util
 import itertools
