@@ -44,7 +44,9 @@ def partners(classes: list[np.ndarray], rng: np.random.Generator) -> tuple[np.nd
   first = np.tile(np.concatenate(classes), ROUNDS)
   size = np.tile(np.concatenate([np.full(len(c), len(c)) for c in classes]), ROUNDS)
   place = np.tile(np.concatenate([np.arange(len(c)) for c in classes]), ROUNDS)
-  begin = np.tile(np.repeat(np.cumsum([0, *map(len, classes[:-1])]), list(map(len, classes))), ROUNDS)
+  begin = np.tile(
+    np.repeat(np.cumsum([0, *map(len, classes[:-1])]), list(map(len, classes))), ROUNDS
+  )
   drawn = rng.integers(0, size - 1)
   other = drawn + (drawn >= place)  # of the others alone
   return first, np.concatenate(classes)[begin + other]
@@ -79,7 +81,7 @@ def table(seed: int = 0) -> Table:
     seed: of images and pairs, default 0, that of the built-in set.
   """
   arrays = pairs(seed)
-  raw = {m: "raw" for m in ("x0", "x1")}
+  raw = dict.fromkeys(("x0", "x1"), "raw")
   recipe = RECIPE if seed == 0 else f"{RECIPE} {seed}"
   made = table_from_arrays(arrays, name="digit_pairs", recipe=recipe)
   return dataclasses.replace(made, scale=raw)

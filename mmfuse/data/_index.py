@@ -13,6 +13,7 @@ from mmfuse.data._labels import check_task
 from mmfuse.data._npz import HINT, read_npz
 from mmfuse.data._sequences import values_of
 from mmfuse.data._table import Table
+from mmfuse.names import CLASSIFICATION, MULTILABEL, RETRIEVAL
 
 
 class Dataset(NamedTuple):
@@ -107,6 +108,8 @@ def catalogue() -> list[dict[str, str]]:
 
 def _choose(table: Table, task: str | None, encoders: Mapping[str, Any]) -> Table:
   """A built-in table with the user's encoders; its task and its numbers are what they are."""
+  if task == RETRIEVAL and table.task in (CLASSIFICATION, MULTILABEL):
+    table = dataclasses.replace(table, task=RETRIEVAL)  # by the same label
   if task not in (None, table.task):
     raise DataError(f"{table.name} is a {table.task} set, it cannot be a {task}")
   for m, spec in sorted(encoders.items()):
