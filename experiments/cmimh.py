@@ -7,13 +7,13 @@ Paper: Hoang, Do, Nguyen, Cheung, TNNLS 2023. No table of it was visible to us, 
 Command: python -m experiments.cmimh                 (five seeds of eight objectives, 4 minutes on 2 cores)
          python -m experiments.cmimh --smoke
 Expected: mAP@50, mean of both directions, on an earlier variant of the set, two seeds: intra .16, inter
-  .45, gap .17, intra + 0.1 gap .65, intra + inter .69, with 0.1 gap .65, with 1 gap .45. To be shown: intra + inter above
-  inter alone by .05 and above gap alone by .3, intervals above 0.
+  .45, gap .17, intra + 0.1 gap .65, intra + inter .69, with 0.1 gap .65, with 1 gap .45. To be shown:
+  intra + inter above inter alone by .05 and above gap alone by .3, intervals above 0.
 Setting: digit_pairs as its page defines it, raw; queries the test pairs, database the training pairs,
-  relevant the same class; a layer of 128 and a linear map to 16 bits a modality, batch 128, 500 steps, Adam at .01: of .001,
-  .003, .01 and .03 the best by validation mAP@50 of intra + inter, seed 0 (.901, .916, .922, .906), found before
-  any test row was read; the last state. A seed fixes images, pairs and noise, initialisation, batches and draws
-  of all rows.
+  relevant the same class; a layer of 128 and a linear map to 16 bits a modality, batch 128, 500 steps,
+  Adam at .01: of .001, .003, .01 and .03 the best by validation mAP@50 of intra + inter, seed 0 (.901,
+  .916, .922, .906), found before any test row was read; the last state. A seed fixes images, pairs and
+  noise, initialisation, batches and draws of all rows.
 Results: experiments/results/cmimh.md, experiments/results/cmimh.png.
 """
 
@@ -184,9 +184,9 @@ def page(cfg: Config, found: Mapping[str, list]) -> str:
   ]
   rows = [*rows_of(found), ["random ranking (seed 0)", *last, "n/a"]]
   return text + (
-    "\nTest mAP@50 in percent (divided by the relevant rows among the first 50; ties by database index), mean "
-    "± half-width of the 95 % t interval over seeds (images, pairs, noise, initialisation, batches). Queries: "
-    "test pairs; database: training pairs; relevant: the same class.\n\n"
+    "\nTest mAP@50 in percent (divided by the relevant rows among the first 50; ties by database index), "
+    "mean ± half-width of the 95 % t interval over seeds (images, pairs, noise, initialisation, batches). "
+    "Queries: test pairs; database: training pairs; relevant: the same class.\n\n"
     + _common.table(header, rows)
     + ("\n\n" + contrasts(found) if BOTH in found and len(found) > 1 else "")
     + "\n"
