@@ -87,6 +87,14 @@ DATASETS: dict[str, Dataset] = {
     "your copy of emoji.npz, in --data-dir or MMFUSE_DATA_DIR",
     ("fake",),
   ),
+  "emoji_text": Dataset(
+    _emoji.text_table,
+    "emoji as Google draws them, the words of their names, and the group of each",
+    "1,906 rows; image [32, 32, 3], text [12] (tokens); 9 classes; 1,223/306/377",
+    _emoji.LICENCE,
+    "your copy of emoji.npz, in --data-dir or MMFUSE_DATA_DIR",
+    ("fake",),
+  ),
   "wikipedia": Dataset(
     _wikipedia.table,
     "features of the picture and the text of Wikipedia articles in ten categories",
@@ -143,7 +151,7 @@ def load(
     drop_empty: leave out rows without any modality.
     data_dir: where files that the user has to bring lie.
     train_size: training rows of a set that is built (av_mnist); its other splits shrink alike.
-    fake: a generated twin of a set whose files the user has to bring (av_mnist, emoji, wikipedia).
+    fake: a generated twin of a set whose files the user has to bring (av_mnist, emoji, emoji_text, wikipedia).
 
   Raises:
     DataError: an unknown name, or whatever is wrong with the content, in one sentence.

@@ -109,8 +109,8 @@ def fit(
   task, chosen_by = tasks.get(data.task), plan.select
   if task.collected is not None:
     chosen_by = select or task.primary
-    for i, log in enumerate(logs):
-      judge_run(method, jax.tree.map(lambda x, i=i: x[i], joined), data, log, chosen_by)
+    for i, run in enumerate(logs):
+      judge_run(method, jax.tree.map(lambda x, i=i: x[i], joined), data, run, chosen_by)
   scores = plan.metric.scores
   return Result(joined, tuple(logs), chosen_by, tuple(sorted(data.train.mask)), scores)
 

@@ -18,6 +18,7 @@ def test_catalogue():
     "synthetic_2",
     "av_mnist",
     "emoji",
+    "emoji_text",
     "wikipedia",
   }
   for row in rows:

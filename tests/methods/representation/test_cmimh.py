@@ -133,6 +133,12 @@ def test_a_row_finds_the_class_across_modalities_without_a_label(name, splits):
   assert all(jax.tree.leaves(same))  # no label is read
 
 
+@pytest.mark.parametrize("name", ["cmimh", "contrastive", "cca"])
+def test_a_retrieval_keeps_the_contract_of_a_method(name):
+  method = METHODS[name](_small.model(), task="retrieval")
+  train.check_method(method, _small.splits())
+
+
 def test_what_is_selected_by_must_be_there(splits):
   method = METHODS["cca"](_small.model(), task="retrieval")
   by_all = train.fit(method, splits, epochs=1, batch_size=32, select="map_at_all")
