@@ -5,7 +5,6 @@ emoji_text: Google's picture and the words of its name and keyword. The file als
 """
 
 import re
-
 from pathlib import Path
 
 import numpy as np

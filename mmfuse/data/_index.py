@@ -51,7 +51,7 @@ DATASETS: dict[str, Dataset] = {
   ),
   "digit_pairs": Dataset(
     lambda data_dir: _digit_pairs.table(),
-    "a digit, and another one of its class turned, inverted and noisy; as they are, not standardised",
+    "a digit, and another one of its class turned, inverted and noisy; not standardised",
     "3,594 pairs; x0 [64], x1 [64] (8 x 8); 10 classes; 2,000/580/1,014",
     "CC BY 4.0 (UCI Optical Recognition of Handwritten Digits)",
     "pip install 'mmfuse[datasets]'",
@@ -151,7 +151,8 @@ def load(
     drop_empty: leave out rows without any modality.
     data_dir: where files that the user has to bring lie.
     train_size: training rows of a set that is built (av_mnist); its other splits shrink alike.
-    fake: a generated twin of a set whose files the user has to bring (av_mnist, emoji, emoji_text, wikipedia).
+    fake: a generated twin of a set whose files the user has to bring (av_mnist, emoji, emoji_text,
+      wikipedia).
 
   Raises:
     DataError: an unknown name, or whatever is wrong with the content, in one sentence.

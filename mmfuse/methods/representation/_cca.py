@@ -86,6 +86,8 @@ def _predict(state: State, inputs: dict, mask: dict) -> Outputs:
 
 @dataclasses.dataclass(frozen=True)
 class _Init:
+  """Until the phase begins, the first columns as they are."""
+
   modalities: tuple[str, ...]
   components: int
 
@@ -93,8 +95,7 @@ class _Init:
     del key, num_rows
     widths = {m: _width(m, batch.inputs[m]) for m in self.modalities}
     params = {
-      m: {"mean": jnp.zeros(d), "kernel": jnp.zeros((d, self.components))}
-      for m, d in widths.items()
+      m: {"mean": jnp.zeros(d), "kernel": jnp.eye(d, self.components)} for m, d in widths.items()
     }
     return State(params, {}, {NAME: {}}, {})
 
