@@ -81,7 +81,8 @@ def test_the_fake_needs_no_file_and_has_the_schema(module, name, monkeypatch):
   splits = table.splits()
   for part in (splits.train, splits.validation, splits.test):
     assert set(part.label) == set(range(table.num_outputs))
-  with pytest.raises(data.DataError, match=f"{name} is read from {name}.npz .*licence"):
+  file = module.ARCHIVE.file
+  with pytest.raises(data.DataError, match=f"{name} is read from {file} .*licence"):
     data.load(name)
   with pytest.raises(data.DataError, match=f"{name} takes no train_size"):
     data.load(name, train_size=50)

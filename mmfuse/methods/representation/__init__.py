@@ -7,10 +7,10 @@ from mmfuse.methods._entry import ALL_TASKS
 from mmfuse.methods._entry import row
 from mmfuse.methods.representation._cca import cca
 from mmfuse.methods.representation._cmimh import cmimh
-from mmfuse.methods.representation._contrastive import contrastive
+from mmfuse.methods.representation._contrastive import contrastive_towers
 from mmfuse.names import RETRIEVAL
 
-__all__ = ["cca", "cmimh", "contrastive"]
+__all__ = ["cca", "cmimh", "contrastive_towers"]
 
 _TASKS = (*ALL_TASKS, RETRIEVAL)
 
@@ -20,7 +20,7 @@ ROWS = {
     cca, "schedule", "equations", "hotelling1936relations", {"components": (5, 10, 20)},
     tasks=_TASKS, needs=("task",)),
   "contrastive": row(
-    contrastive, "objective", "equations", "radford2021learning",
+    contrastive_towers, "objective", "equations", "radford2021learning",
     {"temperature": (0.03, 0.07, 0.2)}, tasks=_TASKS, needs=("task",)),
   "cmimh": row(
     cmimh, "objective", "reconstructed", "hoang2023multimodal", {"gap": (0.0, 0.1, 1.0)},

@@ -76,7 +76,7 @@ class _Predict:
     return Outputs(None, features=masked({m: unit(x, -1) for m, x in z.items()}, mask))
 
 
-def contrastive(
+def contrastive_towers(
   model: Any,
   tx: optax.GradientTransformation,
   *,
