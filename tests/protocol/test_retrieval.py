@@ -90,7 +90,7 @@ def test_the_table_has_chance_both_scores_and_every_number_that_changes_them(run
 
 def test_curves_are_drawn_and_written(run):
   folder, _ = run
-  rows = list(csv.DictReader((folder / "run" / "precision_recall.csv").open()))
+  rows = list(csv.DictReader(io.StringIO((folder / "run" / "precision_recall.csv").read_text())))
   assert {r["method"] for r in rows} == {*METHODS.split(",")[1:], "random ranking"}
   mine = [float(r["precision"]) for r in rows if (r["method"], r["direction"]) == ("cca", "a->b")]
   assert len(mine) == len(metrics.RECALL) and mine == sorted(mine, reverse=True)
