@@ -232,9 +232,10 @@ def test_of_a_retrieval_each_modality_alone_gives_an_embedding():
     state, batch._replace(label=batch.label * 0), jax.random.key(1), _small.clock()
   )
   assert same(new.params, relabelled.params)  # no label is read
-  outputs = method.predict(state, batch.inputs, batch.mask)
+  predict = jax.jit(method.predict)
+  outputs = predict(state, batch.inputs, batch.mask)
   assert outputs.logits is None and outputs.features["a"].shape[1] == SMALL["width"]
   size = jnp.linalg.norm(outputs.features["a"], axis=1)
   np.testing.assert_allclose(size, batch.mask["a"] * 1.0, rtol=1e-5)
-  alone = method.predict(state, batch.inputs, {**batch.mask, "b": jnp.zeros_like(batch.mask["b"])})
+  alone = predict(state, batch.inputs, {**batch.mask, "b": jnp.zeros_like(batch.mask["b"])})
   np.testing.assert_allclose(alone.features["a"], outputs.features["a"], rtol=1e-5, atol=1e-6)
