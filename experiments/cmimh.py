@@ -20,6 +20,7 @@ Results: experiments/results/cmimh.md, experiments/results/cmimh.png.
 import dataclasses
 from collections.abc import Mapping
 
+import jax
 import numpy as np
 import tyro
 
@@ -81,13 +82,12 @@ def make_method(cfg: Config, weights: tuple[float, float, float]):
   )
 
 
-def run(cfg: Config, seed: int, splits, weights: tuple[float, float, float] | None):
+def run(cfg: Config, seed: int, splits, method, trained: bool):
   """({score: value} on the test rows, {direction: precision over recall}, validation mAP@50)."""
   collected = tasks.get(RETRIEVAL).collected
-  method = make_method(cfg, weights or (1, 1, 0))
-  if weights is None:
-    key, batch = train_key(seed), first_rows(splits)
-    state, before = train.initial(method, key, batch), float("nan")
+  if not trained:
+    batch = next(splits.train.batches(2))
+    state, before = train.initial(method, jax.random.key(seed), batch), float("nan")
   else:
     result = train.fit(
       method,
@@ -100,28 +100,18 @@ def run(cfg: Config, seed: int, splits, weights: tuple[float, float, float] | No
   return (*train.collect_curves(method, state, splits, collected), before)
 
 
-def train_key(seed: int):
-  """Of an initialisation."""
-  import jax
-
-  return jax.random.key(seed)
-
-
-def first_rows(splits):
-  """What `init` reads shapes off."""
-  return next(splits.train.batches(2))
-
-
 def measure(cfg: Config) -> dict[str, list]:
   """{objective: what `run` gives, a seed each}."""
   names = list(OBJECTIVES) if cfg.part == "all" else [cfg.part]
   if unknown := sorted(set(names) - set(OBJECTIVES)):
     raise ValueError(f"no objective {unknown[0]!r}; there are: {', '.join(OBJECTIVES)}")
   found: dict[str, list] = {name: [] for name in names}
+  made = {name: make_method(cfg, OBJECTIVES[name] or (1, 1, 0)) for name in names}  # compiled once
   for seed in range(cfg.seeds):
     splits = make_splits(seed, cfg.smoke)
     for name in names:
-      found[name].append(run(cfg, seed, splits, OBJECTIVES[name]))
+      print(f"seed {seed}: {name}", flush=True)
+      found[name].append(run(cfg, seed, splits, made[name], OBJECTIVES[name] is not None))
   return found
 
 
