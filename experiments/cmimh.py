@@ -1,7 +1,7 @@
 """cmimh: what each term of the objective contributes to cross-modal retrieval by 16-bit codes.
 
 Claim: what a code says of its own modality and what it says of the other are both needed; forcing the codes
-  of a row together is no substitute for either, and too much of it leaves them nothing to say.
+  of a row together is no substitute for either.
 Paper: Hoang, Do, Nguyen, Cheung, TNNLS 2023. No table of it was visible to us, nor its equations: the loss is
   the project's definition of its abstract, digit_pairs its own set.
 Command: python -m experiments.cmimh                 (five seeds of eight objectives, 4 minutes on 2 cores)
@@ -9,6 +9,9 @@ Command: python -m experiments.cmimh                 (five seeds of eight object
 Expected: mAP@50, mean of both directions, on an earlier variant of the set, two seeds: intra .16, inter
   .45, gap .17, intra + 0.1 gap .65, intra + inter .69, with 0.1 gap .65, with 1 gap .45. To be shown:
   intra + inter above inter alone by .05 and above gap alone by .3, intervals above 0.
+Found: intra + inter (92.2 %) above inter by 5.6 +- 1.4 points and above gap by 81.2 +- 3.4. Levels are above
+  the sketch's, whose noise, pairs and rate are not known; unlike there a gap of 1 beside both costs
+  nothing (.6 +- 1.6), and one of .1 adds .9 +- .7.
 Setting: digit_pairs as its page defines it, raw; queries the test pairs, database the training pairs,
   relevant the same class; a layer of 128 and a linear map to 16 bits a modality, batch 128, 500 steps,
   Adam at .01: of .001, .003, .01 and .03 the best by validation mAP@50 of intra + inter, seed 0 (.901,
