@@ -2,11 +2,19 @@
 
 import difflib
 from collections.abc import Iterable
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
-TaskName = Literal["classification", "multilabel", "regression", "generation"]
+TaskName = Literal["classification", "multilabel", "regression", "generation", "retrieval"]
 TASKS: tuple[str, ...] = get_args(TaskName)
-CLASSIFICATION, MULTILABEL, REGRESSION, GENERATION = TASKS
+CLASSIFICATION, MULTILABEL, REGRESSION, GENERATION, RETRIEVAL = TASKS
+
+
+def label_kind(task: str, label: Any) -> str:
+  """classification or multilabel of a retrieval's label [N] or [N, L]; else the task itself."""
+  if task != RETRIEVAL or label is None:
+    return task
+  return MULTILABEL if label.ndim == 2 else CLASSIFICATION
+
 
 FEW = 8  # names that a sentence lists, whether or not one is close
 

@@ -8,7 +8,15 @@ import numpy as np
 
 from mmfuse import metrics
 from mmfuse.core import ELBO
-from mmfuse.names import CLASSIFICATION, GENERATION, MULTILABEL, REGRESSION, closest
+from mmfuse.names import (
+  CLASSIFICATION,
+  GENERATION,
+  MULTILABEL,
+  REGRESSION,
+  RETRIEVAL,
+  closest,
+)
+from mmfuse.tree import FUSED
 
 
 class Task(NamedTuple):
@@ -23,6 +31,9 @@ class Task(NamedTuple):
   constant_words: str  # what the constant predictor is called in a table
   probabilities: Callable[[np.ndarray], np.ndarray]  # logits [N, C] -> what is shown of them
   linear: str | None = "logistic"  # the kind of regression that `linear` is; None = there is none
+  # scores of whole parts, computed once a run, at its end; the primary one is its first then
+  collected: metrics.Collected | None = None
+  whole: str = FUSED  # what the column of a row's own score is called
 
 
 def _majority_class(label: np.ndarray, num_outputs: int) -> np.ndarray:
@@ -48,6 +59,15 @@ def _majority_per_label(label: np.ndarray, num_outputs: int) -> np.ndarray:
 
 def _mean_label(label: np.ndarray, num_outputs: int) -> np.ndarray:
   return _columns(label, num_outputs).mean(0)
+
+
+def _at_the_end(collected: metrics.Collected) -> metrics.Metric:
+  """The running metric of a task that is judged by whole parts: an epoch has no score."""
+  nothing: Callable[..., dict] = lambda *_: {}
+  return metrics.Metric(nothing, nothing, nothing, collected.scores)
+
+
+MAP = metrics.map_at_k()  # at 50, divided by the relevant rows among them
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:
@@ -95,6 +115,18 @@ TASKS = {
       "",
       lambda values: values,
       None,
+    ),
+    Task(
+      RETRIEVAL,
+      lambda num_outputs, unit: _at_the_end(MAP),
+      MAP.scores[0].name,
+      None,
+      None,
+      "random ranking",
+      lambda values: values,
+      None,
+      MAP,
+      "mean",
     ),
   )
 }

@@ -190,6 +190,15 @@ def test_a_cast_model_computes_in_bfloat16_and_keeps_its_state_in_float32():
   assert cast.dtype == jnp.float32 and not np.array_equal(plain, cast)
 
 
+def test_packed_ranking_equals_brute_force_in_a_32nd_of_the_memory(capsys):
+  from experiments.bench import ranking
+
+  found = ranking.main(["--smoke"])
+  assert list(found) == [16, 32, 64, 128]
+  assert all(r["equal"] == 1 and r["memory"] == 1 / 32 for r in found.values())
+  assert "| 16 | yes | 1/32 |" in capsys.readouterr().out
+
+
 def test_compile_smoke(capsys):
   before = jax.config.jax_enable_compilation_cache
   found = compile.main(["--smoke"])

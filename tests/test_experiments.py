@@ -38,6 +38,7 @@ def test_every_module_is_covered():
     "missing_rows",
     "mmanet",
     "modality_distillation",
+    "cmimh",
   }
 
 
@@ -104,6 +105,31 @@ def test_a_fraction_is_drawn_by_class():
   assert np.bincount(label[rows]).tolist() == [5, 3, 2] and len(set(rows)) == 10
   assert not np.array_equal(rows, _provable_av_mnist.draw(label, 0.1, seed=1))
   assert np.bincount(label[_provable_av_mnist.draw(label, 0.01, 0)]).tolist() == [1, 1, 1]
+
+
+def test_cmimh_smoke(capsys):
+  from experiments import cmimh
+
+  before = results()
+  cmimh.main(["--smoke"])
+  printed = capsys.readouterr().out
+  assert all(f"\n| {name} | " in printed for name in cmimh.OBJECTIVES)
+  assert "| intra + inter less gap | " in printed and "| random ranking" in printed
+  assert "versions: mmfuse" in printed and results() == before
+  said = ("Claim", "Command:", "Expected:", "--smoke", "results/cmimh.md")
+  assert all(word in cmimh.__doc__ for word in said)
+
+
+def test_what_cmimh_claims_is_read_off_paired_differences():
+  from experiments import cmimh
+
+  runs = lambda *values: [({"map_at_50": v}, {}, v) for v in values]
+  found = {"gap": runs(0.2, 0.2), "inter": runs(0.5, 0.62), "intra + inter": runs(0.6, 0.7)}
+  said = cmimh.contrasts(found)
+  assert "| intra + inter less inter | +9.0 ± 12.7 |" in said
+  assert "30 points above gap, interval above 0: does not hold" in said  # 45 +- 63.5
+  found["gap"] = runs(0.2, 0.3)
+  assert "30 points above gap, interval above 0: holds" in cmimh.contrasts(found)
 
 
 @pytest.mark.slow

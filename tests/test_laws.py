@@ -52,6 +52,7 @@ def test_every_package_says_what_is_public():
     "generative",
     "heads",
     "missing",
+    "representation",
   }
 
 

@@ -17,7 +17,7 @@ from mmfuse.data._plain import as_array
 from mmfuse.data._split import Splits
 from mmfuse.data._split_column import read_split
 from mmfuse.data._table import FRACTIONS, Table
-from mmfuse.names import GENERATION
+from mmfuse.names import GENERATION, RETRIEVAL
 
 
 def _column(name: str, value: Any, rows: int) -> np.ndarray:
@@ -134,7 +134,7 @@ def table_from_arrays(
   guessed: list[str] = []
   if target is not None:
     target, kind, class_names, guessed = read_label(label, target, task, keep, labelled)
-    kind = GENERATION if task == GENERATION else kind
+    kind = str(task) if task in (GENERATION, RETRIEVAL) else kind
   of = repr(names[0] if unlabelled else label)
   extra, truth = (
     {n: x[keep] for n, x in arrays_.items()} for arrays_ in read_extras(arrays, rows, of)

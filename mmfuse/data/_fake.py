@@ -8,7 +8,7 @@ import numpy as np
 from mmfuse.data import _fingerprint, _sequences
 from mmfuse.data._error import DataError
 from mmfuse.data._table import Table
-from mmfuse.names import CLASSIFICATION, MULTILABEL
+from mmfuse.names import CLASSIFICATION, MULTILABEL, label_kind
 
 _PARTS = np.asarray(("train", "validation", "test", "train"))
 
@@ -39,13 +39,13 @@ def _beside(x: np.ndarray, rows: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _label(table: Table, part: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-  shape = (len(part), *table.label.shape[1:])
-  if table.task == CLASSIFICATION:  # in turn within each part, so that training sees them all
+  shape, kind = (len(part), *table.label.shape[1:]), label_kind(table.task, table.label)
+  if kind == CLASSIFICATION:  # in turn within each part, so that training sees them all
     turn = np.empty(len(part), np.int32)
     for p in np.unique(part):
       turn[part == p] = np.arange((part == p).sum())
     return turn % np.int32(table.num_outputs)
-  if table.task == MULTILABEL:
+  if kind == MULTILABEL:
     return rng.integers(0, 2, shape).astype(np.int32)
   return rng.normal(size=shape)
 

@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from mmfuse.data import _digits, _emoji, _synthetic, _watch_imu, _wikipedia
+from mmfuse.data import _digit_pairs, _digits, _emoji, _synthetic, _watch_imu, _wikipedia
 from mmfuse.data._choice import used_table
 from mmfuse.data._error import DataError, closest
 from mmfuse.data._inputs import is_embedding
@@ -13,6 +13,7 @@ from mmfuse.data._labels import check_task
 from mmfuse.data._npz import HINT, read_npz
 from mmfuse.data._sequences import values_of
 from mmfuse.data._table import Table
+from mmfuse.names import CLASSIFICATION, MULTILABEL, RETRIEVAL
 
 
 class Dataset(NamedTuple):
@@ -48,6 +49,13 @@ DATASETS: dict[str, Dataset] = {
     "CC BY 4.0 (UCI Optical Recognition of Handwritten Digits)",
     "pip install 'mmfuse[datasets]'",
   ),
+  "digit_pairs": Dataset(
+    lambda data_dir: _digit_pairs.table(),
+    "a digit, and another one of its class turned, inverted and noisy; not standardised",
+    "3,594 pairs; x0 [64], x1 [64] (8 x 8); 10 classes; 2,000/580/1,014",
+    "CC BY 4.0 (UCI Optical Recognition of Handwritten Digits)",
+    "pip install 'mmfuse[datasets]'",
+  ),
   "synthetic_1": Dataset(
     lambda data_dir: _synthetic.table(1),
     "A is easy but shows a wrong class in 30 % of rows, B is hard: a counter-example for MIMO",
@@ -79,6 +87,14 @@ DATASETS: dict[str, Dataset] = {
     "your copy of emoji.npz, in --data-dir or MMFUSE_DATA_DIR",
     ("fake",),
   ),
+  "emoji_text": Dataset(
+    _emoji.text_table,
+    "emoji as Google draws them, the words of their names, and the group of each",
+    "1,906 rows; image [32, 32, 3], text [12] (tokens); 9 classes; 1,223/306/377",
+    _emoji.LICENCE,
+    "your copy of emoji.npz, in --data-dir or MMFUSE_DATA_DIR",
+    ("fake",),
+  ),
   "wikipedia": Dataset(
     _wikipedia.table,
     "features of the picture and the text of Wikipedia articles in ten categories",
@@ -100,6 +116,8 @@ def catalogue() -> list[dict[str, str]]:
 
 def _choose(table: Table, task: str | None, encoders: Mapping[str, Any]) -> Table:
   """A built-in table with the user's encoders; its task and its numbers are what they are."""
+  if task == RETRIEVAL and table.task in (CLASSIFICATION, MULTILABEL):
+    table = dataclasses.replace(table, task=RETRIEVAL)  # by the same label
   if task not in (None, table.task):
     raise DataError(f"{table.name} is a {table.task} set, it cannot be a {task}")
   for m, spec in sorted(encoders.items()):
@@ -133,7 +151,8 @@ def load(
     drop_empty: leave out rows without any modality.
     data_dir: where files that the user has to bring lie.
     train_size: training rows of a set that is built (av_mnist); its other splits shrink alike.
-    fake: a generated twin of a set whose files the user has to bring (av_mnist, emoji, wikipedia).
+    fake: a generated twin of a set whose files the user has to bring (av_mnist, emoji, emoji_text,
+      wikipedia).
 
   Raises:
     DataError: an unknown name, or whatever is wrong with the content, in one sentence.

@@ -7,7 +7,7 @@ import numpy as np
 from mmfuse.data._error import DataError, closest
 from mmfuse.data._inputs import MASK
 from mmfuse.data._plain import as_array
-from mmfuse.names import CLASSIFICATION, GENERATION, MULTILABEL, REGRESSION, TASKS
+from mmfuse.names import CLASSIFICATION, GENERATION, MULTILABEL, REGRESSION, RETRIEVAL, TASKS
 
 _FEW = 50  # different whole floats that look like classes
 _NAMELESS = ("", "nan", "<na>")  # what a missing string becomes
@@ -174,7 +174,12 @@ def read_label(
       )
   if task is None:
     _check_known(name, x, rows)
-  kind = task if task not in (None, GENERATION) else _guess(x)
+  kind = task if task not in (None, GENERATION, RETRIEVAL) else _guess(x)
+  if task == RETRIEVAL and kind == REGRESSION:
+    raise DataError(
+      f"retrieval asks whether two rows have a class or a label in common, and {name!r} holds "
+      f"{x.dtype}; pass integers or strings [B], or 0 and 1 [B, L] as integers"
+    )
   read = {CLASSIFICATION: _classes, MULTILABEL: _multilabel, REGRESSION: _regression}[kind]
   found, names = read(x)
   label = np.zeros((int(used.sum()), *found.shape[1:]), found.dtype)

@@ -1,8 +1,9 @@
 """Files that the user brings: the folder they lie in, and archives known by what they hold."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -66,7 +67,13 @@ def read(archive: Archive, data_dir: str | Path | None = None) -> dict[str, np.n
   return arrays
 
 
-def table_of(archive: Archive, recipe: str, arrays: dict[str, np.ndarray], fake: bool) -> Table:
+def table_of(
+  archive: Archive,
+  recipe: str,
+  arrays: dict[str, np.ndarray],
+  fake: bool,
+  encoders: Mapping[str, Any] | None = None,
+) -> Table:
   """The table of what is used of an archive; a generated twin is called `<set>_fake`.
 
   Args:
@@ -74,9 +81,10 @@ def table_of(archive: Archive, recipe: str, arrays: dict[str, np.ndarray], fake:
     recipe: version of the way from the archive to the table, part of the fingerprint.
     arrays: as in `table_from_arrays`.
     fake: they are generated.
+    encoders: {modality: spec} of tokens; default none.
   """
   name = f"{archive.set}_fake" if fake else archive.set
-  return table_from_arrays(arrays, name=name, recipe=recipe)
+  return table_from_arrays(arrays, name=name, recipe=recipe, encoders=encoders)
 
 
 def split_column(train: np.ndarray, label: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ from mmfuse.data._error import DataError
 from mmfuse.data._scaler import Scaler
 from mmfuse.data._split import Split, Splits
 from mmfuse.data._target import Target
-from mmfuse.names import CLASSIFICATION, MULTILABEL, REGRESSION
+from mmfuse.names import CLASSIFICATION, MULTILABEL, REGRESSION, label_kind
 
 FRACTIONS = (0.6, 0.2, 0.2)  # train, validation, test
 
@@ -36,6 +36,8 @@ class Table:
   weight: np.ndarray | None = None  # float64 [N] as given, not negative; None = 1
   extra: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)  # {name: [N, ...]}
   truth: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)  # {name: [N, ...]}
+  # {modality: "standard", "unit" or "raw"} where nothing else is asked for; standard where not named
+  scale: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
   def __len__(self) -> int:
     return len(next(iter(self.mask.values())))
@@ -51,6 +53,11 @@ class Table:
     if self.label is None:
       return 0
     return len(self.class_names) or int(np.prod(self.label.shape[1:], dtype=int))
+
+  @property
+  def _kind(self) -> str:
+    """What its labels are: of a retrieval, classes or labels."""
+    return label_kind(self.task, self.label)
 
   def splits(
     self,
@@ -79,7 +86,7 @@ class Table:
       class_weights: "balanced" weighs a training row of class c by n / (C n_c); None does not.
       weighted_scores: validation and test rows have the table's weights too, not training rows alone.
       allow_straddling: take a `split` column with groups in several of its parts as it is.
-      scale: {modality: "standard", "unit" or "raw"}, see `Scaler.fit`; default standard.
+      scale: {modality: "standard", "unit" or "raw"}, see `Scaler.fit`; default the table's own.
 
     Raises:
       DataError: an empty split or one without labels or weights, a group in several parts of the
@@ -94,9 +101,11 @@ class Table:
     rows = {name: r for name, r in rows.items() if len(r) or name in _splitting.SPLITS}
     drawn = {name: rows[name] for name in _splitting.SPLITS}
     said += _presence.notes(
-      drawn, self.mask, self.label, self.task, self.class_names, self.labelled
+      drawn, self.mask, self.label, self._kind, self.class_names, self.labelled
     )
     said += _counting.label_notes(self.labelled, drawn)
+    usual = {m: s for m, s in self.scale.items() if m in self.inputs}
+    scale = {**usual, **(scale or {})}
     scaler = Scaler.fit(self.inputs, self.mask, rows["train"], scale)
     said += scaler.notes(scale)
     weight, weighed = _counting.weights(self, rows, class_weights, weighted_scores)
@@ -126,9 +135,9 @@ class Table:
     if self.label is None:
       return np.zeros(len(self), int)
     known = np.ones(len(self), bool) if self.labelled is None else self.labelled
-    if self.task == MULTILABEL:
+    if self._kind == MULTILABEL:
       return np.column_stack([np.where(known[:, None], self.label, 0), ~known])
-    return np.where(known, self.label if self.task == CLASSIFICATION else 0, -1)
+    return np.where(known, self.label if self._kind == CLASSIFICATION else 0, -1)
 
   def _draw(self, rows: np.ndarray, fractions: Sequence[float], seed: int) -> np.ndarray:
     """Which of `rows` go to which part; no other row is read."""
@@ -140,7 +149,7 @@ class Table:
     if self.group is not None:
       return "by group"
     by = {CLASSIFICATION: "stratified by class", MULTILABEL: "stratified by label"}
-    return by.get(self.task, "drawn at random")
+    return by.get(self._kind, "drawn at random")
 
   def _parts(
     self, seed: int, fractions: Sequence[float], allow_straddling: bool

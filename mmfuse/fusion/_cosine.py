@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from mmfuse.fusion._kernel import dealt, total_width
 
 
-def _unit(x: jax.Array, axis: int) -> jax.Array:
+def unit(x: jax.Array, axis: int) -> jax.Array:
   """x / |x| along an axis; 0 without gradient where x is 0 (an absent row, a dead unit)."""
   square = jnp.sum(jnp.square(x), axis, keepdims=True)
   alive = square > 0
@@ -34,7 +34,7 @@ def cosine_logits(
     ValueError: a kernel of another number of rows.
   """
   return {
-    m: scale * (_unit(features[m], -1) @ _unit(w, 0)) for m, w in dealt(kernel, features).items()
+    m: scale * (unit(features[m], -1) @ unit(w, 0)) for m, w in dealt(kernel, features).items()
   }
 
 

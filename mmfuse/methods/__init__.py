@@ -5,19 +5,29 @@ Each family is a package that ends in its page of the index, `ROWS`. A builder i
 callable: `METHODS["mimo"](model, 1e-2)`.
 """
 
-from mmfuse.methods import balancing, baselines, ensembles, generative, heads, missing
+from mmfuse.methods import (
+  balancing,
+  baselines,
+  ensembles,
+  generative,
+  heads,
+  missing,
+  representation,
+)
 from mmfuse.methods._entry import ALL_TASKS
 from mmfuse.methods._entry import CLASSES
 from mmfuse.methods._entry import FACTS
 from mmfuse.methods._entry import LABELLED
 from mmfuse.methods._entry import Entry
 from mmfuse.methods._entry import of_rate
-from mmfuse.names import closest
+from mmfuse.names import RETRIEVAL, closest
 
 __all__ = [
   "ALL_TASKS",
+  "BASELINES_OF",
   "CLASSES",
   "DEFAULT",
+  "DEFAULT_OF",
   "FACTS",
   "HEADS",
   "LABELLED",
@@ -39,7 +49,9 @@ def _rows(*families) -> dict[str, Entry]:
   }
 
 
-METHODS: dict[str, Entry] = _rows(baselines, ensembles, missing, balancing, generative)
+METHODS: dict[str, Entry] = _rows(
+  baselines, ensembles, missing, balancing, generative, representation
+)
 # I2M2's joint expert alone is `joint`.
 METHODS["inter"] = METHODS["joint"]._replace(
   paper=f"joint, {METHODS['intra'].paper}", cite=METHODS["intra"].cite, alias_of="joint"
@@ -61,6 +73,10 @@ DEFAULT = (
   "bogc",
 )
 SMOKE = ("joint", "uniform", "mimo")
+# The same where the task is not one of a label that is predicted.
+DEFAULT_OF = {RETRIEVAL: ("cca", "contrastive", "cmimh", "unseen_interaction")}
+# What every row of a table is compared with, where it is not `joint` and `uniform`.
+BASELINES_OF = {RETRIEVAL: ("cca",)}
 
 
 def get(name: str) -> Entry:

@@ -36,7 +36,7 @@ class Entry(NamedTuple):
   cite: str = ""  # BibTeX
   needs: tuple[str, ...] = ()  # some of `FACTS`; with "modality" it is a row per modality
   grid: Mapping[str, tuple] = MappingProxyType({})  # the hyper-parameter that `--tune 9` searches
-  tasks: tuple[str, ...] = ALL_TASKS  # those it is defined for
+  tasks: tuple[str, ...] = ALL_TASKS  # those it is defined for, some of `names.TASKS`
   rates: tuple[float, ...] | None = None  # the three to search, where they are not everybody's
   reads_validation: bool = False  # validation rows also steer its training, not its selection alone
   by_name: bool = False  # `all` leaves it out: it is no method, but what methods are measured by

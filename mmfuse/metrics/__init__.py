@@ -4,10 +4,7 @@ from mmfuse.metrics._calibration import auroc
 from mmfuse.metrics._calibration import average_precision
 from mmfuse.metrics._calibration import ece
 from mmfuse.metrics._collected import Collected
-from mmfuse.metrics._collected import average_precision_at_k
-from mmfuse.metrics._collected import map_at_k
 from mmfuse.metrics._collected import ood_auroc
-from mmfuse.metrics._collected import relevance
 from mmfuse.metrics._calibration import f1
 from mmfuse.metrics._contribution import contribution
 from mmfuse.metrics._contribution import imbalance
@@ -16,11 +13,25 @@ from mmfuse.metrics._contribution import shapley
 from mmfuse.metrics._dense import dense
 from mmfuse.metrics._diagnostics import conflict
 from mmfuse.metrics._diagnostics import cosine
+from mmfuse.metrics._hamming import hamming_distances
+from mmfuse.metrics._hamming import hamming_ranking
+from mmfuse.metrics._hamming import pack_bits
 from mmfuse.metrics._latent_quality import latent_quality
 from mmfuse.metrics._metric import Metric
 from mmfuse.metrics._metric import per_head
 from mmfuse.metrics._metric import row_mean
 from mmfuse.metrics._presentation_attack import acer
+from mmfuse.metrics._retrieval import RECALL
+from mmfuse.metrics._retrieval import average_precision_at_k
+from mmfuse.metrics._retrieval import average_precision_of_hits
+from mmfuse.metrics._retrieval import chance_at_k
+from mmfuse.metrics._retrieval import directions
+from mmfuse.metrics._retrieval import map_at_k
+from mmfuse.metrics._retrieval import precision_at_recall
+from mmfuse.metrics._retrieval import precision_of_hits
+from mmfuse.metrics._retrieval import relevance
+from mmfuse.metrics._retrieval import relevant_rows
+from mmfuse.metrics._retrieval import space_of
 from mmfuse.metrics._running import RowMetric
 from mmfuse.metrics._running import classification
 from mmfuse.metrics._running import multi_label
@@ -34,6 +45,7 @@ from mmfuse.metrics._segmentation import iou
 from mmfuse.metrics._segmentation import mean_iou
 
 __all__ = [
+  "RECALL",
   "SCORES",
   "Collected",
   "Metric",
@@ -43,6 +55,8 @@ __all__ = [
   "auroc",
   "average_precision",
   "average_precision_at_k",
+  "average_precision_of_hits",
+  "chance_at_k",
   "classification",
   "conflict",
   "confusion",
@@ -50,8 +64,11 @@ __all__ = [
   "cosine",
   "dense",
   "described",
+  "directions",
   "ece",
   "f1",
+  "hamming_distances",
+  "hamming_ranking",
   "imbalance",
   "iou",
   "latent_quality",
@@ -60,10 +77,15 @@ __all__ = [
   "multi_label",
   "ood_auroc",
   "over_subsets",
+  "pack_bits",
   "per_head",
+  "precision_at_recall",
+  "precision_of_hits",
   "regression",
   "relevance",
+  "relevant_rows",
   "row_mean",
   "score",
   "shapley",
+  "space_of",
 ]

@@ -13,7 +13,7 @@ import numpy as np
 
 from mmfuse import report, tasks, train
 from mmfuse.core import Outputs, Unavailable
-from mmfuse.protocol import _linear
+from mmfuse.protocol import _linear, _ranked
 from mmfuse.protocol._store import read_json, write_json
 from mmfuse.tree import FUSED
 
@@ -132,7 +132,13 @@ def _entry(line: Line, splits: Any, fold: int | None) -> dict[str, Any]:
 
 def _constant_entry(splits: Any, fold: int | None) -> dict[str, Any]:
   name = tasks.get(splits.task).primary
-  scores = {part: constant(splits, part) for part in ("validation", "test")}
+  if _ranked.collected_of(splits.task) is not None:
+    scores = {
+      part: _ranked.chance(splits, selecting=part == "validation")
+      for part in ("validation", "test")
+    }
+  else:
+    scores = {part: constant(splits, part) for part in ("validation", "test")}
   return {
     "name": CONSTANT,
     "fold": fold,
@@ -166,10 +172,16 @@ def write_entries(
   """Scores the lines of every split on its test rows -> what `baselines.json` now holds."""
   found = [_entry(line, splits[fold], fold) for fold, made in lines.items() for line in made]
   found += [
-    _constant_entry(s, fold) for fold, s in splits.items() if tasks.get(s.task).constant is not None
+    _constant_entry(s, fold) for fold, s in splits.items() if _has_constant(tasks.get(s.task))
   ]
   write_json(path_of(folder), found)
   return found
+
+
+def _has_constant(task: tasks.Task) -> bool:
+  return task.constant is not None or (
+    task.collected is not None and task.collected.chance is not None
+  )
 
 
 def said(lines: list[Line], task: str, began: float) -> str:

@@ -91,17 +91,9 @@ def records_of(
     }
     out.append(
       {
-        "method": row.name,
-        "seed": seed,
-        "fold": search.fold,
-        "metric": name,
-        "selected_epoch": log.selected_epoch,
-        "learning_rate": trial.rate,
-        "tuning": {k: choice[k] for k in ("rates", "trials", "hyper", "edge", "spread")},
-        "diverged_at": log.diverged_at,
+        **of_run(search, row, choice, seed, log, template),
         # None: no row has the modality; NaN: the prediction is not finite.
         "validation": validation,
-        "validation_loss": log.best_loss,
         "test": tested,
         "scores": {"test": full.get(FUSED, {}), "validation": further_validation(log)},
         "contribution": contribution(by_subset, judged),
@@ -114,18 +106,35 @@ def records_of(
         ),
         "probe": probes,
         "conflict_rate": conflict_rate(log, modalities),
-        "seconds_per_step": _step_seconds(log),
-        "hook_seconds_per_step": statistics.mean(
-          e.get("hook_seconds_per_step", 0.0) for e in log.history
-        ),
-        "parameters": sum(int(np.prod(x.shape)) for x in jax.tree.leaves(template.params)),
         **shared,
-        "config_hash": config_hash(row.config(search.cfg)),
-        "data_fingerprint": search.splits.fingerprint,
         "versions": saved["versions"],
       }
     )
   return out
+
+
+def of_run(
+  search: Search, row: Row, choice: dict, seed: int, log: train.RunLog, template: Any
+) -> dict[str, Any]:
+  """What a record says of a run, whatever its scores are; `template`: the shapes of its state."""
+  return {
+    "method": row.name,
+    "seed": seed,
+    "fold": search.fold,
+    "metric": tasks.get(search.splits.task).primary,
+    "selected_epoch": log.selected_epoch,
+    "learning_rate": search.chosen(choice).rate,
+    "tuning": {k: choice[k] for k in ("rates", "trials", "hyper", "edge", "spread")},
+    "diverged_at": log.diverged_at,
+    "validation_loss": log.best_loss,
+    "seconds_per_step": _step_seconds(log),
+    "hook_seconds_per_step": statistics.mean(
+      e.get("hook_seconds_per_step", 0.0) for e in log.history
+    ),
+    "parameters": sum(int(np.prod(x.shape)) for x in jax.tree.leaves(template.params)),
+    "config_hash": config_hash(row.config(search.cfg)),
+    "data_fingerprint": search.splits.fingerprint,
+  }
 
 
 def further_validation(log: train.RunLog) -> dict[str, float]:
@@ -169,7 +178,8 @@ def histories(
   search: Search, rows_and_trials: list[tuple[Row, Trial]]
 ) -> dict[str, list[list[dict]]]:
   """{method: per seed the curve of the final run}, for the plots."""
-  name = tasks.get(search.splits.task).primary
+  task = tasks.get(search.splits.task)
+  name = task.primary
   if search.cfg.missing and search.cfg.select is not None:
     name = search.cfg.select  # over subsets: what was chosen by
   out = {}
@@ -181,22 +191,30 @@ def histories(
         [
           {
             "epoch": i,
-            "validation": e["validation"][FUSED].get(name),
+            "validation": (e["validation"] or {}).get(FUSED, {}).get(name),
             "train_loss": sum(v for k, v in e.items() if k.startswith("loss/")),
           }
           for i, e in enumerate(history)
-          if e["validation"]
+          if e["validation"] or task.collected is not None  # which has one score, at the end
         ]
       )
     out[row.name] = curves
   return out
 
 
-def write_report(folder: pathlib.Path, summary: report.Summary, curves: dict) -> None:
-  """table.md, table.csv, the PNGs and index.html, each written whole."""
+def write_report(
+  folder: pathlib.Path,
+  summary: report.Summary,
+  curves: dict,
+  recall: report.RecallCurves | None = None,
+) -> None:
+  """table.md, table.csv, the PNGs and index.html, each written whole; `recall`: of a retrieval."""
   report.write_whole(folder / "table.md", (report.markdown(summary) + "\n").encode())
   report.write_whole(folder / "table.csv", report.csv(summary).encode())
   images: dict[str, pathlib.Path] = {}
+  if recall is not None:
+    text = report.precision_recall_csv(recall)
+    report.write_whole(folder / "precision_recall.csv", text.encode())
   if summary.rows and _can_draw():
     images["Accuracy per modality" if summary.metric == "accuracy" else "Score per modality"] = (
       report.bars(summary, folder / "modalities.png")
@@ -205,6 +223,9 @@ def write_report(folder: pathlib.Path, summary: report.Summary, curves: dict) ->
       images["Learning curves"] = report.curves(curves, folder / "curves.png", metric=summary.score)
     if any(row.missing is not None and row.missing.curve for row in summary.rows):
       images["Score over the missing rate"] = report.missing_curve(summary, folder / "missing.png")
+  if recall is not None and recall.rows and _can_draw():
+    path = folder / "precision_recall.png"
+    images["Precision over recall"] = report.precision_recall(recall, path)
   report.html(summary, images, folder / "index.html")
 
 

@@ -30,6 +30,10 @@ def configured(cfg: Compare, modalities: tuple[str, ...], task: str) -> Compare:
   """
   if not cfg.missing:
     return cfg
+  if tasks.get(task).collected is not None:
+    raise UsageError(
+      f"--missing scores subsets of modalities, and {task} has no prediction from one"
+    )
   if len(modalities) < 2:
     raise UsageError("--missing compares subsets of modalities, and these data have one modality")
   if len(modalities) > masks.MOST_SUBSETS:
@@ -59,6 +63,8 @@ def check_select(select: str, modalities: tuple[str, ...], scores: list[str], ta
     raise UsageError(
       f"--select has no metric {wanted.score!r} for {task}; available: {', '.join(scores)}"
     )
+  if tasks.get(task).collected is not None and select != wanted.score:
+    raise UsageError(f"--select {select}: {task} is judged as a whole; take {wanted.score}")
   if wanted.head not in (FUSED, *modalities):
     raise UsageError(
       f"--select has no modality {wanted.head!r}; {closest(wanted.head, modalities)}"

@@ -7,7 +7,7 @@ import numpy as np
 
 from mmfuse import encoders, fusion, methods
 from mmfuse.core import Sequence
-from mmfuse.names import GENERATION
+from mmfuse.names import GENERATION, RETRIEVAL
 from mmfuse.protocol._config import Compare, UsageError, parse_pairs
 from mmfuse.protocol._own import load_attribute
 
@@ -78,6 +78,7 @@ def checked_model(splits: Any, fusion_name: str, task: str) -> fusion.LateFusion
         encoders.check_encoder(model.encoders[m], splits.train.inputs[m], m, train=True)
   except (TypeError, ValueError) as error:
     raise UsageError(str(error)) from error
-  if task != GENERATION and task not in (tasks := methods.METHODS[fusion_name].tasks):
+  headless = task in (GENERATION, RETRIEVAL)  # whatever is trained reads the encoders alone
+  if not headless and task not in (tasks := methods.METHODS[fusion_name].tasks):
     raise UsageError(f"--fusion {fusion_name} needs {' or '.join(tasks)} labels, these are {task}")
   return model

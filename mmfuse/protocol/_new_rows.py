@@ -8,7 +8,7 @@ import numpy as np
 from mmfuse import core, data
 from mmfuse.data._inputs import MASK, RESERVED
 from mmfuse.data._sequences import LENGTH
-from mmfuse.names import CLASSIFICATION, GENERATION, MULTILABEL, REGRESSION
+from mmfuse.names import CLASSIFICATION, GENERATION, MULTILABEL, REGRESSION, RETRIEVAL
 from mmfuse.protocol._config import UsageError
 
 IGNORED = {*RESERVED, MASK + "label"}  # what `compare` reads and a prediction does not need
@@ -84,6 +84,7 @@ def _labels(schema: dict, rows: int) -> np.ndarray | None:
   return {
     GENERATION: None,
     CLASSIFICATION: np.zeros(rows, np.int32),
+    RETRIEVAL: np.zeros(rows, np.int32),  # which no row of that task reads
     REGRESSION: np.zeros((rows, schema["num_outputs"]), np.float32),
     MULTILABEL: np.zeros((rows, schema["num_outputs"]), np.int32),
   }[schema["task"]]

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from mmfuse import data, metrics, report, tasks, train
-from mmfuse.names import CLASSIFICATION, GENERATION, MULTILABEL, REGRESSION, closest
+from mmfuse.core import Outputs
+from mmfuse.names import CLASSIFICATION, GENERATION, MULTILABEL, REGRESSION, RETRIEVAL, closest
 from mmfuse.protocol._config import OUTSIDE_BRACKETS, Compare, UsageError, split_words
 from mmfuse.protocol._model import encoder_choices
 from mmfuse.protocol._new_rows import NewRows, read_rows, stand_in
@@ -157,6 +158,9 @@ def predict(
 ) -> str:
   """CSV text: row, prediction, one probability column per class (values for regression).
 
+  Of a retrieval, what its rows are compared by: the bits of each modality's code in one column,
+  `code_image`, or its features, `image_0`, `image_1`...; empty where a row lacks the modality.
+
   Says on standard error which row, seed and fold it took and why, and what it did not read.
 
   Args:
@@ -202,7 +206,10 @@ def predict(
     raise UsageError(f"the weights of {row.name!r} are gone: there is no file {str(weights)!r}")
   state = search.load_weights(row, record["seed"], trial, search.template(built))
   _say(new, record, row, why)
-  logits = np.asarray(train.predict_split(built, state, new.split).logits)
+  outputs = train.predict_split(built, state, new.split)
+  if schema["task"] == RETRIEVAL:
+    return _places(outputs, new.split.mask)
+  logits = np.asarray(outputs.logits)
   return _csv(
     tasks.get(schema["task"]).probabilities(_in_unit(logits, schema.get("target"))), schema
   )
@@ -213,6 +220,26 @@ def _in_unit(values: np.ndarray, target: dict | None) -> np.ndarray:
   if target is None:
     return values
   return values * np.asarray(target["std"]) + np.asarray(target["mean"])
+
+
+def _places(outputs: Outputs, mask: Mapping[str, Any]) -> str:
+  """Codes as strings of 0 and 1, or features, of each modality."""
+  found, bits = metrics.space_of(outputs)
+  header, columns = ["row"], []
+  for m in sorted(set(found) & set(mask)):
+    values = found[m].reshape(len(found[m]), -1)
+    if bits:
+      header.append(f"code_{m}")
+      said = [["".join("1" if v > 0 else "0" for v in row)] for row in values]
+    else:
+      header += [f"{m}_{i}" for i in range(values.shape[1])]
+      said = [[f"{v:.6g}" for v in row] for row in values]
+    columns.append([row if there else [""] * len(row) for row, there in zip(said, mask[m])])
+  buffer = io.StringIO()
+  writer = csv.writer(buffer, lineterminator="\n")
+  writer.writerow(header)
+  writer.writerows([i, *(x for part in row for x in part)] for i, row in enumerate(zip(*columns)))
+  return buffer.getvalue()
 
 
 def _csv(values: np.ndarray, schema: dict) -> str:

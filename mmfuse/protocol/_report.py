@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from mmfuse import data, metrics, report, tasks, train
-from mmfuse.protocol import _baselines, _finish, _missing, _notes
+from mmfuse import data, methods, metrics, report, train
+from mmfuse.protocol import _baselines, _finish, _missing, _notes, _ranked
 from mmfuse.protocol._config import Compare
 from mmfuse.protocol._rows import Row
 from mmfuse.protocol._search import Search
@@ -51,6 +51,7 @@ def write(
   split = splits[first.fold]
   summary = report.summarise(
     records,
+    baselines=methods.BASELINES_OF.get(split.task, report.DEFAULT_BASELINES),
     unavailable=unavailable,
     lines=baselines,
     info={
@@ -63,18 +64,20 @@ def write(
       "varies": _notes.varies(cfg),
       "one_rate": cfg.tune == 1,
       **_missing.said(cfg),
-      "scores": metrics.described(tasks.metric_of(split).scores),
+      "scores": metrics.described(_ranked.passports(split)),
       "interrupted": bool(interrupted),
       "notes": [
         *info["notes"],
         *_baselines.notes(baselines),
         *_notes.on_readers(done),
+        *_ranked.notes(split),
         *([interrupted] if interrupted else []),
       ],
     },
   )
   curves = _finish.histories(first, [(r, first.chosen(c[first.fold])) for r, c in done.items()])
-  _finish.write_report(store.folder, summary, curves)
+  recall = _ranked.recall_curves(summary, records, split)
+  _finish.write_report(store.folder, summary, curves, recall)
   return summary
 
 
@@ -100,9 +103,7 @@ def _records(
       records += [
         record
         for fold, choice in choices.items()
-        for record in _finish.records_of(
-          searches[fold], row, choice, splits[fold].test, shared, tables[fold]
-        )
+        for record in _of_split(searches[fold], row, choice, splits[fold], shared, tables[fold])
       ]
     except ForeignFile:
       raise
@@ -110,3 +111,10 @@ def _records(
       unavailable[row.name] = failure(store.folder, row, error)
       del done[row]
   return records
+
+
+def _of_split(search: Search, row: Row, choice: dict, splits: data.Splits, shared, tables):
+  """The records of a row on one split."""
+  if _ranked.collected_of(splits.task) is not None:
+    return _ranked.records_of(search, row, choice, splits, shared)
+  return _finish.records_of(search, row, choice, splits.test, shared, tables)

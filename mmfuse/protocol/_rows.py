@@ -10,7 +10,7 @@ import numpy as np
 
 from mmfuse import methods, report, train
 from mmfuse.core import Method
-from mmfuse.names import GENERATION, TASKS, closest
+from mmfuse.names import GENERATION, RETRIEVAL, TASKS, closest
 from mmfuse.protocol._config import (
   Compare,
   UsageError,
@@ -129,7 +129,8 @@ def method_words(cfg: Compare) -> list[str]:
     elif word == "heads":  # `joint` is the one of --fusion
       words += ["joint", *(name for name in methods.HEADS if name != cfg.fusion)]
     elif word == "default":
-      words += list(methods.SMOKE if cfg.smoke else methods.DEFAULT)
+      usual = methods.SMOKE if cfg.smoke else methods.DEFAULT
+      words += list(methods.DEFAULT_OF.get(cfg.task or "", usual))
     else:
       words.append(word)
   if not words:
@@ -184,8 +185,7 @@ def make_rows(
     if any(r.name == name for r in rows):
       raise UsageError(f"two methods are called {name!r}; rename yours")
     if task not in entry.tasks:
-      these = "there are none" if task == GENERATION else f"these are {task}"
-      unavailable[name] = f"needs {' or '.join(entry.tasks)} labels, {these}"
+      unavailable[name] = _undefined(entry, task)
     elif entry.rates is not None and cfg.optimizer == "adam" and not source:
       unavailable[name] = (
         "its own learning rates are those of plain gradients; needs --optimizer sgd"
@@ -202,6 +202,15 @@ def make_rows(
       f"{closest(name, [r.name for r in rows])}"
     )
   return rows, unavailable
+
+
+def _undefined(entry: methods.Entry, task: str) -> str:
+  """Why a row is not defined for a task."""
+  if task == RETRIEVAL:
+    return "it gives no features of its modalities in one space, which retrieval compares"
+  these = "there are none" if task == GENERATION else f"these are {task}"
+  needed = [t for t in entry.tasks if t not in (GENERATION, RETRIEVAL)]
+  return f"needs {' or '.join(needed)} labels, {these}" if needed else f"is for {entry.tasks[0]}"
 
 
 def present(rows: list[Row], splits: Mapping[Any, Any], unavailable: dict[str, str]) -> list[Row]:

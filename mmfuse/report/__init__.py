@@ -8,6 +8,9 @@ from mmfuse.report._lines import CONSTANT
 from mmfuse.report._lines import LINEAR
 from mmfuse.report._missing import Missing
 from mmfuse.report._missing_curve import missing_curve
+from mmfuse.report._precision_recall import RecallCurves
+from mmfuse.report._precision_recall import precision_recall
+from mmfuse.report._precision_recall import precision_recall_csv
 from mmfuse.report._records import read_jsonl
 from mmfuse.report._records import write_jsonl
 from mmfuse.report._records import write_whole
@@ -16,6 +19,7 @@ from mmfuse.report._statistics import Estimate
 from mmfuse.report._statistics import estimate
 from mmfuse.report._statistics import holm
 from mmfuse.report._statistics import paired
+from mmfuse.report._summary import DEFAULT_BASELINES
 from mmfuse.report._summary import Row
 from mmfuse.report._summary import Summary
 from mmfuse.report._summary import summarise
@@ -28,11 +32,13 @@ from mmfuse.report._words import sentence
 
 __all__ = [
   "CONSTANT",
+  "DEFAULT_BASELINES",
   "LINEAR",
   "TERMINAL_WIDTH",
   "Difference",
   "Estimate",
   "Missing",
+  "RecallCurves",
   "Row",
   "Summary",
   "bars",
@@ -46,6 +52,8 @@ __all__ = [
   "markdown",
   "missing_curve",
   "paired",
+  "precision_recall",
+  "precision_recall_csv",
   "read_jsonl",
   "sentence",
   "summarise",

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from mmfuse import tasks
 from mmfuse.metrics import Score
 from mmfuse.report import _format
 from mmfuse.report._lines import CONSTANT, LINEAR
@@ -113,19 +112,18 @@ def columns(summary: Summary, *, further: bool = False) -> list[Column]:
 
   There is no step time where no row has one: it is a ratio to that of `joint`.
   """
-  score = summary.score
+  score, task = summary.score, summary.task
   out = [
     Column("method", marked, lambda row: row.method, key="method"),
-    _score("fused", lambda row: row.test, score, "fused"),
+    _score("fused" if task is None else task.whole, lambda row: row.test, score, "fused"),
   ]
   if summary.split != "validation":
     out.append(_score("validation", lambda row: row.validation, score, "validation", False))
   out += _over_subsets(summary)
   out += [_of_modality(m, score) for m in summary.modalities]
   out.extend(_difference(summary, base) for base in compared_with(summary))
-  if further:
-    for name in summary.further:
-      out.append(_further(summary.passport(name)))
+  for name in summary.further if further else summary.beside:
+    out.append(_further(summary.passport(name)))
   out.append(
     Column(
       "learning rate",
@@ -163,9 +161,13 @@ def majority_row(summary: Summary) -> Row | None:
   """The row of the constant predictor, None where its score is not known."""
   if summary.majority is None:
     return None
-  task = tasks.TASKS.get(str(summary.info.get("task")))
+  task = summary.task
   said = f"{CONSTANT} of training" if task is None else task.constant_words
-  return bare(said, Estimate(summary.majority, None, 1))
+  known = {name: Estimate(v, None, 1) for name, v in summary.constant.items()}
+  own = {m: known.get(f"{summary.metric}/{m}") for m in summary.modalities}
+  own = {m: e for m, e in own.items() if e is not None}
+  further = {name: known[name] for name in summary.beside if name in known}
+  return bare(said, Estimate(summary.majority, None, 1), unimodal=own, scores=further)
 
 
 def all_rows(summary: Summary) -> list[Row]:

@@ -18,6 +18,7 @@ from mmfuse.report._statistics import Difference, Estimate, estimate, holm
 from mmfuse.report._units import FUSED, UNIMODAL, by_run, difference, per_unit, value
 
 DEFAULT_BASELINES = ("joint", "uniform")
+MOST_DIRECTIONS = 6  # of a retrieval, whose further scores a table has room for
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -75,6 +76,7 @@ class Summary(NamedTuple):
   notes: tuple[str, ...]  # what a reader must know: incomplete rows, missing baselines, edges
   lines: tuple[Row, ...] = ()  # linear, linear/<m>: one score a split or fold, no runs
   own: Mapping[str, Score] = {}  # {name: passport} of scores that are none of ours
+  constant: Mapping[str, float] = {}  # {score: the constant predictor's}, mean over splits
 
   def passport(self, name: str) -> Score:
     """Direction and unit of a score of the table."""
@@ -86,9 +88,20 @@ class Summary(NamedTuple):
     return self.passport(self.metric)
 
   @property
+  def task(self) -> tasks.Task | None:
+    """Of the data, None where the caller does not say."""
+    return tasks.TASKS.get(str(self.info.get("task")))
+
+  @property
   def further(self) -> list[str]:
     """The other scores that a row has, sorted."""
     return sorted({name for row in self.rows for name in row.scores} - {self.metric})
+
+  @property
+  def beside(self) -> list[str]:
+    """Those of them that every table shows: where a task is judged by whole parts, all."""
+    judged = self.task is not None and self.task.collected is not None
+    return self.further if judged and len(self.modalities) <= MOST_DIRECTIONS else []
 
 
 def _mean(values: Iterable[Any]) -> float | None:
@@ -322,7 +335,15 @@ def summarise(
     notes=(*_notes(rows, groups, baselines, unavailable, split), *said),
     lines=tuple(bare(**fields(name, lines, known)) for name in known),
     own=own,
+    constant=_constant(lines, split),
   )
+
+
+def _constant(lines: Sequence[Record], split: str) -> dict[str, float]:
+  """{score: mean over splits} of the constant predictor."""
+  found = [(e.get("scores") or {}).get(split, {}) for e in lines if e["name"] == CONSTANT]
+  means = {k: _mean(s.get(k) for s in found) for k in dict.fromkeys(k for s in found for k in s)}
+  return {k: v for k, v in means.items() if v is not None}
 
 
 def as_summary(results: Any) -> Summary:

@@ -78,6 +78,8 @@ _TRAINED, _PROBED = ("uniform", "late_average"), "joint"
 
 def _heads(summary: Summary) -> list[str]:
   """What the number of a modality means, which depends on the row."""
+  if summary.task is not None and summary.task.collected is not None:
+    return []  # its columns are no heads; what they are the caller's notes say
   fused = [r for r in summary.rows if not r.method.startswith(UNIMODAL)]
   names = {r.method for r in fused}
   lines = []

@@ -13,7 +13,9 @@ from mmfuse.train._checkpoint import Checkpointer
 from mmfuse.train._checkpoint import load_weights
 from mmfuse.train._checkpoint import remove_checkpoints
 from mmfuse.train._checkpoint import save_weights
+from mmfuse.train._collect import by_heads
 from mmfuse.train._collect import collect
+from mmfuse.train._collect import collect_curves
 from mmfuse.train._collect import part_of
 from mmfuse.train._compose import only_phase
 from mmfuse.train._compose import parts
@@ -97,10 +99,12 @@ __all__ = [
   "adam",
   "alternate",
   "budget",
+  "by_heads",
   "cache_dir",
   "check_method",
   "clip_global_norm",
   "collect",
+  "collect_curves",
   "cost_of",
   "counted",
   "enable_compilation_cache",

@@ -12,8 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from mmfuse import tasks
 from mmfuse.core import Method
 from mmfuse.train._cache import warn_if_full
+from mmfuse.train._collect import judge_run
 from mmfuse.train._plan import make_plan
 from mmfuse.train._result import Result
 from mmfuse.train._run import Group
@@ -56,7 +58,8 @@ def fit(
       the same for every method. Default 1.
     learning_rate: overrides the rate kept in the optimiser's state; one, or one per seed. Compiles
       nothing. None = the method's own.
-    select: validation metric of the fused head; None = the primary score of the task; "mean/accuracy"
+    select: validation metric of the fused head; None = the primary score of the task (where that is one
+      of whole parts, as in retrieval, it is computed once, at the end of a run); "mean/accuracy"
       or "worst/accuracy": over the subsets of modalities that validation rows have, each judged on
       the rows with some of it; "accuracy@audio": of that modality's head; "last" = none, the last
       epoch's parameters are kept. A phase's own `select` goes before it. Epochs that tie are told
@@ -103,8 +106,13 @@ def fit(
     logs += log
     states.append(state if stacked else jax.tree.map(lambda x: x[None], state))
   joined = states[0] if len(states) == 1 else jax.tree.map(lambda *x: jnp.concatenate(x), *states)
+  task, chosen_by = tasks.get(data.task), plan.select
+  if task.collected is not None:
+    chosen_by = select or task.primary
+    for i, run in enumerate(logs):
+      judge_run(method, jax.tree.map(lambda x, i=i: x[i], joined), data, run, chosen_by)
   scores = plan.metric.scores
-  return Result(joined, tuple(logs), plan.select, tuple(sorted(data.train.mask)), scores)
+  return Result(joined, tuple(logs), chosen_by, tuple(sorted(data.train.mask)), scores)
 
 
 def _runs(

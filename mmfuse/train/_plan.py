@@ -78,7 +78,7 @@ def make_plan(
   if loop not in LOOPS:
     raise ValueError(f"unknown loop {loop!r}; expected auto, scan or python")
   check_signatures(method)
-  rows = _num_rows(data)
+  rows, task = _num_rows(data), tasks.get(data.task)
   if rows == 0:
     raise ValueError("the training split is empty")
   _check_selection(method, data, select)
@@ -91,7 +91,8 @@ def make_plan(
     method=method,
     data=data,
     metric=tasks.metric_of(data),
-    select=select or tasks.get(data.task).primary,
+    # what is judged by whole parts is judged once, at the end of the run
+    select=LAST if task.collected is not None else select or task.primary,
     epochs=_epochs_of(method, epochs, steps, rows, sizes),
     batch_size=sizes,
     patience=patience,

@@ -93,6 +93,18 @@ class RunLog:
       self.best_loss, self.selected_epoch = loss, epoch
     return tied
 
+  def judge(self, scores: dict[str, dict[str, float]], score: float) -> None:
+    """What a run is worth whose epochs have no scores of their own: those of the state it ended with.
+
+    Args:
+      scores: {head: {score: value}} on the validation rows.
+      score: which of them it is compared by, larger is better.
+    """
+    if self.selected is None:
+      return
+    self.selected["validation"] = scores
+    self.best = score if np.isfinite(score) else None
+
   @property
   def selected(self) -> dict | None:
     """The history entry of the selected epoch, None where no epoch was usable."""

@@ -8,7 +8,7 @@ import pytest
 from mmfuse import data
 from mmfuse.data import _emoji, _stored, _wikipedia
 
-SIZES = {"emoji": (1_223, 306, 377), "wikipedia": (1_738, 435, 693)}
+SIZES = dict.fromkeys(("emoji", "emoji_text"), (1_223, 306, 377)) | {"wikipedia": (1_738, 435, 693)}
 
 
 @pytest.fixture
@@ -40,6 +40,17 @@ def test_emoji_by_hand(stand_in):
   assert sorted(table.label[table.split == "validation"]) == [0, 1]  # one of three of each group
 
 
+def test_words_are_numbered_by_training_items_alone():
+  texts = [
+    _emoji.words(*t) for t in (("Red Heart", "red_heart"), ("red car", "car"), ("blue car", "x"))
+  ]
+  assert texts == [["red", "heart"], ["red", "car"], ["blue", "car", "x"]]
+  found = _emoji.tokens(texts, np.asarray([True, True, True]))
+  assert found.tolist() == [[2, 0, 0], [2, 1, 0], [0, 1, 0]]  # car, red; once is 0
+  found = _emoji.tokens(texts, np.asarray([True, True, False]))
+  assert found.tolist() == [[1, 0, 0], [1, 0, 0], [0, 0, 0]]
+
+
 def test_wikipedia_by_hand(stand_in):
   rng = np.random.default_rng(0)
   image, text = rng.normal(size=(6, 4)), rng.normal(size=(6, 2))
@@ -56,18 +67,22 @@ def test_wikipedia_by_hand(stand_in):
   assert np.flatnonzero(table.split == "test").tolist() == [1, 4]
 
 
-@pytest.mark.parametrize(("module", "name"), [(_emoji, "emoji"), (_wikipedia, "wikipedia")])
+@pytest.mark.parametrize(
+  ("module", "name"), [(_emoji, "emoji"), (_emoji, "emoji_text"), (_wikipedia, "wikipedia")]
+)
 def test_the_fake_needs_no_file_and_has_the_schema(module, name, monkeypatch):
   monkeypatch.delenv(_stored.DATA_DIR, raising=False)
   table = data.load(name, fake=True)
   assert table.name == f"{name}_fake"
   size = data.DATASETS[name].size
   assert f"{table.num_outputs} classes" in size
-  assert all(f"{m} {list(x.shape[1:])}" in size for m, x in table.inputs.items())
+  shapes = {m: list(x.shape[1:]) for m, x in table.inputs.items() if x.dtype.kind == "f"}
+  assert shapes and all(f"{m} {shape}" in size for m, shape in shapes.items())
   splits = table.splits()
   for part in (splits.train, splits.validation, splits.test):
     assert set(part.label) == set(range(table.num_outputs))
-  with pytest.raises(data.DataError, match=f"{name} is read from {name}.npz .*licence"):
+  file = module.ARCHIVE.file
+  with pytest.raises(data.DataError, match=f"{name} is read from {file} .*licence"):
     data.load(name)
   with pytest.raises(data.DataError, match=f"{name} takes no train_size"):
     data.load(name, train_size=50)

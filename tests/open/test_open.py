@@ -42,7 +42,7 @@ def test_cca_is_scored_by_retrieval():
   result = train.fit(cca.METHOD, splits.sealed(), epochs=1, batch_size=12)
   score = lambda state, selecting: train.collect(
     cca.METHOD, state, splits, metrics.map_at_k(10), selecting=selecting
-  )["map@10"]
+  )["map_at_10"]
   found = score(result.state(0), selecting=False)
   shuffled = result.state(0)._replace(
     params={

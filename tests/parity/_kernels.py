@@ -13,6 +13,7 @@ import numpy as np
 
 from . import (
   _balancing,
+  _cmimh,
   _dmrnet,
   _family,
   _fusion,
@@ -215,6 +216,8 @@ KERNELS = [
   Kernel("modality_distillation", r"pkt_mmd", _modality_distillation.similarities),
   Kernel("modality_distillation", r"jmmd", _modality_distillation.joint),
   Kernel("modality_distillation", r"objective_sketch", _modality_distillation.sketch),
+  Kernel("cmimh", r"mi_", _cmimh.information, host=True),
+  Kernel("cmimh", r"map_", _cmimh.ranking, host=True),
   Kernel("missing_prediction", r"missing_table", _metrics.missing_table, host=True),
   Kernel("missing_prediction", r"vicreg", _missing_prediction.vicreg),
   Kernel("missing_prediction", r"read_only", _missing_prediction.read_only_attention),

@@ -1,7 +1,6 @@
 """Kernels that are not built yet, as `slug` or `slug/prefix`. Their cases are not collected."""
 
 PENDING = (
-  "cmimh",
   "dibs",
   "diverse_representations",
   "mmiai",

@@ -1,5 +1,6 @@
 """Training for rows that lack modalities, and its page of the index."""
 
+from mmfuse.methods._entry import ALL_TASKS
 from mmfuse.methods._entry import LABELLED
 from mmfuse.methods._entry import row
 from mmfuse.methods.missing._custom import custom
@@ -12,6 +13,7 @@ from mmfuse.methods.missing._mmanet import mmanet
 from mmfuse.methods.missing._modality_distillation import modality_distillation
 from mmfuse.methods.missing._shaspec import shaspec
 from mmfuse.methods.missing._unseen_interaction import unseen_interaction
+from mmfuse.names import RETRIEVAL
 
 __all__ = [
   "custom",
@@ -40,7 +42,7 @@ ROWS = {
     reads_validation=True, needs=("task",)),
   "unseen_interaction": row(
     unseen_interaction, "forward", "parity", "zhang2023unseen", {"alpha": (0.2, 0.788, 3.0)},
-    needs=("task",)),
+    needs=("task",), tasks=(*ALL_TASKS, RETRIEVAL)),
   "modality_distillation": row(
     modality_distillation, "schedule", "reconstructed", "wei2023onestage",
     {"mmd_weight": (0.3, 1.0, 3.0)}, needs=("task",)),

@@ -20,7 +20,8 @@ from mmfuse.methods.missing import _pseudo_labels
 from mmfuse.methods.missing import _unseen_losses as losses
 from mmfuse.methods.missing._pseudo_labels import TABLE
 from mmfuse.methods.missing._slots import TOKENS, SlotFusion
-from mmfuse.names import CLASSIFICATION
+from mmfuse.methods.missing._unseen_retrieval import of_retrieval
+from mmfuse.names import CLASSIFICATION, RETRIEVAL
 from mmfuse.tree import FUSED, HEADS
 
 ALPHA = 0.788  # 3000 over the 3806 classes that the released loss takes a mean over
@@ -121,8 +122,8 @@ def unseen_interaction(
 
   Each phase has half of the epochs. Both are validated on the validation rows as they are: rows with a
   combination that training lacks would leak it. Tokens are `encoders.token_encoder`'s: an encoder that keeps
-  its steps stays, any other is replaced. Regression (squared errors) and multi-label (binary cross-
-  entropies) alike; at least two modalities.
+  its steps stays, any other is replaced. Regression and multi-label alike; of a retrieval see
+  `_unseen_retrieval`. At least two modalities.
 
   Args:
     model: a `fusion.LateFusion`; its fusion is replaced.
@@ -154,6 +155,8 @@ def unseen_interaction(
   model = fusion.with_fusion(model, head, "unseen_interaction")
   own = {m: encoders.token_encoder(e, layers=layers) for m, e in model.encoders.items()}
   model = dataclasses.replace(model, encoders=own)
+  if task == RETRIEVAL:
+    return of_retrieval(model, tx, lam, width, functools.partial(_checked_init, model))
   predictions = _pseudo_labels.Predictions(model, task)
   alone = train.supervised(
     model,

@@ -12,6 +12,7 @@ from mmfuse import encoders, fusion, tasks, train
 from mmfuse.core import Functions, Unavailable
 from mmfuse.methods import METHODS
 from mmfuse.methods.missing._pseudo_labels import Begin, Collect
+from mmfuse.methods.missing._unseen_retrieval import max_margin
 
 from .. import _small
 
@@ -211,3 +212,31 @@ def test_where_it_is_undefined():
 def test_bad_settings_are_refused_at_the_door(options, message):
   with pytest.raises(ValueError, match=message):
     BUILD(_small.model(), **options)
+
+
+def test_max_margin_by_hand_and_rows_that_do_not_count():
+  scores = jnp.asarray([[0.5, 0.45, 9.0], [0.2, 0.5, 9.0], [9.0, 9.0, 0.0]])
+  # rows 0 and 1: .094 + .45 - .5 of row 0, and of row 1 from the other side
+  found = max_margin(scores, jnp.asarray([1.0, 1.0, 0.0]))
+  assert found == pytest.approx((0.044 + 0.044) / 2)
+  assert max_margin(scores, jnp.asarray([1.0, 0.0, 0.0])) == 0
+
+
+def test_of_a_retrieval_each_modality_alone_gives_an_embedding():
+  method = BUILD(_small.model(), tx=TX, task="retrieval")
+  batch = _small.batch()
+  state = _small.start(method)
+  step = jax.jit(method.phases[0].step)
+  new, log = step(state, batch, jax.random.key(1), _small.clock())
+  assert bool(log["finite"]) and not same(new.params["a"], state.params["a"])
+  relabelled, _ = step(
+    state, batch._replace(label=batch.label * 0), jax.random.key(1), _small.clock()
+  )
+  assert same(new.params, relabelled.params)  # no label is read
+  predict = jax.jit(method.predict)
+  outputs = predict(state, batch.inputs, batch.mask)
+  assert outputs.logits is None and outputs.features["a"].shape[1] == SMALL["width"]
+  size = jnp.linalg.norm(outputs.features["a"], axis=1)
+  np.testing.assert_allclose(size, batch.mask["a"] * 1.0, rtol=1e-5)
+  alone = predict(state, batch.inputs, {**batch.mask, "b": jnp.zeros_like(batch.mask["b"])})
+  np.testing.assert_allclose(alone.features["a"], outputs.features["a"], rtol=1e-5, atol=1e-6)
