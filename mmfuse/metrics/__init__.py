@@ -1,5 +1,8 @@
 """What is measured: running metrics, calibration, gradient diagnostics, modality contributions."""
 
+from mmfuse.metrics._beyond import adaptation
+from mmfuse.metrics._beyond import disagreement
+from mmfuse.metrics._beyond import under_shift
 from mmfuse.metrics._calibration import auroc
 from mmfuse.metrics._calibration import average_precision
 from mmfuse.metrics._calibration import ece
@@ -40,6 +43,7 @@ __all__ = [
   "RowMetric",
   "Score",
   "acer",
+  "adaptation",
   "auroc",
   "average_precision",
   "average_precision_at_k",
@@ -50,6 +54,7 @@ __all__ = [
   "cosine",
   "dense",
   "described",
+  "disagreement",
   "ece",
   "f1",
   "imbalance",
@@ -66,4 +71,5 @@ __all__ = [
   "row_mean",
   "score",
   "shapley",
+  "under_shift",
 ]

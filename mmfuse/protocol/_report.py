@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mmfuse import data, metrics, report, tasks, train
-from mmfuse.protocol import _baselines, _finish, _missing, _notes
+from mmfuse.protocol import _baselines, _beyond, _finish, _missing, _notes
 from mmfuse.protocol._config import Compare
 from mmfuse.protocol._rows import Row
 from mmfuse.protocol._search import Search
@@ -100,8 +100,12 @@ def _records(
       records += [
         record
         for fold, choice in choices.items()
-        for record in _finish.records_of(
-          searches[fold], row, choice, splits[fold].test, shared, tables[fold]
+        for record in _beyond.with_parts(
+          _finish.records_of(searches[fold], row, choice, splits[fold].test, shared, tables[fold]),
+          searches[fold],
+          row,
+          choice,
+          splits[fold],
         )
       ]
     except ForeignFile:

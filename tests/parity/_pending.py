@@ -2,8 +2,6 @@
 
 PENDING = (
   "cmimh",
-  "dibs",
-  "diverse_representations",
   "mmiai",
   "multimodal_vaes",
   "multimodal_vaes_is",
