@@ -3,17 +3,17 @@
 Claim (paper): networks pushed to have features with little conditional total correlation beat as many
   networks by ERM, where a simple classifier is fitted to the frozen features on a few rows of a shifted
   distribution.
-Paper: Pace, Russo, Shanahan, arXiv 2006.07119, 2020. From the abstract: no table was seen: paper n/a.
+Paper: Pace, Russo, Shanahan, arXiv 2006.07119, 2020. No table was seen: paper n/a.
 Data: two cues, 8 x 8 digits ({1, 7} against {0, 4}, noise .25) and 8 columns of a "bar" that in training
-  says the label too. Shift `digit`: the bar is random; shift `cue`: the digit is. lambda = 0 is two networks by
-  ERM with as many features. 60 labelled rows of a shift adapt a logistic regression.
-Command: python -m experiments.diverse_representations               (10 seeds, 5 values of lambda; 8 minutes on 2 cores)
+  says the label too. Shift `digit`: the bar is random; shift `cue`: the digit is. lambda = 0 is two
+  networks by ERM with as many features. 60 labelled rows of a shift adapt a logistic regression.
+Command: python -m experiments.diverse_representations         (10 seeds, under 10 minutes on 2 cores)
          python -m experiments.diverse_representations --estimator dv    (on a page of its own)
          python -m experiments.diverse_representations --full        (20 seeds)
          python -m experiments.diverse_representations --smoke       (seconds)
-Expected: adapted accuracy on `digit` a few points above lambda 0 at moderate lambda (an earlier sketch of ours
-  gave +3.8 ± 10.6 and +5.1 ± 6.7 at five seeds: the sign alone, at most); the networks' own accuracy there
-  stays near chance, so that the gain shows in what is adapted alone; `cue` is near 100 for all.
+Expected: adapted accuracy on `digit` a few points above lambda 0 at moderate lambda (a sketch gave
+  +3.8 ± 10.6 and +5.1 ± 6.7 at five seeds: the sign, at most); the networks' own accuracy there stays
+  near chance, so that the gain shows in what is adapted alone; `cue` is near 100 for all.
 Results: experiments/results/diverse_representations.md (and .png); of another estimator
   diverse_representations_<estimator>.md.
 """
@@ -215,10 +215,11 @@ def page(cfg: Config, found: dict[float, dict[str, list[float]]]) -> str:
     f"0..{len(seeds) - 1}",
   )
   return text + (
-    f"\n{cfg.members} networks of 4 features, estimator {cfg.estimator}, {cfg.steps} steps of 128 rows, Adam "
-    "1e-3, two critic steps each. Percent and points, mean ± half-width of the 95 % t interval over seeds (rows, "
-    f"noise, initialisation, batches), differences paired by seed. Adapted: {ADAPT} labelled rows of the shift, ten "
-    "draws of them; the last state of each run, nothing is chosen. The sketch had two or three seeds and "
+    f"\n{cfg.members} networks of 4 features, estimator {cfg.estimator}, {cfg.steps} steps of 128 rows, "
+    "Adam 1e-3, two critic steps each. Percent and points, mean ± half-width of the 95 % t interval over "
+    "seeds (rows, noise, initialisation, batches), differences paired by seed. Adapted: "
+    f"{ADAPT} labelled rows of the shift, ten draws of them; the last state of each run, nothing is "
+    "chosen. The sketch had two or three seeds and "
     f"other batches.\n\n{tables(found)}\n\n{verdict(found)}\n"
   )
 

@@ -264,11 +264,10 @@ def test_two_cues_of_which_a_shift_leaves_one():
       )
   assert max(wrong.values()) < 0.1  # either cue says it, in training and in new rows
   part = splits.part("shifted")
-  for kind, (gone, left) in enumerate(
-    ((slice(64, 72), slice(0, 64)), (slice(0, 64), slice(64, 72)))
-  ):
+  digit, bar = slice(0, 64), slice(64, 72)
+  for kind, gone, left in ((0, bar, digit), (1, digit, bar)):
     rows = part.truth["kind"] == kind
-    error = lambda columns: metrics.latent_quality(
+    error = lambda columns, rows=rows: metrics.latent_quality(
       splits.train.inputs["x"][:, columns],
       splits.train.label,
       heldout=(part.inputs["x"][rows][:, columns], part.label[rows]),

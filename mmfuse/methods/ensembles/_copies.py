@@ -30,12 +30,14 @@ def _join(trees: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _taken(tree: Mapping[str, Any], number: int) -> dict[str, Any]:
-  """The parameters of a member as its model has them."""
-  k = _name(number)
-  return {
-    top: {name: v[k] for name, v in below.items()} if top in (HEADS, DECODERS) else below[k]
-    for top, below in tree.items()
-  }
+  """The parameters of a member as its model has them; what is no member's (a critic) is left out."""
+  k, taken = _name(number), {}
+  for top, below in tree.items():
+    if top in (HEADS, DECODERS):
+      taken[top] = {name: v[k] for name, v in below.items()}
+    elif k in below:
+      taken[top] = below[k]
+  return taken
 
 
 @dataclasses.dataclass(frozen=True)

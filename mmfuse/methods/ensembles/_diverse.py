@@ -1,8 +1,8 @@
 """Diverse representations: networks that solve the task by features independent of each other.
 
 Pace, Russo and Shanahan, Learning Diverse Representations for Fast Adaptation to Distribution Shift,
-arXiv 2006.07119, 2020. From the abstract: the body of the paper could not be read, so that the estimators, all sizes
-and weights are ours. The estimators are in `_total_correlation.py`, the batches in `_balanced.py`.
+arXiv 2006.07119, 2020. From the abstract: the body of the paper could not be read, so that estimators,
+sizes and weights are ours. The estimators are in `_total_correlation.py`, the batches in `_balanced.py`.
 """
 
 import dataclasses
@@ -100,7 +100,7 @@ def diverse(
   r"""L = \sum_n CE_n + lam TC_hat(z_1, ..., z_N | y) of N networks, after `critic_steps` of a critic T.
 
   z_n = tanh(V h_n + c) [B, d] are the final features of network n, which shares nothing with the others.
-  TC = KL(p(z_1, ..., z_N | y) || \prod_n p(z_n | y)), of two networks I(z_1; z_2 | y), is estimated from joint
+  TC = KL(p(z_1, ..., z_N | y) || \prod_n p(z_n | y)), of two networks I(z_1; z_2 | y), is estimated of joint
   samples and from rows of z_2, ..., z_N permuted within their class in the batch: DV = E T - log E e^T,
   NWJ = E T - E e^{T - 1}, or the log ratio of densities. What diversity is good for shows where a linear
   head is fitted to all features on a few rows of a shifted distribution (`metrics.adaptation`), not in
@@ -116,8 +116,8 @@ def diverse(
     estimator: "dv" (default), "nwj", or "dre", the density ratio, whose numbers behave best.
     critic_steps: of the critic before each step of the networks, on the same batch; default 2.
     hidden: layers of the critic, default (64, 64).
-    balanced: batches hold as many rows of each class, rare ones more than once an epoch (default), since
-      a row that is alone in its class is exchanged for itself; False: as any other method.
+    balanced: batches hold as many rows of each class, rare ones more than once an epoch (default),
+      since a row that is alone in its class is exchanged for itself; False: as any other method.
     critic_tx: the optimiser of the critic, default Adam, 1e-3.
 
   Raises:

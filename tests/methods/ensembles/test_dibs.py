@@ -21,12 +21,30 @@ SMALL = {"members": 2, "width": 3, "hidden": (4,)}
 BUILD = functools.partial(METHODS["dibs"], _small.model(), **SMALL)
 
 
+METHOD = BUILD(0.1, adversary_tx=train.sgd(0.1))
+STEP = jax.jit(METHOD.phases[0].step)
+
+
 @functools.cache
-def stepped(rate=0.0, **options):
-  """(before, after, log) of one step; adversaries of rate .1 unless told."""
-  method = BUILD(rate, **{"adversary_tx": train.sgd(0.1), **options})
-  start = _small.start(method)
-  return start, *jax.jit(method.phases[0].step)(start, _small.batch(), KEY, _small.clock())
+def start():
+  return _small.start(METHOD)
+
+
+def rated(likelihood, adversaries):
+  """The state before the first step, with these learning rates."""
+  opt = train.set_learning_rate(start().opt, likelihood)
+  given = lambda path, x: (
+    x if "likelihood" in path or "learning_rate" not in path else jnp.full_like(x, adversaries)
+  )
+  named = lambda path, x: given(jax.tree_util.keystr(path), x)
+  return start()._replace(opt=jax.tree_util.tree_map_with_path(named, opt))
+
+
+@functools.cache
+def stepped(likelihood, adversaries):
+  """(before, after, log) of one step."""
+  before = rated(likelihood, adversaries)
+  return before, *STEP(before, _small.batch(), KEY, _small.clock())
 
 
 def moved(before, after):
@@ -43,11 +61,10 @@ def moved(before, after):
 
 def test_each_player_moves_its_own_leaves():
   generated = {"a", "b", "heads/fused/mean", "heads/fused/logvar"}
-  before, after, log = stepped()
-  assert moved(before, after) == {*generated, "discriminator"}  # the likelihood has rate 0
-  still = stepped(adversary_tx=train.sgd(0.0))
-  assert moved(*still[:2]) == set()
-  likelihood = stepped(0.1, adversary_tx=train.sgd(0.0))
+  before, after, log = stepped(0.0, 0.1)
+  assert moved(before, after) == {*generated, "discriminator"}
+  assert moved(*stepped(0.0, 0.0)[:2]) == set()
+  likelihood = stepped(0.1, 0.0)
   assert moved(*likelihood[:2]) == {
     *generated,
     "heads/fused/kernel",
@@ -63,19 +80,19 @@ def test_each_player_moves_its_own_leaves():
   np.testing.assert_allclose(log["loss/discriminator"], -total, rtol=1e-5)
 
 
-def test_without_a_weight_the_heads_are_those_of_a_shared_trunk():
+def test_the_heads_of_an_adversary_that_moves_nothing_are_those_of_a_shared_trunk():
   options = {k: SMALL[k] for k in ("members", "width")}
   plain = METHODS["shared_trunk"](_small.model(), 0.1, **options)
   step = jax.jit(plain.phases[0].step)
   after, _ = step(_small.start(plain), _small.batch(), KEY, _small.clock())
-  _, found, _ = stepped(0.1, weight=0.0)
+  _, found, _ = stepped(0.1, 0.0)
   kept = {k: v for k, v in found.params.items() if k != "discriminator"}
   for x, y in zip(*map(jax.tree.leaves, (kept, after.params)), strict=True):
     np.testing.assert_allclose(x, y, rtol=1e-6, atol=1e-7)
 
 
 @pytest.mark.parametrize(
-  "name, player, critic",
+  ("name", "player", "critic"),
   [
     ("dibs", "likelihood", {"adversary_tx": train.adam(2e-4)}),
     ("diverse", "networks", {"critic_tx": train.adam(2e-4)}),
@@ -131,7 +148,7 @@ def test_the_discriminator_sees_constants_and_a_row_of_weight_0_is_not_read():
 
 
 def test_one_head_has_no_other_to_be_told_from():
-  judge, latents, prior, weight = problem(heads=1)
+  judge, latents, _, weight = problem(heads=1)
   assert float(losses.cross_pairs(judge, latents, weight)) == 0.0
   assert np.isfinite(losses.same_pairs(judge, latents, weight))
 
@@ -148,12 +165,11 @@ def test_the_generator_parts_heads_and_keeps_them_near_the_prior():
 
 
 def test_it_says_shares_of_votes_and_can_average():
-  method = BUILD(0.1)
-  batch, state = _small.batch(), _small.start(method)
-  said = method.predict(state, batch.inputs, batch.mask)
+  batch, state = _small.batch(), start()
+  said = jax.jit(METHOD.predict)(state, batch.inputs, batch.mask)
   votes = np.stack([(said.aux["members"].argmax(-1) == c).sum(1) for c in range(3)], -1)
   np.testing.assert_allclose(np.exp(said.logits), (votes + 1 / 3) / 3, rtol=1e-5)
-  mean = BUILD(0.1, joined="mean").predict(state, batch.inputs, batch.mask)
+  mean = jax.jit(BUILD(0.1, joined="mean").predict)(state, batch.inputs, batch.mask)
   np.testing.assert_allclose(
     np.exp(mean.logits), jax.nn.softmax(mean.aux["members"]).mean(1), rtol=1e-5
   )

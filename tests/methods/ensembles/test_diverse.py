@@ -21,7 +21,7 @@ from mmfuse.methods.ensembles._diverse import FinalFeatures
 from .. import _small
 
 KEY = jax.random.key(7)
-SMALL = {"width": 2, "hidden": (4,), "critic_steps": 1}
+SMALL = {"width": 2, "hidden": (4,), "critic_steps": 1, "estimator": "dre"}
 
 
 @functools.cache
@@ -43,10 +43,9 @@ def test_without_a_weight_the_networks_are_a_deep_ensemble():
     np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("estimator", tc.ESTIMATORS)
-def test_the_networks_follow_the_estimate_and_the_critic_its_own_loss(estimator):
-  before, free, _ = stepped(lam=0.0, estimator=estimator)
-  _, after, log = stepped(lam=2.0, estimator=estimator)
+def test_the_networks_follow_the_estimate_and_the_critic_its_own_loss():
+  before, free, plain = stepped(lam=0.0)
+  _, after, log = stepped(lam=2.0)
   apart = lambda x, y: max(jax.tree.leaves(jax.tree.map(lambda a, b: abs(a - b).max(), x, y)))
   assert bool(log["finite"]) and apart(after.params["a"], free.params["a"]) > 1e-5
   # Critics go first, so theirs do not know what the networks make of them.
@@ -54,7 +53,7 @@ def test_the_networks_follow_the_estimate_and_the_critic_its_own_loss(estimator)
   assert apart(after.params["critic"], before.params["critic"]) > 0
   np.testing.assert_allclose(
     log["loss/networks"] - log["errors"] - 2 * log["total_correlation"],
-    stepped(lam=0.0, estimator=estimator)[2]["loss/networks"] - log["errors"],
+    plain["loss/networks"] - log["errors"],
     rtol=1e-4,
     atol=1e-5,
   )
@@ -68,13 +67,15 @@ def test_a_permutation_keeps_classes_and_knows_nothing_of_what_comes_after():
   assert (found[:, [2, 6]] == [2, 6]).all()  # alone in their class
   assert (found[1:] != np.arange(8)).any() and (found[1] != found[2]).any()
   more = jnp.concatenate([label, jnp.asarray([9, 9])])  # as padding is labelled
-  np.testing.assert_array_equal(tc.permute_within_classes(KEY, more, 3)[:, :8], found)
+  longer = jax.jit(tc.permute_within_classes, static_argnums=2)(KEY, more, 3)
+  np.testing.assert_array_equal(longer[:, :8], found)
 
 
 def test_permutations_of_a_class_are_all_equally_likely():
   keys = jax.random.split(KEY, 3000)
   draw = lambda key: tc.permute_within_classes(key, jnp.asarray([1, 0, 1, 1]), 2)[1]
-  found, counts = np.unique(np.asarray(jax.vmap(draw)(keys)), axis=0, return_counts=True)
+  drawn = jax.jit(jax.vmap(draw))(keys)
+  found, counts = np.unique(np.asarray(drawn), axis=0, return_counts=True)
   assert len(found) == 6 and np.abs(counts - 500).max() < 100  # five standard deviations
 
 
@@ -82,21 +83,22 @@ def test_bounds_read_no_row_of_weight_0_and_are_ordered():
   joint, product = jax.random.normal(KEY, (2, 6)) * jnp.asarray([[1.0], [2.0]])
   weight = jnp.asarray([1.0, 2.0, 1.0, 0.5, 1.0, 0.0])
   spoilt = product.at[-1].set(jnp.nan)
-  value, pull = jax.value_and_grad(tc.dv, 1)(joint, spoilt, weight)
+  value, pull = jax.jit(jax.value_and_grad(tc.dv, 1))(joint, spoilt, weight)
   w = np.asarray(weight[:-1], np.float64)
   want = np.average(joint[:-1], weights=w) - np.log(np.average(np.exp(product[:-1]), weights=w))
   np.testing.assert_allclose(value, want, rtol=1e-5)
   assert np.isfinite(pull).all() and pull[-1] == 0
-  assert float(tc.nwj(joint, product, weight)) <= float(value)
-  assert float(tc.dv(joint, spoilt, jnp.zeros(6))) == 0.0
-  assert np.isfinite(tc.log_mean_exp(jnp.asarray([500.0, -500.0]), jnp.ones(2)))
-  assert float(tc.dv(jnp.full(6, 3.0), jnp.full(6, 3.0), weight)) == pytest.approx(0, abs=1e-6)
+  dv = jax.jit(tc.dv)
+  assert float(jax.jit(tc.nwj)(joint, product, weight)) <= float(value)
+  assert float(dv(joint, spoilt, 0 * weight)) == 0.0
+  assert np.isfinite(dv(joint, 500.0 * product, weight))
+  assert float(dv(3 + 0 * joint, 3 + 0 * joint, weight)) == pytest.approx(0, abs=1e-6)
 
 
-@pytest.mark.parametrize("kind", tc.ESTIMATORS)
+@pytest.mark.parametrize("kind", ["dv", "dre"])
 def test_a_critic_finds_the_total_correlation_of_gaussians(kind):
   """Two numbers of correlation .8 within a class: .51 nats, and none where they are permuted."""
-  rho, rows, net = 0.8, 512, tc.CriticNetwork((16,))
+  rho, rows, net = 0.8, 256, tc.CriticNetwork((16,))
   exact = float(tc.gaussian_total_correlation(jnp.asarray([[1.0, rho], [rho, 1.0]]), 1))
   assert exact == pytest.approx(-0.5 * np.log(1 - rho**2), rel=1e-5)
   label = jnp.arange(rows) % 2
@@ -118,7 +120,7 @@ def test_a_critic_finds_the_total_correlation_of_gaussians(kind):
       updates, opt = tx.update(jax.grad(loss)(params), opt, params)
       return (optax.apply_updates(params, updates), opt), None
 
-    (params, _), _ = jax.lax.scan(step, (params, tx.init(params)), jax.random.split(KEY, 600))
+    (params, _), _ = jax.lax.scan(step, (params, tx.init(params)), jax.random.split(KEY, 500))
     estimate = lambda key: tc.ESTIMATORS[kind](*said(params, key), jnp.ones(rows))
     return jax.lax.map(estimate, jax.random.split(jax.random.key(1), 20)).mean()
 
@@ -137,7 +139,7 @@ def test_balanced_batches_by_hand():
   found = balanced_batches(rare, 3, np.random.default_rng(1))
   counts = np.stack([np.bincount(rare[b[b >= 0]], minlength=2) for b in found])
   assert counts.sum() == 21 and np.abs(counts[:, 0] - counts[:, 1]).max() <= 1
-  assert set(found[rare[found] == 1]) == {19, 20}
+  assert set(found[(found >= 0) & (rare[found] == 1)]) == {19, 20}
 
 
 def test_its_batches_hold_each_class_alike_and_no_row_without_a_label():
@@ -159,7 +161,7 @@ def test_its_batches_hold_each_class_alike_and_no_row_without_a_label():
 def test_it_hands_on_the_features_of_all_networks_side_by_side():
   method = METHODS["diverse"](_small.model(), 0.1, members=3, width=2)
   batch, state = _small.batch(), _small.start(method)
-  said = method.predict(state, batch.inputs, batch.mask)
+  said = jax.jit(method.predict)(state, batch.inputs, batch.mask)
   assert said.aux["latent"].shape == (_small.BATCH, 6) and abs(said.aux["latent"]).max() <= 1
   assert said.aux["members"].shape == (_small.BATCH, 3, 3)
 
