@@ -1,6 +1,7 @@
 """What ensembles have in common: the loss of each member, what they say together, a pass that trains them."""
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Callable
 from typing import Any
@@ -85,6 +86,12 @@ class Pass:
     return {m: batch.mask[m] for m in self.model.modalities}
 
 
+@functools.partial(jax.jit, static_argnames=("module",))
+def _init(module, *args):
+  """Compiled on its own, once for all methods that begin alike."""
+  return module.init(*args)
+
+
 @dataclasses.dataclass(frozen=True)
 class Init:
   """`init` of `train.alternate`: the model's variables, and those of an opponent under its own name."""
@@ -98,11 +105,11 @@ class Init:
     """(variables, memory {})."""
     del num_rows
     mask = {m: batch.mask[m] for m in self.model.modalities}
-    variables = self.model.init(key, batch.inputs, mask)
+    variables = _init(self.model, key, batch.inputs, mask)
     params, stats = dict(variables["params"]), variables.get("batch_stats", {})
     if self.opponent is not None:
       own = jax.random.fold_in(key, 1)
-      params[self.name] = self.opponent.init(own, jnp.zeros((1, self.columns)))["params"]
+      params[self.name] = _init(self.opponent, own, jnp.zeros((1, self.columns)))["params"]
     return {"params": params, "batch_stats": stats}, {}
 
 
