@@ -80,7 +80,7 @@ class Independent:
       return tc.critic_loss(self.kind, *found, weight), train.Aux(log={"estimate": estimate})
     errors = member_losses(outputs.aux[MEMBERS], batch.label, weight).sum()
     after = {**variables, "batch_stats": stats}
-    total = errors + self.lam * estimate + forward.probe(after, outputs, batch, key)
+    total = errors + self.lam * estimate + forward.probe(after, outputs, batch, pass_key)
     return total, train.Aux(stats, log={"errors": errors, "total_correlation": estimate})
 
 
