@@ -103,6 +103,8 @@ STEPPED = [
 
 # What a row has to be told.
 TOLD = {"modality_distillation": {"available": "a", "privileged": "b"}}
+# As few members as an ensemble has.
+FEW = {name: {"members": 2} for name in ("deep_ensemble", "dibs", "diverse", "shared_trunk")}
 ALONE = [  # other kinds meet a single modality in tests/methods and tests/objectives
   name for name in STEPPED if methods.METHODS[name].kind in ("baseline", "modulator")
 ]
@@ -115,7 +117,8 @@ def test_an_entry_builds_and_takes_one_step_with_finite_parameters(name, number)
   if name == "custom" and number == 3:
     pytest.skip("seven models; three of them: tests/methods/missing/test_custom.py")
   model = _model(number)
-  method = methods.METHODS[name](model, 0.1, **TOLD.get(name, {}))
+  options = {**TOLD.get(name, {}), **FEW.get(name, {})}
+  method = methods.METHODS[name](model, 0.1, **options)
   batch = _batch(sorted(model.modalities))
   state, new, metrics = _one_step(method, batch)
   assert bool(metrics["finite"])
