@@ -209,6 +209,7 @@ def test_modality_distillation_smoke(capsys):
   assert "versions: mmfuse" in printed and results() == before
 
 
+@pytest.mark.slow
 def test_dibs_smoke(capsys):
   from experiments import dibs
 
