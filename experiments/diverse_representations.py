@@ -18,7 +18,9 @@ Results: experiments/results/diverse_representations.md (and .png); of another e
   diverse_representations_<estimator>.md.
 """
 
+import concurrent.futures
 import dataclasses
+import functools
 import pathlib
 import tempfile
 from collections.abc import Sequence
@@ -29,8 +31,9 @@ import tyro
 
 from experiments import _common
 from mmfuse import data, encoders, fusion, metrics, report, train
-from mmfuse.core import LAST
+from mmfuse.core import LAST, Method
 from mmfuse.methods.ensembles import diverse
+from mmfuse.protocol._config import cores
 from mmfuse.report import _figure
 
 SKETCH = {0.0: "55.9", 0.3: "64.8", 1.0: "68.3", 3.0: "56.9"}  # 2-3 seeds, other batches
@@ -38,7 +41,7 @@ CLASSES = ((0, 4), (1, 7))  # digits
 NOISE, BAR = 0.25, 8
 SHIFTS = ("digit", "cue")
 COPIES = {
-  "train": 4,
+  "train": 12,
   "validation": 1,
   "test": 1,
   "shifted": 3,
@@ -114,23 +117,28 @@ def measure(cfg: Config) -> dict[float, dict[str, list[float]]]:
       estimator=cfg.estimator,
       critic_tx=train.adam(1e-3),
     )
-    own = found[lam] = {name: [] for name in SCORES}
-    for seed, splits in zip(seeds, given):
-      fitted = train.fit(
-        method,
-        splits.sealed(),
-        steps=cfg.steps,
-        batch_size=128,
-        seeds=[seed],
-        select=LAST,
-        diagnose=False,
-      )
-      state = fitted.state()
-      for name, value in judged(method, state, splits).items():
-        own[name].append(100 * value)
+    run = functools.partial(trained, cfg, method)
+    first = run(seeds[0], given[0])  # compiles for all
+    with concurrent.futures.ThreadPoolExecutor(cores()) as pool:
+      each = [first, *pool.map(run, seeds[1:], given[1:])]
+    own = found[lam] = {name: [100 * scores[name] for scores in each] for name in SCORES}
     print(f"lambda {lam:g}: {_common.interval(own['adapted_accuracy/0'])} adapted", flush=True)
     train.release_programs()
   return found
+
+
+def trained(cfg: Config, method: Method, seed: int, splits: data.Splits) -> dict[str, float]:
+  """What a seed's last state is judged by."""
+  fitted = train.fit(
+    method,
+    splits.sealed(),
+    steps=cfg.steps,
+    batch_size=128,
+    seeds=[seed],
+    select=LAST,
+    diagnose=False,
+  )
+  return judged(method, fitted.state(), splits)
 
 
 def judged(method, state, splits: data.Splits) -> dict[str, float]:
