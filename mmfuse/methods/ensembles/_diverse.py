@@ -131,7 +131,7 @@ def diverse(
   check_name(model, OPPONENT)
   own = fusion.with_fusion(model, FinalFeatures(width), "diverse")
   copies = Copies(own, members, CLASSIFICATION)
-  critic = tc.CriticNetwork(tuple(hidden))
+  critic = tc.CriticNetwork(tuple(hidden), shifts=estimator != "dv")
   loss = Independent(copies, critic, own.num_classes, estimator, lam, criticises=False)
   own_tx = optax.adam(1e-3) if critic_tx is None else critic_tx
   players = {

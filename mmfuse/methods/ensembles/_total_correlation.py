@@ -8,20 +8,26 @@ import jax
 import jax.numpy as jnp
 
 from mmfuse import objectives
-from mmfuse.fusion._early import mlp
 
 # (z [N, B, d], label [B]) -> T [B]
 Critic = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 class CriticNetwork(nn.Module):
-  """([z_1; ...; z_N; onehot y] [B, N d + C]) -> T [B]: an MLP; default two hidden layers of 64."""
+  """([z_1; ...; z_N; onehot y] [B, N d + C]) -> T [B]: an MLP; default two hidden layers of 64.
+
+  shifts: default True; False: T has no bias, for `dv`, which no constant changes: its gradient would be
+  rounding, which Adam makes as large as any other.
+  """
 
   hidden: tuple[int, ...] = (64, 64)
+  shifts: bool = True
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    return mlp(x, self.hidden, 1)[..., 0]
+    for i, width in enumerate(self.hidden):
+      x = nn.relu(nn.Dense(width, name=f"dense{i}")(x))
+    return nn.Dense(1, use_bias=self.shifts, name="out")(x)[..., 0]
 
 
 def beside_label(z: jax.Array, label: jax.Array, num_classes: int) -> jax.Array:
