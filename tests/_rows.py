@@ -12,6 +12,10 @@ SHALLOW: dict[str, dict[str, Any]] = {
   "bottleneck": {"layers": 2, "fusion_layer": 0, "width": 8},
   "perceiver": {"layers": 1, "width": 8},
   "missing_prediction": {"layers": 1, "features": 8, "heads": 2},
+  "shared_trunk": {"members": 2, "width": 3},
+  "deep_ensemble": {"members": 2},
+  "dibs": {"members": 2, "width": 3, "hidden": (4,)},
+  "diverse": {"width": 2, "hidden": (4,), "critic_steps": 1},
   "unseen_interaction": {"layers": 1, "width": 8, "heads": 2, "slots": 2},
 }
 

@@ -39,6 +39,8 @@ def test_every_module_is_covered():
     "mmanet",
     "modality_distillation",
     "cmimh",
+    "dibs",
+    "diverse_representations",
   }
 
 
@@ -237,6 +239,74 @@ def test_modality_distillation_smoke(capsys):
   assert "| across: one_stage less B_only | " in printed
   assert "| one_stage: as_is less across | " in printed
   assert "versions: mmfuse" in printed and results() == before
+
+
+@pytest.mark.slow
+def test_dibs_smoke(capsys):
+  from experiments import dibs
+
+  before = results()
+  dibs.main(["--smoke"])
+  printed = capsys.readouterr().out
+  for row in ("joint (one network)", "shared_trunk", "deep_ensemble", "dibs less shared_trunk"):
+    assert printed.count(f"\n| {row} | ") == 3
+  assert "versions: mmfuse" in printed and results() == before
+
+
+def test_shifted_and_foreign_pictures_are_as_bright_as_digits_and_not_learnt_from():
+  from experiments import _dibs_data
+
+  found, size = _dibs_data.table(fake=True), _dibs_data.FEW
+  images = found.inputs["image"]
+  assert images.shape[1:] == (28, 28, 1) and images.min() >= 0 and images.max() <= 1
+  counts = {p: int((found.split == p).sum()) for p in np.unique(found.split)}
+  assert counts == {**size._asdict(), "shifted": 3 * size.shifted, "ood": 3 * size.ood}
+  rows = lambda part, kind: images[(found.split == part) & (found.truth["kind"] == kind)]
+  permuted = np.sort(rows("ood", 1).reshape(size.ood, -1), 1)
+  given = np.sort(images[found.split == "test"].reshape(size.test, -1), 1)
+  assert permuted.mean() == pytest.approx(given.mean(), rel=0.2)
+  assert rows("shifted", 2).min() >= 0.3 - 1e-6 and rows("shifted", 2).max() <= 0.7 + 1e-6
+  assert found.labelled is not None and not found.labelled[found.split == "ood"].any()
+  rng = np.random.default_rng(0)
+  turned = _dibs_data.shifted(given.reshape(-1, 28, 28)[:3], "rotated", rng)
+  assert turned.shape == (3, 28, 28) and turned.max() <= 1
+
+
+def test_diverse_representations_smoke(capsys):
+  from experiments import diverse_representations
+
+  before = results()
+  diverse_representations.main(["--smoke"])
+  printed = capsys.readouterr().out
+  assert "\n| 1 less 0 | " in printed and "| 0 | " in printed and "null" in printed
+  assert "versions: mmfuse" in printed and results() == before
+
+
+def test_two_cues_of_which_a_shift_leaves_one():
+  from experiments import diverse_representations as module
+  from mmfuse import metrics
+
+  splits = module.make_data(0)
+  wrong = {}
+  for name, part in (("train", splits.train), ("test", splits.test)):
+    for cue, columns in (("digit", slice(0, 64)), ("bar", slice(64, 72))):
+      x = part.inputs["x"][:, columns]
+      seen = splits.train.inputs["x"][:, columns]
+      wrong[name, cue] = metrics.latent_quality(
+        seen, splits.train.label, heldout=(x, part.label), ridge=1e-3
+      )
+  assert max(wrong.values()) < 0.1  # either cue says it, in training and in new rows
+  part = splits.part("shifted")
+  digit, bar = slice(0, 64), slice(64, 72)
+  for kind, gone, left in ((0, bar, digit), (1, digit, bar)):
+    rows = part.truth["kind"] == kind
+    error = lambda columns, rows=rows: metrics.latent_quality(
+      splits.train.inputs["x"][:, columns],
+      splits.train.label,
+      heldout=(part.inputs["x"][rows][:, columns], part.label[rows]),
+      ridge=1e-3,
+    )
+    assert error(gone) == pytest.approx(0.5, abs=0.06) and error(left) < 0.1
 
 
 def test_shuffles_of_the_privileged_training_rows():

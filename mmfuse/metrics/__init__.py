@@ -1,5 +1,8 @@
 """What is measured: running metrics, calibration, gradient diagnostics, modality contributions."""
 
+from mmfuse.metrics._beyond import adaptation
+from mmfuse.metrics._beyond import disagreement
+from mmfuse.metrics._beyond import under_shift
 from mmfuse.metrics._calibration import auroc
 from mmfuse.metrics._calibration import average_precision
 from mmfuse.metrics._calibration import ece
@@ -52,6 +55,7 @@ __all__ = [
   "RowMetric",
   "Score",
   "acer",
+  "adaptation",
   "auroc",
   "average_precision",
   "average_precision_at_k",
@@ -65,6 +69,7 @@ __all__ = [
   "dense",
   "described",
   "directions",
+  "disagreement",
   "ece",
   "f1",
   "hamming_distances",
@@ -88,4 +93,5 @@ __all__ = [
   "score",
   "shapley",
   "space_of",
+  "under_shift",
 ]

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mmfuse import data, methods, metrics, report, train
-from mmfuse.protocol import _baselines, _finish, _missing, _notes, _ranked
+from mmfuse.protocol import _baselines, _beyond, _finish, _missing, _notes, _ranked
 from mmfuse.protocol._config import Compare
 from mmfuse.protocol._rows import Row
 from mmfuse.protocol._search import Search
@@ -117,4 +117,5 @@ def _of_split(search: Search, row: Row, choice: dict, splits: data.Splits, share
   """The records of a row on one split."""
   if _ranked.collected_of(splits.task) is not None:
     return _ranked.records_of(search, row, choice, splits, shared)
-  return _finish.records_of(search, row, choice, splits.test, shared, tables)
+  records = _finish.records_of(search, row, choice, splits.test, shared, tables)
+  return _beyond.with_parts(records, search, row, choice, splits)

@@ -71,6 +71,8 @@ def linear_probe(
   seen = [_evaluate.predict_split(method, state, s).features for s in (train_split, split)]
   out = {}
   for m in sorted(set(seen[0]) & set(train_split.mask)):
+    if not all(hasattr(f[m], "ndim") for f in seen):  # those of several networks
+      continue
     fitted, judged = (np.asarray(f[m], np.float32) for f in seen)
     here, there = (
       np.asarray(s.mask[m] & _evaluate.judged(s), np.float32) for s in (train_split, split)

@@ -1,8 +1,6 @@
 """Kernels that are not built yet, as `slug` or `slug/prefix`. Their cases are not collected."""
 
 PENDING = (
-  "dibs",
-  "diverse_representations",
   "mmiai",
   "multimodal_vaes",
   "multimodal_vaes_is",

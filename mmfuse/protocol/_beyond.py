@@ -1,0 +1,73 @@
+"""What the report adds where the data have parts beyond the test rows: "ood" and "shifted"."""
+
+from typing import Any
+
+import numpy as np
+
+from mmfuse import metrics, train
+from mmfuse.core import Method, Outputs, State
+from mmfuse.names import CLASSIFICATION
+from mmfuse.protocol._rows import Row
+from mmfuse.protocol._search import Search
+from mmfuse.tree import FUSED
+
+
+def _wanted(splits: Any) -> list[metrics.Collected]:
+  found = []
+  if "ood" in splits.parts:
+    found.append(metrics.ood_auroc())
+  if "shifted" in splits.parts:
+    found.append(metrics.under_shift())
+  return found
+
+
+def _scores(
+  method: Method, state: State, splits: Any, wanted: list[metrics.Collected]
+) -> dict[str, float]:
+  """{score: value} of one state; each part is predicted once."""
+  seen: dict[str, Outputs] = {}
+
+  def said(part: str) -> Outputs:
+    if part not in seen:
+      seen[part] = train.predict_split(method, state, splits.parts[part])
+    return seen[part]
+
+  if "members" in said("test").aux:
+    each = [metrics.disagreement(p) for p in ("test", "shifted") if p in splits.parts]
+    wanted = [*wanted, *each]
+  found: dict[str, float] = {}
+  for collected in wanted:
+    outputs = {part: said(part) for part in collected.reads}
+    found |= collected.compute(outputs, {part: splits.parts[part] for part in collected.reads})
+  return found
+
+
+def with_parts(
+  records: list[dict], search: Search, row: Row, choice: dict, splits: Any
+) -> list[dict]:
+  """The records of a row on a split, each with "parts" {score: value}, where there is such a part.
+
+  Classification alone: OOD AUROC, accuracy, NLL and ECE under shift, disagreement of members. A run
+  without a score has none of these either.
+
+  Args:
+    records: one a seed.
+    search: of the split, where the runs are.
+    row: the method.
+    choice: of the row on this split.
+    splits: with all parts; they are opened here.
+  """
+  wanted = _wanted(splits)
+  if not wanted or splits.task != CLASSIFICATION:
+    return records
+  trial = search.chosen(choice)
+  method = search.method(row, trial)
+  template = search.template(method)
+  out = []
+  for record in records:
+    scores: dict[str, float] = {}
+    if np.isfinite(record["test"].get(FUSED) or 0) and record["selected_epoch"] >= 0:
+      state = search.load_weights(row, record["seed"], trial, template)
+      scores = _scores(method, state, splits, wanted)
+    out.append({**record, "parts": scores})
+  return out
