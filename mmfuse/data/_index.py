@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from mmfuse.data import _digits, _emoji, _synthetic, _watch_imu, _wikipedia
+from mmfuse.data import _digit_pairs, _digits, _emoji, _synthetic, _watch_imu, _wikipedia
 from mmfuse.data._choice import used_table
 from mmfuse.data._error import DataError, closest
 from mmfuse.data._inputs import is_embedding
@@ -45,6 +45,13 @@ DATASETS: dict[str, Dataset] = {
     lambda data_dir: _digits.table(),
     "three noisy views of 8x8 digits, one clearly better than the others",
     "1,797 rows; A [32], B [32], C [16]; 10 classes; 560/140/1,097",
+    "CC BY 4.0 (UCI Optical Recognition of Handwritten Digits)",
+    "pip install 'mmfuse[datasets]'",
+  ),
+  "digit_pairs": Dataset(
+    lambda data_dir: _digit_pairs.table(),
+    "a digit, and another one of its class turned, inverted and noisy; as they are, not standardised",
+    "3,594 pairs; x0 [64], x1 [64] (8 x 8); 10 classes; 2,000/580/1,014",
     "CC BY 4.0 (UCI Optical Recognition of Handwritten Digits)",
     "pip install 'mmfuse[datasets]'",
   ),

@@ -36,6 +36,8 @@ class Table:
   weight: np.ndarray | None = None  # float64 [N] as given, not negative; None = 1
   extra: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)  # {name: [N, ...]}
   truth: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)  # {name: [N, ...]}
+  # {modality: "standard", "unit" or "raw"} where nothing else is asked for; standard where not named
+  scale: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
   def __len__(self) -> int:
     return len(next(iter(self.mask.values())))
@@ -79,7 +81,7 @@ class Table:
       class_weights: "balanced" weighs a training row of class c by n / (C n_c); None does not.
       weighted_scores: validation and test rows have the table's weights too, not training rows alone.
       allow_straddling: take a `split` column with groups in several of its parts as it is.
-      scale: {modality: "standard", "unit" or "raw"}, see `Scaler.fit`; default standard.
+      scale: {modality: "standard", "unit" or "raw"}, see `Scaler.fit`; default the table's own.
 
     Raises:
       DataError: an empty split or one without labels or weights, a group in several parts of the
@@ -97,6 +99,8 @@ class Table:
       drawn, self.mask, self.label, self.task, self.class_names, self.labelled
     )
     said += _counting.label_notes(self.labelled, drawn)
+    usual = {m: s for m, s in self.scale.items() if m in self.inputs}
+    scale = {**usual, **(scale or {})}
     scaler = Scaler.fit(self.inputs, self.mask, rows["train"], scale)
     said += scaler.notes(scale)
     weight, weighed = _counting.weights(self, rows, class_weights, weighted_scores)

@@ -12,6 +12,7 @@ def test_catalogue():
   assert [r["name"] for r in rows] == sorted(DATASETS)
   assert set(DATASETS) == {
     "watch_imu",
+    "digit_pairs",
     "digits",
     "synthetic_1",
     "synthetic_2",
@@ -24,7 +25,7 @@ def test_catalogue():
 
 
 def test_sizes_are_true():
-  for name in ("watch_imu", "digits", "synthetic_1", "synthetic_2"):
+  for name in ("watch_imu", "digits", "digit_pairs", "synthetic_1", "synthetic_2"):
     table, size = load(name), DATASETS[name].size
     assert f"{len(table.label):,} " in size and f"{table.num_outputs} classes" in size
     for m, x in table.inputs.items():
