@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import mmfuse
-from mmfuse import encoders, fusion, methods, train
+from mmfuse import encoders, fusion, methods, names, train
 from mmfuse.core import Batch, Clock, Unavailable
 
 KINDS = (
@@ -82,7 +82,7 @@ def test_an_entry_has_every_field(name):
   assert entry.family and entry.paper
   assert (pathlib.Path(mmfuse.__file__).parent / entry.file).is_file()
   assert entry.build.__doc__
-  assert set(entry.tasks) <= set(methods.ALL_TASKS) and entry.tasks
+  assert set(entry.tasks) <= set(names.TASKS) and entry.tasks
   assert len(entry.grid) <= 1 and all(len(v) == 3 for v in entry.grid.values())
   without_paper = entry.kind == "baseline" or name in ("concat", "sum", "attention")
   assert (entry.cite == "") == (without_paper and not entry.alias_of)

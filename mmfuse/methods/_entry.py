@@ -15,7 +15,7 @@ ALL_TASKS = (CLASSIFICATION, MULTILABEL, REGRESSION)  # with a label a row
 LABELLED = (CLASSIFICATION, MULTILABEL)
 CLASSES = (CLASSIFICATION,)
 # What a builder may need to know beside the model and the optimiser, each a keyword argument.
-FACTS = ("task", "modality", "learning_rate")
+FACTS = ("task", "modality", "learning_rate", "likelihood")
 
 
 class Entry(NamedTuple):

@@ -4,9 +4,6 @@ PENDING = (
   "cmimh",
   "dibs",
   "diverse_representations",
-  "mmiai",
-  "multimodal_vaes",
-  "multimodal_vaes_is",
   "umurl",
   "wss_cmer",
 )
