@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from mmfuse import data, metrics, report, tasks, train
-from mmfuse.protocol import _baselines, _finish, _missing, _notes
+from mmfuse.names import GENERATION
+from mmfuse.protocol import _baselines, _finish, _generation, _missing, _notes
 from mmfuse.protocol._config import Compare
 from mmfuse.protocol._rows import Row
 from mmfuse.protocol._search import Search
@@ -63,7 +64,8 @@ def write(
       "varies": _notes.varies(cfg),
       "one_rate": cfg.tune == 1,
       **_missing.said(cfg),
-      "scores": metrics.described(tasks.metric_of(split).scores),
+      "scores": metrics.described([*tasks.metric_of(split).scores, *_beside(split)]),
+      **({"likelihood": _generation.said(cfg, split)} if split.task == GENERATION else {}),
       "interrupted": bool(interrupted),
       "notes": [
         *info["notes"],
@@ -74,8 +76,12 @@ def write(
     },
   )
   curves = _finish.histories(first, [(r, first.chosen(c[first.fold])) for r, c in done.items()])
-  _finish.write_report(store.folder, summary, curves)
+  _finish.write_report(store.folder, summary, curves, _finish.grids(first, done, split))
   return summary
+
+
+def _beside(split: data.Splits) -> list[metrics.Score]:
+  return _generation.passports(split.modalities) if split.task == GENERATION else []
 
 
 def _records(

@@ -11,6 +11,7 @@ from mmfuse.report._missing_curve import missing_curve
 from mmfuse.report._records import read_jsonl
 from mmfuse.report._records import write_jsonl
 from mmfuse.report._records import write_whole
+from mmfuse.report._samples import samples
 from mmfuse.report._statistics import Difference
 from mmfuse.report._statistics import Estimate
 from mmfuse.report._statistics import estimate
@@ -47,6 +48,7 @@ __all__ = [
   "missing_curve",
   "paired",
   "read_jsonl",
+  "samples",
   "sentence",
   "summarise",
   "terminal",
