@@ -53,9 +53,9 @@ def test_a_twin_needs_no_file(name, side):
   assert table.modalities == mini.MODALITIES and table.name == f"{name}_fake"
   splits = table.splits()
   x = splits.train.inputs["m3"]
-  assert x.shape[1:] == (side, side, 3) and 0 <= x.min() and x.max() <= 1
+  assert x.shape[1:] == (side, side, 3) and x.min() >= 0 and x.max() <= 1
   assert x.max() > 0.9  # raw: not standardised
-  with pytest.raises(data.DataError, match="50..55,000 for mini_polymnist, got 7"):
+  with pytest.raises(data.DataError, match=r"50\.\.55,000 for mini_polymnist, got 7"):
     data.load(name, train_size=7)
 
 

@@ -38,3 +38,9 @@ def noise(*shape, seed=1):
 
 
 KEY = jax.random.key(3)
+
+
+def compiled(function, *args):
+  """One program, hardly optimised: op by op each would be compiled alone."""
+  options = {"xla_backend_optimization_level": 0}
+  return jax.device_get(jax.jit(function, compiler_options=options)(*args))
