@@ -383,6 +383,15 @@ def test_rates_of_mmanet_stand_beside_a_larger_step():
   assert second.startswith("| 0.1 | 80.0 ± 127.1 | +0.0") and second.endswith("| n/a |")
 
 
+def test_mopoe_bench(capsys):
+  from experiments.bench import mopoe_step
+
+  mopoe_step.main(["--smoke"])
+  found = json.loads(capsys.readouterr().out)
+  assert found["mmfuse_ms"] > 0 and found["modalities"] == 2
+  assert (found["ratio"] == "n/a") == (found["pytorch_ms"] == "n/a")
+
+
 @pytest.mark.slow
 def test_mmiai_smoke(capsys):
   from experiments import mmiai

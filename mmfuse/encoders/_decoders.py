@@ -48,6 +48,7 @@ class ConvDecoder(nn.Module):
     shape: of the image, two or three axes.
     widths, kernel, stride, side: those of the encoder, default (32, 64), 3, 2, 32.
     norm: "layer" (default) or "none".
+    least: positions of an axis below which the encoder does not halve it, default 8.
   """
 
   shape: Sequence[int]
@@ -56,6 +57,7 @@ class ConvDecoder(nn.Module):
   stride: int = 2
   norm: str = "layer"
   side: int = SIDE
+  least: int = LEAST
 
   @nn.compact
   def __call__(self, z: jax.Array) -> jax.Array:
@@ -63,7 +65,7 @@ class ConvDecoder(nn.Module):
     patch = tuple(max(1, n // self.side) for n in self.shape[:2])
     sizes = [tuple(-(-n // p) for n, p in zip(self.shape, patch))]
     for _ in self.widths:
-      sizes.append(tuple(-(-n // self.stride) if n >= LEAST else n for n in sizes[-1]))
+      sizes.append(tuple(-(-n // self.stride) if n >= self.least else n for n in sizes[-1]))
     x = nn.Dense(math.prod(sizes[-1]) * self.widths[-1], name="dense")(z)
     x = x.reshape(z.shape[0], *sizes[-1], self.widths[-1])
     x = _block(x, self.norm, "norm")
@@ -153,9 +155,14 @@ def mirrored(encoder: Any, shape: Sequence[int]) -> nn.Module:
   """The decoder of rows of `shape` that mirrors an encoder: its widths backwards.
 
   `Conv2D` has a `ConvDecoder`, anything else an `MLPDecoder`: of an `MLP` with its widths, else with two
-  layers of 64. Norms are per row ("layer"), where the encoder has any.
+  layers of 64. Norms are per row ("layer"), where the encoder has any. An encoder with a method
+  `mirror(shape)` (of a Linen class under `nn.nowrap`) says itself what it is: any Linen module
+  `z [N, L] -> [N, *shape]`.
   """
   shape = tuple(int(n) for n in shape)
+  if hasattr(encoder, "mirror"):
+    own: nn.Module = encoder.mirror(shape)
+    return own
   norm = "none" if getattr(encoder, "norm", "layer") == "none" else "layer"
   if isinstance(encoder, Conv2D) and len(shape) in (2, 3):
     options = {n: getattr(encoder, n) for n in ("kernel", "stride", "side")}
