@@ -39,6 +39,7 @@ class Entry(NamedTuple):
   tasks: tuple[str, ...] = ALL_TASKS  # those it is defined for
   rates: tuple[float, ...] | None = None  # the three to search, where they are not everybody's
   reads_validation: bool = False  # validation rows also steer its training, not its selection alone
+  complete_rows: bool = False  # it learns from rows that have all modalities, and from no other
   by_name: bool = False  # `all` leaves it out: it is no method, but what methods are measured by
   alias_of: str = ""  # another name of that row, which is trained and shown once
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mmfuse import data, protocol
-from mmfuse.protocol import _generation
+from mmfuse.protocol import _generation, _notes, _rows
 from tests.open import vae
 
 from ._helpers import QUICK, arrays, call, quick
@@ -131,3 +131,15 @@ def test_coherence_by_hand(monkeypatch):
   monkeypatch.setattr(_generation, "generated", made)
   found = _generation.coherence(None, None, split, Seen())
   assert found == {"coherence/1": 1 - 0.25 / 6, "coherence/2": 1.0}
+
+
+def test_rows_that_learn_from_complete_rows_say_how_many_there_are():
+  made = arrays(mask_a=np.arange(80) % 4 > 0)
+  splits = {None: data.from_arrays(made)}
+  cfg = protocol.Compare(methods=("joint,jmvae,mmiai,mvae",))
+  rows, _ = _rows.make_rows(cfg, ("a", "b"), "classification")
+  whole = int(splits[None].train.mask["a"].sum())
+  (said,) = _notes.on_complete_rows(rows, splits)
+  assert said == f"jmvae, mmiai learn from training rows that have all modalities: {whole} of 48"
+  assert _notes.on_complete_rows(rows, {None: data.from_arrays(arrays())}) == []
+  assert _notes.on_complete_rows(rows[:1], splits) == []

@@ -36,7 +36,7 @@ _RATES = (0.03, 0.1, 0.3)  # of plain gradients
 _BETA = {"beta": (0.5, 1.0, 2.5)}
 
 
-def _vae(build, key, grid, fidelity="parity"):
+def _vae(build, key, grid, fidelity="parity", **more):
   """The row of a VAE: with a head where there are labels, alone where there are none."""
   return row(
     build,
@@ -46,6 +46,7 @@ def _vae(build, key, grid, fidelity="parity"):
     grid,
     needs=("task", "likelihood"),
     tasks=(*ALL_TASKS, GENERATION),
+    **more,
   )
 
 
@@ -57,12 +58,14 @@ ROWS = {
   "mdrnn_pcd": row(
     mdrnn_pcd_with_head, "schedule", "parity", "sohn2014improved", {"kcd": (1, 5, 10)},
     as_in=True, needs=("learning_rate",), rates=_RATES),
-  "jmvae": _vae(jmvae, "suzuki2016joint", {"alpha": (0.01, 0.1, 1.0)}),
+  "jmvae": _vae(
+    jmvae, "suzuki2016joint", {"alpha": (0.01, 0.1, 1.0)}, complete_rows=True),
   "mvae": _vae(mvae, "wu2018multimodal", _BETA),
   "mmvae": _vae(mmvae, "shi2019variational", {"objective": ("dreg_looser", "iwae_looser", "elbo")}),
   "mmvae_plus": _vae(mmvae_plus, "palumbo2023mmvaeplus", _BETA),
   "mopoe": _vae(mopoe, "sutter2021generalized", _BETA),
   "mvtcae": _vae(mvtcae, "hwang2021multiview", {"alpha": (0.1, 0.5, 0.9)}),
-  "mmiai": _vae(mmiai, "oshima2024enhancing", {"alpha": (0.1, 1.0, 10.0)}, "reconstructed"),
+  "mmiai": _vae(
+    mmiai, "oshima2024enhancing", {"alpha": (0.1, 1.0, 10.0)}, "reconstructed", complete_rows=True),
 }
 # fmt: on
