@@ -1,4 +1,4 @@
-"""The command line: mmfuse compare | methods | data | predict | cite. Heavy imports wait."""
+"""The command line: mmfuse compare | methods | data | predict | generate | cite. Heavy imports wait."""
 
 import contextlib
 import dataclasses
@@ -51,6 +51,28 @@ class Predict:
 
 
 @dataclasses.dataclass(frozen=True)
+class Generate:
+  """Modalities made from others, or from the prior, by a row of a finished run that generates."""
+
+  run: Annotated[str, tyro.conf.Positional]
+  """Output folder of `mmfuse compare`."""
+  given: Annotated[tuple[str, ...], tyro.conf.arg(name="from")] = ()
+  """Modalities to generate from: `a,b`. Default: none, draws of the prior."""
+  to: tuple[str, ...] = ()
+  """Modalities to generate; default: all others."""
+  data: str | None = None
+  """An .npz with the modalities of --from."""
+  samples: int = 1
+  """Draws of each row."""
+  seed: int = 0
+  """Of the draws."""
+  method: str | None = None
+  """A row of the run; default: the best by validation of those that generate."""
+  out: str = "generated"
+  """Files to write, without their endings: .npz, {modality: [rows, samples, ...]}, and .png."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Cite:
   """BibTeX of a method, or of every method of a run."""
 
@@ -66,6 +88,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
   "methods": Methods,
   "data": Data,
   "predict": Predict,
+  "generate": Generate,
   "cite": Cite,
 }
 
@@ -191,6 +214,25 @@ def _predict(args: Predict) -> int:
   return 0
 
 
+def _generate(args: Generate) -> int:
+  from mmfuse import protocol
+
+  words = lambda given: [w for word in given for w in word.replace(",", " ").split()]
+  written = protocol.generate(
+    args.run,
+    args.data,
+    given=words(args.given),
+    to=words(args.to),
+    samples=args.samples,
+    draw_seed=args.seed,
+    out=args.out,
+    method=args.method,
+  )
+  for path in written:
+    print(f"written to {path}")
+  return 0
+
+
 def _cite(args: Cite) -> int:
   from mmfuse import methods
 
@@ -267,5 +309,6 @@ RUN: dict[type, Callable[[Any], int]] = {
   Methods: _methods,
   Data: _data,
   Predict: _predict,
+  Generate: _generate,
   Cite: _cite,
 }

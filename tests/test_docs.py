@@ -16,7 +16,15 @@ ROOT = pathlib.Path(mmfuse.__file__).parent
 PROJECT = ROOT.parent
 EXAMPLES = sorted((PROJECT / "examples").glob("*.py"))
 SMALL = {"rows": 60, "epochs": 1, "steps": 3, "seeds": 1, "names": ("joint",)}
-INNER = ("balancing", "baselines", "ensembles", "generative", "generative.mrbm", "missing")
+INNER = (
+  "balancing",
+  "baselines",
+  "ensembles",
+  "generative",
+  "generative.mrbm",
+  "generative.vae",
+  "missing",
+)
 NAMESPACES = sorted({*mmfuse.__all__, *(f"methods.{name}" for name in INNER)} - {"__version__"})
 
 

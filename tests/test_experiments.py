@@ -41,6 +41,8 @@ def test_every_module_is_covered():
     "cmimh",
     "dibs",
     "diverse_representations",
+    "mmiai",
+    "multimodal_vaes",
   }
 
 
@@ -507,3 +509,58 @@ def test_rates_of_mmanet_stand_beside_a_larger_step():
   first, second = mmanet.rate_table(by_rate).splitlines()[2:]
   assert first == "| 0.03 | 60.0 ± 127.1 | +10.0 | +0.0 ± 0.0 | +20.0 |"
   assert second.startswith("| 0.1 | 80.0 ± 127.1 | +0.0") and second.endswith("| n/a |")
+
+
+def test_mopoe_bench(capsys):
+  from experiments.bench import mopoe_step
+
+  mopoe_step.main(["--smoke"])
+  found = json.loads(capsys.readouterr().out)
+  assert found["mmfuse_ms"] > 0 and found["modalities"] == 2
+  assert (found["ratio"] == "n/a") == (found["pytorch_ms"] == "n/a")
+
+
+@pytest.mark.slow
+def test_mmiai_smoke(capsys):
+  from experiments import mmiai
+
+  before = results()
+  mmiai.main(["--smoke"])
+  printed = capsys.readouterr().out
+  assert "\n| joint ELBO, nats: after less before refinement | " in printed
+  for base in ("control", "jmvae"):
+    assert f"| probe of x0, points: mmiai less {base} | " in printed
+  assert "versions: mmfuse" in printed and results() == before
+  assert all(word in mmiai.__doc__ for word in ("Claim", "Command:", "Expected:", "--smoke"))
+
+
+def test_contrasts_of_mmiai_are_paired_over_seeds():
+  from experiments import mmiai
+
+  def runs(*probes):
+    of = lambda p: mmiai.Measured(-2.0 + p, -3.0, -1.0 - p, {"x0": p, "x1": p}, {}, {})
+    return [of(p) for p in probes]
+
+  found = {name: runs(0.5, 0.7) for name in mmiai.ROWS} | {"mmiai": runs(0.6, 0.8)}
+  found["control"] = runs(0.6, 0.7)
+  table = mmiai.contrasts(found)
+  assert "| joint ELBO, nats: after less before refinement | 1.3 ± 1.3 |" in table
+  assert "| probe of x0, points: mmiai less jmvae | 10.0 ± 0.0 |" in table
+  assert "| probe of x1, points: mmiai less control | 5.0 ± 63.5 |" in table
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", ["products", "mixtures"])
+def test_multimodal_vaes_smoke(part, capsys, tmp_path, monkeypatch):
+  from experiments import multimodal_vaes
+
+  monkeypatch.chdir(tmp_path)
+  before = results()
+  multimodal_vaes.main(["--smoke", "--part", part])
+  printed = capsys.readouterr().out
+  assert f"\n| {multimodal_vaes.PARTS[part][-1]} | -" in printed
+  assert "| coherence given 1 | probe, mean | squared error, mean |" in printed
+  assert "laplace(0.75) of m0 (as it is), m1 (as it is)" in printed
+  assert "versions: mmfuse" in printed and results() == before
+  doc = multimodal_vaes.__doc__
+  assert all(word in doc for word in ("Claim", "Command:", "Expected:", "--smoke", "--full"))

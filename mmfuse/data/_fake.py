@@ -8,7 +8,6 @@ import numpy as np
 from mmfuse.data import _fingerprint, _sequences
 from mmfuse.data._error import DataError
 from mmfuse.data._table import Table
-from mmfuse.names import CLASSIFICATION, MULTILABEL, label_kind
 
 _PARTS = np.asarray(("train", "validation", "test", "train"))
 
@@ -38,14 +37,18 @@ def _beside(x: np.ndarray, rows: int, rng: np.random.Generator) -> np.ndarray:
   return rng.choice(np.unique(x), shape).astype(x.dtype)
 
 
-def _label(table: Table, part: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-  shape, kind = (len(part), *table.label.shape[1:]), label_kind(table.task, table.label)
-  if kind == CLASSIFICATION:  # in turn within each part, so that training sees them all
+def _label(table: Table, part: np.ndarray, rng: np.random.Generator) -> np.ndarray | None:
+  """By their form: those of a table to be generated or searched may be of several kinds, or none."""
+  if table.label is None:
+    return None
+  shape = (len(part), *table.label.shape[1:])
+  whole = table.label.dtype.kind == "i"
+  if whole and table.label.ndim == 1:  # in turn within each part, so that training sees them all
     turn = np.empty(len(part), np.int32)
     for p in np.unique(part):
       turn[part == p] = np.arange((part == p).sum())
     return turn % np.int32(table.num_outputs)
-  if kind == MULTILABEL:
+  if whole:
     return rng.integers(0, 2, shape).astype(np.int32)
   return rng.normal(size=shape)
 
@@ -85,7 +88,7 @@ def fake(table: Table, rows: int = 24, seed: int = 0) -> Table:
     inputs[m] = _inputs(x, table.mask[m], mask[m], rng)
   label = _label(table, np.zeros(rows) if split is None else split, rng)
   labelled = None if table.labelled is None else number % 7 < 5
-  if labelled is not None:
+  if labelled is not None and label is not None:
     label[~labelled] = 0
   weight = None if table.weight is None else rng.choice(table.weight[table.weight > 0], rows)
   made = dataclasses.replace(

@@ -13,7 +13,7 @@ from mmfuse.data._labels import check_task
 from mmfuse.data._npz import HINT, read_npz
 from mmfuse.data._sequences import values_of
 from mmfuse.data._table import Table
-from mmfuse.names import CLASSIFICATION, MULTILABEL, RETRIEVAL
+from mmfuse.names import CLASSIFICATION, GENERATION, MULTILABEL, RETRIEVAL
 
 
 class Dataset(NamedTuple):
@@ -32,6 +32,15 @@ def _av_mnist(data_dir: str | None, train_size: int | None = None, fake: bool = 
 
   # 28 x 28 audio keeps the full set resident in 0.5 GB; the TFDS builder holds the 112 x 112 one.
   return av_mnist.table(data_dir, fake=fake, train_size=train_size, audio_size=28)
+
+
+def _mini_polymnist(side: int) -> Callable[..., Table]:
+  def build(data_dir: str | None, train_size: int | None = None, fake: bool = False) -> Table:
+    from mmfuse.data import _mini_polymnist as mini  # reads the files of av_mnist
+
+    return mini.table(side, data_dir, train_size, fake)
+
+  return build
 
 
 DATASETS: dict[str, Dataset] = {
@@ -79,6 +88,22 @@ DATASETS: dict[str, Dataset] = {
     "your copies of both, in --data-dir or MMFUSE_DATA_DIR",
     ("train_size", "fake"),
   ),
+  "mini_polymnist": Dataset(
+    _mini_polymnist(14),
+    "five MNIST digits of one class, each on a texture of its own, in small; as they are, in 0..1",
+    "3,400 rows; m0..m4 [14, 14, 3]; 10 classes; 2,000/400/1,000 (any train_size)",
+    "CC BY-SA 3.0 (MNIST)",
+    "your copy of MNIST, in --data-dir or MMFUSE_DATA_DIR",
+    ("train_size", "fake"),
+  ),
+  "mini_polymnist_28": Dataset(
+    _mini_polymnist(28),
+    "mini_polymnist in the size of MNIST",
+    "3,400 rows; m0..m4 [28, 28, 3]; 10 classes; 2,000/400/1,000 (any train_size)",
+    "CC BY-SA 3.0 (MNIST)",
+    "your copy of MNIST, in --data-dir or MMFUSE_DATA_DIR",
+    ("train_size", "fake"),
+  ),
   "emoji": Dataset(
     _emoji.table,
     "emoji as Google and as Twitter draw them, and the group of each",
@@ -115,17 +140,21 @@ def catalogue() -> list[dict[str, str]]:
 
 
 def _choose(table: Table, task: str | None, encoders: Mapping[str, Any]) -> Table:
-  """A built-in table with the user's encoders; its task and its numbers are what they are."""
+  """A built-in table with the user's encoders; its task and its numbers are what they are.
+
+  Any of them can be generated: its labels then serve scores alone.
+  """
   if task == RETRIEVAL and table.task in (CLASSIFICATION, MULTILABEL):
     table = dataclasses.replace(table, task=RETRIEVAL)  # by the same label
-  if task not in (None, table.task):
+  if task not in (None, table.task, GENERATION):
     raise DataError(f"{table.name} is a {table.task} set, it cannot be a {task}")
   for m, spec in sorted(encoders.items()):
     if m not in table.inputs:
       raise DataError(f"the encoder for {m!r} belongs to no modality{closest(m, table.inputs)}")
     if is_embedding(spec) and values_of(table.inputs[m]).dtype.kind == "f":
       raise DataError(f"modality {m!r} of {table.name} holds numbers, an embedding reads integers")
-  return dataclasses.replace(table, encoders={**table.encoders, **encoders})
+  kind = GENERATION if task == GENERATION else table.task
+  return dataclasses.replace(table, task=kind, encoders={**table.encoders, **encoders})
 
 
 def load(

@@ -12,6 +12,7 @@ from mmfuse.encoders._chain import Chain
 from mmfuse.encoders._conv import Conv
 from mmfuse.encoders._conv1d import Conv1D
 from mmfuse.encoders._conv2d import Conv2D, Frames
+from mmfuse.encoders._decoders import ConvDecoder, MLPDecoder, mirrored, token_classes
 from mmfuse.encoders._default import NAMES, by_name, default_encoder, keep_steps
 from mmfuse.encoders._describe import check_encoder, check_output, describe, readable, remarks
 from mmfuse.encoders._embedding import Embedding, vocabulary_size
@@ -35,10 +36,12 @@ __all__ = [
   "Conv",
   "Conv1D",
   "Conv2D",
+  "ConvDecoder",
   "Embedding",
   "Frames",
   "Identity",
   "LeNet",
+  "MLPDecoder",
   "Norm",
   "ResNet18",
   "ResNet34",
@@ -56,9 +59,11 @@ __all__ = [
   "keep_steps",
   "max_first",
   "max_pool",
+  "mirrored",
   "readable",
   "remarks",
   "steps",
+  "token_classes",
   "token_encoder",
   "vocabulary_size",
 ]

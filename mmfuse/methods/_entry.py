@@ -15,7 +15,7 @@ ALL_TASKS = (CLASSIFICATION, MULTILABEL, REGRESSION)  # with a label a row
 LABELLED = (CLASSIFICATION, MULTILABEL)
 CLASSES = (CLASSIFICATION,)
 # What a builder may need to know beside the model and the optimiser, each a keyword argument.
-FACTS = ("task", "modality", "learning_rate")
+FACTS = ("task", "modality", "learning_rate", "likelihood")
 
 
 class Entry(NamedTuple):
@@ -39,6 +39,7 @@ class Entry(NamedTuple):
   tasks: tuple[str, ...] = ALL_TASKS  # those it is defined for, some of `names.TASKS`
   rates: tuple[float, ...] | None = None  # the three to search, where they are not everybody's
   reads_validation: bool = False  # validation rows also steer its training, not its selection alone
+  complete_rows: bool = False  # it learns from rows that have all modalities, and from no other
   by_name: bool = False  # `all` leaves it out: it is no method, but what methods are measured by
   alias_of: str = ""  # another name of that row, which is trained and shown once
 

@@ -8,6 +8,7 @@ from mmfuse.protocol._config import UsageError
 # Loaded on first use: the command line shows its help without waiting for JAX.
 _LAZY = {
   "Search": "_search",
+  "generate": "_generate",
   "load_table": "_doors",
   "make_model": "_model",
   "predict": "_predict",
@@ -17,6 +18,7 @@ __all__ = [
   "Compare",
   "Search",
   "UsageError",
+  "generate",
   "load_table",
   "make_model",
   "predict",

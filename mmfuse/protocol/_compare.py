@@ -165,7 +165,8 @@ def _run(found: Prepared, store: Store, info: dict) -> report.Summary:
     for fold, s in splits.items()
   }
   earlier, more = earlier_rows(found.rows, found.named, searches)
-  info["notes"] = [*_notes.of_splits(splits), *found.notes, *more]
+  partial_rows = _notes.on_complete_rows(rows, splits)
+  info["notes"] = [*_notes.of_splits(splits), *found.notes, *partial_rows, *more]
   for note in info["notes"]:
     print(f"note: {note}")
   for name, why in unavailable.items():

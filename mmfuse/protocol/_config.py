@@ -37,6 +37,9 @@ class Compare:
   """Arrays that are no modality to use, instead of `--modalities`."""
   scale: tuple[str, ...] = ()
   """`image=unit` (into [0, 1] by the training rows), `image=raw` (as it is), else `standard`."""
+  likelihood: tuple[str, ...] = ()
+  """`image=bernoulli`, `laplace:.75` for all: log p of what generates, the same for all rows. Normal of
+  scale 1 by default, categorical for tokens."""
   class_weights: Literal["balanced"] | None = None
   """`balanced`: a training row of class c counts n / (C n_c)."""
   weighted_scores: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -133,6 +136,8 @@ class Compare:
     )
     if not self.scale:  # runs of before have none of these
       skip += ("scale",)
+    if not self.likelihood:
+      skip += ("likelihood",)
     if not self.missing:
       skip += ("missing", "missing_rate", "missing_kind", "missing_train")
     return {k: v for k, v in dataclasses.asdict(self).items() if k not in skip}

@@ -10,6 +10,8 @@ import numpy as np
 
 from mmfuse import masks, metrics, report, tasks, train
 from mmfuse.core import Sequence
+from mmfuse.names import GENERATION
+from mmfuse.protocol import _generation
 from mmfuse.protocol._missing import Questions
 from mmfuse.protocol._rows import Row, config_hash
 from mmfuse.protocol._search import Search, Trial
@@ -72,7 +74,10 @@ def records_of(
       answers = questions.ask(method, state, test, metric)
       by_subset = {subset: answers["whole", subset][FUSED][name] for subset in subsets}
       full = answers["whole", modalities]
-      if search.cfg.probe:
+      if search.splits.task == GENERATION and _generation.can(method):
+        beside = _generation.further(method, state, search.splits, test, search.judges)
+        full = {**full, FUSED: {**full[FUSED], **beside}}
+      if search.cfg.probe and search.splits.task != GENERATION:
         probes = train.linear_probe(
           method,
           state,
@@ -207,8 +212,17 @@ def write_report(
   summary: report.Summary,
   curves: dict,
   recall: report.RecallCurves | None = None,
+  grids: Mapping[str, pathlib.Path] = {},
 ) -> None:
-  """table.md, table.csv, the PNGs and index.html, each written whole; `recall`: of a retrieval."""
+  """table.md, table.csv, the PNGs and index.html, each written whole.
+
+  Args:
+    folder: of the run.
+    summary: what is shown.
+    curves: {method: curve of each seed}.
+    recall: of a retrieval, default None.
+    grids: {title: PNG} of samples, default none.
+  """
   report.write_whole(folder / "table.md", (report.markdown(summary) + "\n").encode())
   report.write_whole(folder / "table.csv", report.csv(summary).encode())
   images: dict[str, pathlib.Path] = {}
@@ -226,7 +240,30 @@ def write_report(
   if recall is not None and recall.rows and _can_draw():
     path = folder / "precision_recall.png"
     images["Precision over recall"] = report.precision_recall(recall, path)
-  report.html(summary, images, folder / "index.html")
+  report.html(summary, dict([*images.items(), *grids.items()]), folder / "index.html")
+
+
+def grids(search: Search, done: Mapping[Row, dict], split: Any) -> dict[str, pathlib.Path]:
+  """{title: PNG} of samples of each row's first run on the first test rows; {} where nothing generates.
+
+  Args:
+    search: of one split, where the runs are.
+    done: {row: {fold: choice}}.
+    split: `data.Splits` with the test rows.
+  """
+  found: dict[str, pathlib.Path] = {}
+  for row, choices in done.items() if split.task == GENERATION and _can_draw() else ():
+    trial, seed = search.chosen(choices[search.fold]), search.seeds[0]
+    method = search.method(row, trial)
+    log = train.RunLog.from_json(search.saved(row, seed, trial)["log"])
+    if not _generation.can(method) or log.selected_epoch < 0:
+      continue
+    state = search.load_weights(row, seed, trial, search.template(method))
+    lines = _generation.samples(method, state, split.test, split.scaler)
+    if lines:
+      path = search.store.folder / f"samples_{row.slug}.png"
+      found[f"Samples of {row.name}"] = report.samples(lines, path)
+  return found
 
 
 def _can_draw() -> bool:

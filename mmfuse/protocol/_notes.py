@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
+
 from mmfuse import data
 from mmfuse.protocol._config import Compare
 from mmfuse.protocol._rows import Row
@@ -31,6 +33,19 @@ def on_readers(rows: Iterable[Row]) -> list[str]:
   return [
     f"validation rows also steer the training of {', '.join(names)}: their column flatters them"
   ]
+
+
+def on_complete_rows(rows: Iterable[Row], splits: Mapping[Any, data.Splits]) -> list[str]:
+  """A note on rows that learn from complete rows alone, where training has others."""
+  names = [row.name for row in rows if row.entry.complete_rows]
+  counts = [
+    (int(np.all([*s.train.mask.values()], axis=0).sum()), len(s.train)) for s in splits.values()
+  ]
+  if not names or all(whole == total for whole, total in counts):
+    return []
+  said = ", ".join(f"{whole:,} of {total:,}" for whole, total in dict.fromkeys(counts))
+  verb = "learns" if len(names) == 1 else "learn"
+  return [f"{', '.join(names)} {verb} from training rows that have all modalities: {said}"]
 
 
 def varies(cfg: Compare) -> str:

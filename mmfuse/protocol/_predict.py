@@ -6,15 +6,17 @@ import io
 import pathlib
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from mmfuse import data, metrics, report, tasks, train
-from mmfuse.core import Outputs
+from mmfuse.core import Method, Outputs, State
+from mmfuse.data._inputs import MASK
+from mmfuse.data._sequences import LENGTH
 from mmfuse.names import CLASSIFICATION, GENERATION, MULTILABEL, REGRESSION, RETRIEVAL, closest
 from mmfuse.protocol._config import OUTSIDE_BRACKETS, Compare, UsageError, split_words
-from mmfuse.protocol._model import encoder_choices
+from mmfuse.protocol._model import encoder_choices, make_model
 from mmfuse.protocol._new_rows import NewRows, read_rows, stand_in
 from mmfuse.protocol._own import Own
 from mmfuse.protocol._rows import Row, config_hash, make_rows
@@ -175,6 +177,56 @@ def predict(
   Raises:
     UsageError, data.DataError: no such run, method, seed, or arrays that do not fit.
   """
+  found = opened(run, method=method, seed=seed, methods=methods, read=Reading(path))
+  _say(found.new, found.record, found.row, found.why)
+  schema = found.schema
+  outputs = train.predict_split(found.method, found.state, found.new.split)
+  if schema["task"] == RETRIEVAL:
+    return _places(outputs, found.new.split.mask)
+  logits = np.asarray(outputs.logits)
+  return _csv(
+    tasks.get(schema["task"]).probabilities(_in_unit(logits, schema.get("target"))), schema
+  )
+
+
+class Reading(NamedTuple):
+  """What is wanted of a run."""
+
+  path: str | None  # an .npz of new rows; None: none are read
+  only: tuple[str, ...] | None = None  # the modalities of it that are read; None = all
+  generate: bool = False  # from a row that can, instead of predicting
+
+
+class Opened(NamedTuple):
+  """A row of a finished run, ready to be asked."""
+
+  method: Method
+  state: State
+  new: NewRows
+  row: Row
+  record: dict
+  why: str  # that one
+  schema: dict
+  scaler: Any  # `data.Scaler` of the run
+
+
+def opened(
+  run: str,
+  *,
+  read: Reading,
+  method: str | None = None,
+  seed: int | None = None,
+  methods: Mapping[str, Any] | None = None,
+) -> Opened:
+  """The row asked for, or the best by validation of those that can.
+
+  Args:
+    run, method, seed, methods: as in `predict`.
+    read: what is wanted of it.
+
+  Raises:
+    UsageError, data.DataError: as `predict`.
+  """
   folder = pathlib.Path(run)
   info, schema, records = read_run(folder)
   config: dict[str, Any] = {
@@ -182,22 +234,24 @@ def predict(
   }
   if info.get("format") != FORMAT:  # its configuration may have other names
     raise UsageError(f"the run in {run!r} was written by another version of mmfuse")
-  if schema["task"] == GENERATION:
+  if schema["task"] == GENERATION and not read.generate:
     raise UsageError(f"the run in {run!r} has no labels (task {GENERATION}), so nothing to predict")
   cfg = Compare(**config, out=run)
   _check_run(info, schema, cfg)
   encoders = encoder_choices(cfg)
-  new = read_rows(data.read_arrays(path), schema, encoders)
+  new = _new_rows(read, schema, encoders)
   own = Own(methods)
   gone = own.lacking(info["sources"])
   rows = _rows(cfg, schema, own, gone)
-  without = _without(records, rows, new.absent, gone)
+  without = _without(records, rows, [] if read.generate else new.absent, gone)
+  splits = stand_in(schema, encoders)
+  if read.generate:
+    without |= _silent(cfg, splits, rows, records)
   scores = {name: metrics.Score(**kept) for name, kept in info.get("scores", {}).items()}
   record, why = _pick(records, method, seed, without, scores)
   row = rows[record["method"]]
   if config_hash(row.config(cfg)) != record["config_hash"]:
     raise UsageError(f"{row.name} is another method than in the run: its file was edited since")
-  splits = stand_in(schema, encoders)
   search = Search(cfg, Store(folder), splits, record["fold"], lambda *_: None, info["versions"])
   trial = search.chosen({**record, **record["tuning"]})
   built = search.method(row, trial)
@@ -205,14 +259,29 @@ def predict(
   if not weights.is_file():
     raise UsageError(f"the weights of {row.name!r} are gone: there is no file {str(weights)!r}")
   state = search.load_weights(row, record["seed"], trial, search.template(built))
-  _say(new, record, row, why)
-  outputs = train.predict_split(built, state, new.split)
-  if schema["task"] == RETRIEVAL:
-    return _places(outputs, new.split.mask)
-  logits = np.asarray(outputs.logits)
-  return _csv(
-    tasks.get(schema["task"]).probabilities(_in_unit(logits, schema.get("target"))), schema
-  )
+  return Opened(built, state, new, row, record, why, schema, splits.scaler)
+
+
+def _new_rows(read: Reading, schema: dict, encoders: dict) -> NewRows:
+  """The rows of the file; of none one row that has no modality."""
+  if read.path is None:
+    split = stand_in(schema, encoders).train.rows(np.arange(1))
+    nobody = {m: np.zeros(1, bool) for m in split.mask}
+    return NewRows(split.replace(mask=nobody), sorted(nobody), [])
+  arrays = data.read_arrays(read.path)
+  known = schema["inputs"]
+  if read.only is not None:
+    skip = {n for m in set(known) - set(read.only) for n in (m, MASK + m, LENGTH + m)}
+    arrays = {n: x for n, x in arrays.items() if n not in skip}
+  return read_rows(arrays, schema, encoders)
+
+
+def _silent(cfg: Compare, splits: Any, rows: Mapping[str, Row], records: list[dict]) -> dict:
+  """{row: why it cannot be taken}: it has nothing to generate with."""
+  model = make_model(splits, cfg.fusion)
+  names = {r["method"]: r for r in records}
+  can = lambda row: "generate" in row.build(cfg, model, row.trials(cfg)[0]).functions
+  return {n: "does not generate" for n, row in rows.items() if n in names and not can(row)}
 
 
 def _in_unit(values: np.ndarray, target: dict | None) -> np.ndarray:

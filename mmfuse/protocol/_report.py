@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from mmfuse import data, methods, metrics, report, train
-from mmfuse.protocol import _baselines, _beyond, _finish, _missing, _notes, _ranked
+from mmfuse.names import GENERATION
+from mmfuse.protocol import _baselines, _beyond, _finish, _generation, _missing, _notes, _ranked
 from mmfuse.protocol._config import Compare
 from mmfuse.protocol._rows import Row
 from mmfuse.protocol._search import Search
@@ -64,7 +65,8 @@ def write(
       "varies": _notes.varies(cfg),
       "one_rate": cfg.tune == 1,
       **_missing.said(cfg),
-      "scores": metrics.described(_ranked.passports(split)),
+      "scores": metrics.described([*_ranked.passports(split), *_beside(split)]),
+      **({"likelihood": _generation.said(cfg, split)} if split.task == GENERATION else {}),
       "interrupted": bool(interrupted),
       "notes": [
         *info["notes"],
@@ -77,8 +79,13 @@ def write(
   )
   curves = _finish.histories(first, [(r, first.chosen(c[first.fold])) for r, c in done.items()])
   recall = _ranked.recall_curves(summary, records, split)
-  _finish.write_report(store.folder, summary, curves, recall)
+  grids = _finish.grids(first, done, split)
+  _finish.write_report(store.folder, summary, curves, recall, grids)
   return summary
+
+
+def _beside(split: data.Splits) -> list[metrics.Score]:
+  return _generation.passports(split.modalities) if split.task == GENERATION else []
 
 
 def _records(

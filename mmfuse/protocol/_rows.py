@@ -18,6 +18,7 @@ from mmfuse.protocol._config import (
   parse_settings,
   split_words,
 )
+from mmfuse.protocol._generation import likelihoods
 from mmfuse.protocol._names import file_name
 from mmfuse.protocol._own import Own
 
@@ -178,6 +179,8 @@ def make_rows(
     fixed = settings.pop(name, {})
     _check_settings(name, entry, fixed)
     fixed = {**fixed, "task": task} if "task" in entry.needs else fixed
+    if "likelihood" in entry.needs:
+      fixed = {**fixed, "likelihood": likelihoods(cfg, tuple(sorted(modalities)))}
     if name == report.LINEAR:
       raise UsageError(
         f"a method cannot be called {name!r}, which is a line of every table; rename yours"

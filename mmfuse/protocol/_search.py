@@ -16,6 +16,7 @@ from mmfuse import train
 from mmfuse.core import Method
 from mmfuse.protocol._built import Built
 from mmfuse.protocol._config import Compare, cores, digest
+from mmfuse.protocol._generation import Judges
 from mmfuse.protocol._model import make_model
 from mmfuse.protocol._names import trial_name
 from mmfuse.protocol._rows import MOST_OUTWARDS, Row, Trial
@@ -59,6 +60,14 @@ class Search:
     self._traced: dict[Any, bool] = {}
     self._compiled: set[int] = set()
     self._stop = threading.Event()
+    self._judges: Judges | None = None
+
+  @property
+  def judges(self) -> Judges:
+    """Classifiers of real training rows, which say what is seen in generated ones."""
+    if self._judges is None:
+      self._judges = Judges(self.splits, self._built.model, 1 if self.cfg.smoke else None)
+    return self._judges
 
   @property
   def seeds(self) -> list[int]:

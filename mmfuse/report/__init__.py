@@ -14,6 +14,7 @@ from mmfuse.report._precision_recall import precision_recall_csv
 from mmfuse.report._records import read_jsonl
 from mmfuse.report._records import write_jsonl
 from mmfuse.report._records import write_whole
+from mmfuse.report._samples import samples
 from mmfuse.report._statistics import Difference
 from mmfuse.report._statistics import Estimate
 from mmfuse.report._statistics import estimate
@@ -55,6 +56,7 @@ __all__ = [
   "precision_recall",
   "precision_recall_csv",
   "read_jsonl",
+  "samples",
   "sentence",
   "summarise",
   "terminal",

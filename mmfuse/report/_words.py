@@ -69,6 +69,8 @@ def caption(summary: Summary) -> str:
     parts.append(f"{measured}, {varies(summary)}.")
   if summary.info.get("missing"):
     parts.append(_missing.chosen_by(summary.info))
+  if said := summary.info.get("likelihood"):
+    parts.append(f"ELBO at beta 1 and weights 1, by each row's own posterior; {said}.")
   return " ".join([*parts, _units(summary)])
 
 

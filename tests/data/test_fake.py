@@ -96,3 +96,17 @@ def test_no_row_loses_all():
 def test_too_few_rows():
   with pytest.raises(DataError, match="at least 6 rows, got 5"):
     fake(load("synthetic_1"), rows=5)
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_a_table_to_be_generated_keeps_the_kind_of_its_labels(labelled):
+  arrays = {
+    "a": np.arange(24.0).reshape(12, 2),
+    **({"label": np.arange(12) % 3} if labelled else {}),
+  }
+  table = fake(table_from_arrays(arrays, task="generation"), rows=12)
+  assert table.task == "generation"
+  if labelled:
+    assert table.label.dtype == np.int32 and set(table.label) == {0, 1, 2}
+  else:
+    assert table.label is None

@@ -24,11 +24,13 @@ from . import (
   _missing_prediction,
   _mla,
   _mmanet,
+  _mmiai,
   _modality_distillation,
   _modulation,
   _moo,
   _provable,
   _unseen_interaction,
+  _vaes,
   _weightings,
 )
 from ._cases import Case
@@ -229,6 +231,22 @@ KERNELS = [
   Kernel("missing_prediction", r"read_only", _missing_prediction.read_only_attention),
   Kernel("missing_prediction", r"predictor_mlp", _missing_prediction.predictor),
   Kernel("missing_prediction", r"embedding_substitution", _missing_prediction.substitution),
+  Kernel("multimodal_vaes", r"poe_M", _vaes.poe),
+  Kernel("multimodal_vaes", r"poe_prior", _vaes.poe_prior),
+  Kernel("multimodal_vaes", r"poe_missing", _vaes.poe_missing),
+  Kernel("multimodal_vaes", r"kl", _vaes.kl),
+  Kernel("multimodal_vaes", r"mvae_M", _vaes.mvae),
+  Kernel("multimodal_vaes", r"mvae_masked", _vaes.mvae_masked),
+  Kernel("multimodal_vaes", r"mopoe", _vaes.mopoe),
+  Kernel("multimodal_vaes", r"mvtcae", _vaes.mvtcae),
+  Kernel("multimodal_vaes", r"jmvae", _vaes.jmvae),
+  Kernel("multimodal_vaes_is", r"mmvae_", _vaes.mmvae),
+  Kernel("multimodal_vaes_is", r"mmvaeplus", _vaes.mmvae_plus),
+  Kernel("multimodal_vaes_is", r"shi_", _vaes.shi),
+  Kernel("mmiai", r"elbo_grad", _mmiai.elbo_gradient),
+  Kernel("mmiai", r"refine", _mmiai.refined),
+  Kernel("mmiai", r"align", _mmiai.align),
+  Kernel("mmiai", r"fixedpoint", _mmiai.fixed_point),
 ]
 
 
