@@ -138,8 +138,8 @@ def test_labels_that_are_no_classes_are_refused_and_one_modality_is_no_retrieval
   )
   said = call(tmp_path, "compare", "--data", "my.npz", "--task", "retrieval")
   assert said.code == 2 and "have a class or a label in common" in said.err
-  said = call(tmp_path, "compare", "--data", "watch_imu", "--task", "generation")
-  assert said.code == 2 and "cannot be a generation" in said.err
+  said = call(tmp_path, "compare", "--data", "watch_imu", "--task", "regression")
+  assert said.code == 2 and "cannot be a regression" in said.err
 
 
 def test_parts_called_query_and_database_are_what_is_ranked(tmp_path, monkeypatch):
