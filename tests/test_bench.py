@@ -199,6 +199,7 @@ def test_packed_ranking_equals_brute_force_in_a_32nd_of_the_memory(capsys):
   assert "| 16 | yes | 1/32 |" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_compile_smoke(capsys):
   before = jax.config.jax_enable_compilation_cache
   found = compile.main(["--smoke"])

@@ -288,6 +288,7 @@ def test_fit_goes_through_all_phases_with_rows_that_lack_a_modality():
   np.testing.assert_allclose(begun.params["b"]["top"]["bias"], np.log(mean / (1 - mean)), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_other_modality_is_predicted():
   """b = 1 - a, through a layer each: chance is 1/2, and fine-tuning goes on where the top stood."""
   bits = np.random.default_rng(0).integers(0, 2, (64, 3)).astype(np.float32)
