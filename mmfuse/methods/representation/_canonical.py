@@ -68,11 +68,12 @@ def canonical_maps(
     Unavailable: no row has two of the modalities, or none of them varies.
   """
   names = sorted(x)
-  means, halves, whitened = {}, {}, {}
+  means, halves, whitened, spread = {}, {}, {}, {}
   for m in names:
     w = weight[m] / max(weight[m].sum(), 1e-300)
     means[m] = w @ x[m]
     centred = np.where(w[:, None] > 0, x[m] - means[m], 0.0)
+    spread[m] = np.sqrt(w @ np.square(centred))
     directions, variances = principal(np.sqrt(w)[:, None] * centred)
     floor = ridge * variances.sum() / x[m].shape[1]
     halves[m] = directions / np.sqrt(variances + floor)
@@ -96,11 +97,14 @@ def canonical_maps(
   values, vectors = eigh(joint, subset_by_index=(first, size - 1))
   values, vectors = values[::-1], vectors[:, ::-1]
   scale = np.where(values > _SMALL, values, 0.0)
-  # An eigenvector has no sign of its own: its largest entry is positive.
-  sign = np.sign(vectors[np.abs(vectors).argmax(0), np.arange(len(values))])
+  kernels = {m: halves[m] @ (vectors[place[m]] * scale) for m in names}
+  # A variate has no sign of its own, nor have the directions it is found in: of its maps' entries,
+  # each in standard deviations of its column, the largest is positive.
+  entries = np.concatenate([kernels[m] * spread[m][:, None] for m in names])
+  sign = np.where(entries[np.abs(entries).argmax(0), np.arange(len(values))] < 0, -1.0, 1.0)
   out = {}
   for m in names:
     kernel = np.zeros((x[m].shape[1], components))
-    kernel[:, : len(values)] = halves[m] @ (vectors[place[m]] * sign * scale)
+    kernel[:, : len(values)] = kernels[m] * sign
     out[m] = Map(means[m], kernel)
   return out

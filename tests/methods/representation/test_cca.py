@@ -113,6 +113,19 @@ def test_more_columns_than_rows_and_more_of_both_than_are_decomposed(monkeypatch
     np.testing.assert_allclose(sketched[m].kernel, tall[m].kernel, atol=1e-6)
 
 
+def test_the_sign_of_a_variate_is_not_that_of_the_decomposition(monkeypatch):
+  """The directions of each modality turned round: the same maps."""
+  x = views(60)
+  found = _canonical.canonical_maps(x, every(x), 2, 0.1)
+  principal = _canonical.principal
+  turned = lambda v: ((p := principal(v))[0] * -1.0, p[1])
+  monkeypatch.setattr(_canonical, "principal", turned)
+  again = _canonical.canonical_maps(x, every(x), 2, 0.1)
+  for m in "ab":
+    np.testing.assert_allclose(again[m].kernel, found[m].kernel, atol=1e-9)
+    assert np.abs(found[m].kernel).max() > 0
+
+
 def test_fewer_directions_than_components_leave_zeros():
   x = {"a": RNG.normal(size=(50, 1)), "b": RNG.normal(size=(50, 2))}
   maps = _canonical.canonical_maps(x, every(x), 5, 0.1)
