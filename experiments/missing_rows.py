@@ -4,7 +4,7 @@ Claim (ShaSpec): a shared and a specific encoder per modality beat one. Its sets
   Wang et al., Multi-modal Learning with Missing Modality via Shared-Specific Feature Modelling, CVPR 2023.
 Command: python -m experiments.missing_rows                     (digits, 5 seeds, 5 minutes on 2 cores)
          python -m experiments.missing_rows --data watch_imu    (10 minutes)
-         python -m experiments.missing_rows --data av_mnist     (2,000 rows, 10 epochs, 3 seeds, a quarter of an hour)
+         python -m experiments.missing_rows --data av_mnist     (2,000 rows, 3 seeds, a quarter of an hour)
          python -m experiments.missing_rows --smoke             (half a minute)
   The rows are those of `mmfuse compare --missing --methods joint,uniform,dropout,shaspec,dmrnet,mmanet`, and
   `dropout_wide`: dropout with encoders twice as wide, for ShaSpec has two of each.

@@ -111,6 +111,7 @@ def test_a_fraction_is_drawn_by_class():
   assert np.bincount(label[_provable_av_mnist.draw(label, 0.01, 0)]).tolist() == [1, 1, 1]
 
 
+@pytest.mark.slow
 def test_cmimh_smoke(capsys):
   from experiments import cmimh
 
@@ -274,6 +275,7 @@ def test_shifted_and_foreign_pictures_are_as_bright_as_digits_and_not_learnt_fro
   assert turned.shape == (3, 28, 28) and turned.max() <= 1
 
 
+@pytest.mark.slow
 def test_diverse_representations_smoke(capsys):
   from experiments import diverse_representations
 
@@ -351,6 +353,7 @@ def test_i2m2_smoke(more, capsys):
 
 
 @pytest.mark.needs_data
+@pytest.mark.slow
 def test_mdrnn_mnist_smoke(capsys, tmp_path, monkeypatch):
   from experiments import _common, mdrnn
 

@@ -222,6 +222,7 @@ def test_max_margin_by_hand_and_rows_that_do_not_count():
   assert max_margin(scores, jnp.asarray([1.0, 0.0, 0.0])) == 0
 
 
+@pytest.mark.slow
 def test_of_a_retrieval_each_modality_alone_gives_an_embedding():
   method = BUILD(_small.model(), tx=TX, task="retrieval")
   batch = _small.batch()
