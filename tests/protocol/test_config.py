@@ -20,11 +20,18 @@ def test_the_rates_of_the_search():
 
 
 def test_numeric_leaves_out_where_and_how_fast():
-  asked = Compare(missing=True, scale=("a=raw",))
+  asked = Compare(missing=True, scale=("a=raw",), likelihood=("laplace",))
   left = set(Compare.__dataclass_fields__) - set(asked.numeric())
   assert left == {"data", "data_dir", "out", "resume", "threads", "checkpoint_seconds", "probe"}
   without = set(asked.numeric()) - set(Compare().numeric())  # as in runs of before
-  assert without == {"scale", "missing", "missing_rate", "missing_kind", "missing_train"}
+  assert without == {
+    "scale",
+    "likelihood",
+    "missing",
+    "missing_rate",
+    "missing_kind",
+    "missing_train",
+  }
 
 
 def test_words_and_values():
