@@ -7,7 +7,8 @@ Command: python -m experiments.missing_rows                     (digits, 5 seeds
          python -m experiments.missing_rows --data av_mnist     (2,000 rows, 3 seeds, a quarter of an hour)
          python -m experiments.missing_rows --smoke             (half a minute)
   The rows are those of `mmfuse compare --missing --methods joint,uniform,dropout,shaspec,dmrnet,mmanet`, and
-  `dropout_wide`: dropout with encoders twice as wide, for ShaSpec has two of each.
+  `dropout_wide`: dropout with encoders twice as wide, for ShaSpec has two of each. On watch_imu
+  and av_mnist the search has one trial seed a rate, not the two of `compare`.
 Expected: shaspec above joint with an interval clear of 0 on the mean over subsets (of av_mnist the budget is
   too short to tell), as every row that drops modalities; at most three points from dropout.
 Results: experiments/results/missing_rows_<data>.md

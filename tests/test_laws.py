@@ -145,10 +145,21 @@ def test_a_file_that_only_a_method_reads_stands_beside_it(package):
   assert files - {f"mmfuse.{package}.__init__"} - read == set()
 
 
-def test_a_file_of_a_method_is_a_few_pages_at_most():
+def test_no_method_compiles_anything():
+  """`train` does, and what hooks compile goes through `train.on_batch`."""
+  found = [
+    f"{path.name}:{node.lineno}"
+    for path in (ROOT / "methods").rglob("*.py")
+    for node in ast.walk(ast.parse(path.read_text()))
+    if isinstance(node, ast.Attribute) and node.attr in ("jit", "pmap", "device_put")
+  ]
+  assert found == []
+
+
+def test_a_file_is_a_few_pages_at_most():
   long = {
     str(path.relative_to(ROOT)): count
-    for path in (ROOT / "methods").rglob("*.py")
+    for path in ROOT.rglob("*.py")
     if (count := len(path.read_text().splitlines())) > 350
   }
   assert long == {}

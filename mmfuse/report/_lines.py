@@ -22,6 +22,17 @@ def scores_of(lines: Iterable[Record], split: str) -> dict[str, dict[Any, float]
   return found
 
 
+def constant_scores(lines: Iterable[Record], split: str) -> dict[str, float]:
+  """{score: mean over splits} of the constant predictor."""
+  found: dict[str, list[float]] = {}
+  for line in lines:
+    scores = (line.get("scores") or {}).get(split, {}) if line["name"] == CONSTANT else {}
+    for name, value in scores.items():
+      if value is not None and np.isfinite(value):
+        found.setdefault(name, []).append(float(value))
+  return {name: float(np.mean(values)) for name, values in found.items()}
+
+
 def less(runs: Mapping[tuple, float], constant: Mapping[Any, float]) -> Difference | None:
   """Runs {(unit, seed): value} less what has one score a fold, or one score: interval, no test.
 

@@ -10,7 +10,7 @@ from mmfuse import tasks
 from mmfuse.metrics import Score
 from mmfuse.report._best import best_by_validation, chosen_score
 from mmfuse.report._diverged import diverged
-from mmfuse.report._lines import CONSTANT, LINEAR, fields, less, reasons, scores_of
+from mmfuse.report._lines import CONSTANT, LINEAR, constant_scores, fields, less, reasons, scores_of
 from mmfuse.report._missing import Missing, by_units, missing_of
 from mmfuse.report._passports import passport, passports
 from mmfuse.report._records import Record, check_unique
@@ -335,15 +335,8 @@ def summarise(
     notes=(*_notes(rows, groups, baselines, unavailable, split), *said),
     lines=tuple(bare(**fields(name, lines, known)) for name in known),
     own=own,
-    constant=_constant(lines, split),
+    constant=constant_scores(lines, split),
   )
-
-
-def _constant(lines: Sequence[Record], split: str) -> dict[str, float]:
-  """{score: mean over splits} of the constant predictor."""
-  found = [(e.get("scores") or {}).get(split, {}) for e in lines if e["name"] == CONSTANT]
-  means = {k: _mean(s.get(k) for s in found) for k in dict.fromkeys(k for s in found for k in s)}
-  return {k: v for k, v in means.items() if v is not None}
 
 
 def as_summary(results: Any) -> Summary:

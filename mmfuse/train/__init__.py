@@ -39,6 +39,7 @@ from mmfuse.train._evaluate import predict_split
 from mmfuse.train._evaluate import subset_view
 from mmfuse.train._evaluate import to_batch
 from mmfuse.train._fit import fit
+from mmfuse.train._initial import init_module
 from mmfuse.train._initial import initial
 from mmfuse.train._lens import Lens
 from mmfuse.train._lens import lift
@@ -115,6 +116,7 @@ __all__ = [
   "frozen",
   "has_learning_rate",
   "heads_only",
+  "init_module",
   "initial",
   "interleaved_step_times",
   "jsonl_writer",

@@ -1,5 +1,6 @@
 """A state to begin from, and what is said of a method with the signatures of before."""
 
+import functools
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +11,17 @@ from mmfuse.core import Batch, Method, State
 
 INIT = ("key", "batch", "num_rows")
 HOOK = ("state", "splits", "key", "clock")
+
+
+@functools.partial(jax.jit, static_argnames=("module",))
+def init_module(module: Any, *args: Any) -> Any:
+  """`module.init(*args)`, compiled on its own: every method that begins alike starts from one program.
+
+  Args:
+    module: a Linen module or a `core.Model`, hashable.
+    args: the key, then arrays.
+  """
+  return module.init(*args)
 
 
 def initial(method: Method, key: jax.Array, batch: Batch, num_rows: int | None = None) -> State:

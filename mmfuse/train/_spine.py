@@ -1,7 +1,6 @@
 """The supervised step: a pass, the gradients a rule needs, the rule, the optimiser."""
 
 import dataclasses
-import functools
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -18,14 +17,9 @@ from mmfuse.train import _gradient_plans, _update
 from mmfuse.train._counted import counted, is_supervised
 from mmfuse.train._forward import Forward, Minimised, evaluated
 from mmfuse.train._gradient_plans import Pulled
+from mmfuse.train._initial import init_module
 from mmfuse.train._row_groups import over_parts, part_shares, row_weights
 from mmfuse.train._separable import feature_owners, structure
-
-
-@functools.partial(jax.jit, static_argnames=("model",))
-def _init_model(model, key, inputs, mask):
-  """Compiled on its own: every method of a table starts from the same program."""
-  return model.init(key, inputs, mask)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -45,7 +39,7 @@ class Spine:
     del num_rows
     of = self.minimised
     batch = counted(of.modalities, batch)
-    variables = _init_model(of.model, key, batch.inputs, batch.mask)
+    variables = init_module(of.model, key, batch.inputs, batch.mask)
     params, stats = variables["params"], variables.get("batch_stats", {})
     outputs = jax.eval_shape(lambda: evaluated(of.model, params, stats, batch.inputs, batch.mask))
     opt = _update.init_opt(self.tx, params, of.modalities, self.coast)

@@ -99,3 +99,19 @@ def test_the_cost_of_a_step_counts_its_floating_point_operations():
   products = 8 * (3 * 5 + 2 * 5 + 2 * 5 * 4 + 2 * 4 * 3 + 8 * 3)
   assert 2 * 2 * products < cost.flops < 12 * products
   assert cost.bytes_accessed > 0 and cost.peak_bytes >= cost.temp_bytes > 0
+
+
+def test_features_that_are_no_array_have_no_probe():
+  """Those of several networks, side by side in a tuple."""
+  splits, plain = _splits(), _identity()
+
+  def predict(state, inputs, mask):
+    said = plain.predict(state, inputs, mask)
+    return said._replace(features={"a": said.features["a"], "b": (said.features["b"],) * 2})
+
+  method = plain._replace(predict=predict)
+  state = State({}, {}, {"train": {}}, {})
+  found = train.linear_probe(
+    method, state, splits.train, splits.test, task=splits.task, num_outputs=splits.num_outputs
+  )
+  assert set(found) == {"a"}

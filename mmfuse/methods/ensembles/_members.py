@@ -1,7 +1,6 @@
 """What ensembles have in common: the loss of each member, what they say together, a pass that trains them."""
 
 import dataclasses
-import functools
 import itertools
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mmfuse import objectives
+from mmfuse import objectives, train
 from mmfuse.core import Batch, Outputs, label_weight
 from mmfuse.names import CLASSIFICATION, REGRESSION
 
@@ -86,12 +85,6 @@ class Pass:
     return {m: batch.mask[m] for m in self.model.modalities}
 
 
-@functools.partial(jax.jit, static_argnames=("module",))
-def _init(module, *args):
-  """Compiled on its own, once for all methods that begin alike."""
-  return module.init(*args)
-
-
 @dataclasses.dataclass(frozen=True)
 class Init:
   """`init` of `train.alternate`: the model's variables, and those of an opponent under its own name."""
@@ -105,11 +98,13 @@ class Init:
     """(variables, memory {})."""
     del num_rows
     mask = {m: batch.mask[m] for m in self.model.modalities}
-    variables = _init(self.model, key, batch.inputs, mask)
+    variables = train.init_module(self.model, key, batch.inputs, mask)
     params, stats = dict(variables["params"]), variables.get("batch_stats", {})
     if self.opponent is not None:
       own = jax.random.fold_in(key, 1)
-      params[self.name] = _init(self.opponent, own, jnp.zeros((1, self.columns)))["params"]
+      params[self.name] = train.init_module(self.opponent, own, jnp.zeros((1, self.columns)))[
+        "params"
+      ]
     return {"params": params, "batch_stats": stats}, {}
 
 
