@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from mmfuse.balancing import _groups, _shared
 from mmfuse.balancing._base import Aggregator
+from mmfuse.balancing._split_draw import split_draw
 
 _TINY = 1e-30
 
@@ -68,9 +69,10 @@ def aggregate_by_graddrop(num_objectives: int, leak: float = 0.0) -> Aggregator:
     leaves, treedef = jax.tree.flatten(updates)
     kept, total = (jnp.zeros(num_objectives, jnp.float32) for _ in range(2))
     masked = list(leaves)
-    for i in _shared.shared_leaves(updates, owners, num_objectives):
+    shared = _shared.shared_leaves(updates, owners, num_objectives)
+    uniforms = split_draw(jax.random.uniform, key, [leaves[i].shape[1:] for i in shared])
+    for i, uniform in zip(shared, uniforms, strict=True):
       leaf = jnp.where(_shared.column(here, leaves[i]), leaves[i], 0).astype(jnp.float32)
-      uniform = jax.random.uniform(jax.random.fold_in(key, i), leaf.shape[1:])
       masked[i] = (leak + (1.0 - leak) * sign_mask(leaf, uniform)) * leaf
       kept = kept + _size(masked[i])
       total = total + _size(leaf)

@@ -13,6 +13,7 @@ import optax
 
 from mmfuse import tree
 from mmfuse.balancing import _groups
+from mmfuse.balancing._split_draw import split_draw
 
 _VARIANTS = ("default", "released")
 _FORMS = ("mean", "min", "sum")
@@ -160,7 +161,7 @@ def scale_by_ogm_ge(
     coefficients = rule.coefficients(state, scores, clock)
     touched = [i for i, m in enumerate(owners) if m is not None]
     drawn = (
-      _split_normal(key, [leaves[i] for i in touched])
+      split_draw(jax.random.normal, key, [leaves[i].shape for i in touched])
       if noise is None
       else ([jax.tree.leaves(noise)[i] for i in touched])
     )
@@ -179,16 +180,6 @@ def scale_by_ogm_ge(
 def _std(grad: jax.Array) -> jax.Array:
   grad = grad.astype(jnp.float32)
   return jnp.std(grad, ddof=1) if grad.size > 1 else jnp.zeros((), jnp.float32)
-
-
-def _split_normal(key: jax.Array, leaves: list) -> list:
-  """Standard normals for all leaves from one draw, which compiles much faster than many."""
-  flat = jax.random.normal(key, (sum(g.size for g in leaves),), jnp.float32)
-  out, start = [], 0
-  for g in leaves:
-    out.append(flat[start : start + g.size].reshape(g.shape))
-    start += g.size
-  return out
 
 
 class _Rule(NamedTuple):

@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mmfuse.encoders._kept import dropped, kept
 from mmfuse.encoders._norm import Norm
 from mmfuse.encoders._sequence import mean_over, steps_of_vectors
 
@@ -34,6 +35,7 @@ class Block(nn.Module):
   """x + attention(norm(x)), then x + MLP(norm(x)) with GELU and a hidden width of 4 D.
 
   With prompts [B, P, D], (x, prompts) of the same layers: prompts read x and themselves, x reads itself.
+  keep bool [B, 2, T + P, D] is what dropout leaves of both halves, None everything.
   """
 
   heads: int
@@ -41,10 +43,15 @@ class Block(nn.Module):
 
   @nn.compact
   def __call__(
-    self, x: jax.Array, valid: jax.Array, prompts: jax.Array | None = None, *, train: bool
+    self,
+    x: jax.Array,
+    valid: jax.Array,
+    prompts: jax.Array | None = None,
+    *,
+    keep: jax.Array | None = None,
+    train: bool,
   ) -> Any:
-    width = x.shape[-1]
-    drop = lambda a: nn.Dropout(self.dropout, deterministic=not train)(a)
+    steps, width = x.shape[1:]
     norm1, norm2 = Norm(name="norm1"), Norm(name="norm2")
     qkv, out = nn.Dense(3 * width, name="qkv"), nn.Dense(width, name="out")
     up, down = nn.Dense(4 * width, name="up"), nn.Dense(width, name="down")
@@ -53,19 +60,20 @@ class Block(nn.Module):
       h = qkv(norm1(x, valid, train=train)).reshape(*x.shape[:2], 3, self.heads, -1)
       return h[:, :, 0], h[:, :, 1], h[:, :, 2]
 
-    def finished(x, h, valid):
-      x = x + drop(out(h.reshape(x.shape)))
+    def finished(x, h, valid, own):
+      drop = lambda a, half: dropped(a, None if keep is None else keep[:, half, own], self.dropout)
+      x = x + drop(out(h.reshape(x.shape)), 0)
       h = norm2(x, valid, train=train)
-      return x + drop(down(nn.gelu(up(h))))
+      return x + drop(down(nn.gelu(up(h))), 1)
 
     q, k, v = dealt(x, valid)
-    h = finished(x, attend(q, k, v, valid), valid)
+    h = finished(x, attend(q, k, v, valid), valid, slice(steps))
     if prompts is None:
       return h
-    # After the tokens, in products of their own: no number of theirs changes, nor what dropout draws.
+    # In products of their own: no number of the tokens' changes.
     every = jnp.ones(prompts.shape[:2], bool)
     read = attend_read_only(dealt(prompts, every), (q, k, v), valid)
-    return h, finished(prompts, read, every)
+    return h, finished(prompts, read, every, slice(steps, None))
 
 
 class Transformer(nn.Module):
@@ -128,12 +136,14 @@ class Transformer(nn.Module):
     if self.prompts:
       learned = self.param("prompts", normal, (self.prompts, self.features))
       read = jnp.broadcast_to(learned[None], (h.shape[0], *learned.shape))
+    keep = self._keep(h, read) if train and self.dropout else None
     for i in range(self.layers):
       block = Block(self.heads, self.dropout, name=f"block{i}")
+      own = None if keep is None else keep[:, 2 * i : 2 * i + 2]
       if read is None:
-        h = block(h, valid, train=train)
+        h = block(h, valid, keep=own, train=train)
       else:
-        h, read = block(h, valid, read, train=train)
+        h, read = block(h, valid, read, keep=own, train=train)
     norm = Norm(name="norm")
     h = norm(h, valid, train=train)
     if self.pool == "none":
@@ -143,6 +153,15 @@ class Transformer(nn.Module):
       return pooled
     read = norm(read, jnp.ones(read.shape[:2], bool), train=train)
     return jnp.concatenate([pooled[:, None], read], 1)
+
+  def _keep(self, h: jax.Array, read: jax.Array | None) -> jax.Array:
+    """bool [B, 2 L, T + P, D]; what prompts draw comes after, so that it changes nothing of the steps'."""
+    drawn = [
+      kept(self.make_rng("dropout"), self.dropout, (x.shape[0], 2 * self.layers, *x.shape[1:]))
+      for x in (h, read)
+      if x is not None
+    ]
+    return jnp.concatenate(drawn, 2)
 
   def _check(self):
     if self.features % self.heads:

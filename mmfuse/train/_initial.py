@@ -1,6 +1,5 @@
 """A state to begin from, and what is said of a method with the signatures of before."""
 
-import functools
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +12,18 @@ INIT = ("key", "batch", "num_rows")
 HOOK = ("state", "splits", "key", "clock")
 
 
-@functools.partial(jax.jit, static_argnames=("module",))
+# A program of random draws that runs once: on CPU, LLVM's passes take ten times longer than they save.
+UNOPTIMISED = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+
+
+def _init(module: Any, *args: Any) -> Any:
+  return module.init(*args)
+
+
+_init_jit = jax.jit(_init, static_argnames=("module",))
+_init_cpu = jax.jit(_init, static_argnames=("module",), compiler_options=UNOPTIMISED)
+
+
 def init_module(module: Any, *args: Any) -> Any:
   """`module.init(*args)`, compiled on its own: every method that begins alike starts from one program.
 
@@ -21,7 +31,9 @@ def init_module(module: Any, *args: Any) -> Any:
     module: a Linen module or a `core.Model`, hashable.
     args: the key, then arrays.
   """
-  return module.init(*args)
+  traced = any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(args))
+  plain = traced or jax.default_backend() != "cpu"  # options are of a whole program alone
+  return (_init_jit if plain else _init_cpu)(module, *args)
 
 
 def initial(method: Method, key: jax.Array, batch: Batch, num_rows: int | None = None) -> State:
