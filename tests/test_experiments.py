@@ -333,6 +333,7 @@ def test_shuffles_of_the_privileged_training_rows():
   assert len({t.fingerprint for t in found.values()}) == 3
 
 
+@pytest.mark.slow
 def test_mdrnn_smoke(capsys):
   from experiments import mdrnn
 
@@ -368,6 +369,7 @@ def test_mdrnn_mnist_smoke(capsys, tmp_path, monkeypatch):
   assert not list(tmp_path.iterdir())  # a smoke run commits nothing
 
 
+@pytest.mark.slow
 def test_overhead_bench(capsys):
   from experiments.bench import method_overhead
 
@@ -514,6 +516,7 @@ def test_rates_of_mmanet_stand_beside_a_larger_step():
   assert second.startswith("| 0.1 | 80.0 ± 127.1 | +0.0") and second.endswith("| n/a |")
 
 
+@pytest.mark.slow
 def test_mopoe_bench(capsys):
   from experiments.bench import mopoe_step
 

@@ -51,7 +51,7 @@ def problem(seed=0, fused="concat"):
 
 
 @pytest.mark.parametrize("posterior", ["full", "kronecker", "diagonal"])
-@pytest.mark.parametrize("fused", ["concat", "sum"])
+@pytest.mark.parametrize("fused", ["concat", pytest.param("sum", marks=pytest.mark.slow)])
 def test_a_certain_last_layer_gives_the_plain_sum(posterior, fused):
   """gamma -> 0 leaves one last layer: equal variances, moments equal to the gradients."""
   stacked, extra = problem(fused=fused)

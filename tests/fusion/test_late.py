@@ -217,7 +217,10 @@ class Steps(nn.Module):
     return x
 
 
-@pytest.mark.parametrize("spec", ["mult", "bottleneck", "perceiver", "concat", "gated"])
+@pytest.mark.parametrize(
+  "spec",
+  [pytest.param("mult", marks=pytest.mark.slow), "bottleneck", "perceiver", "concat", "gated"],
+)
 def test_a_fusion_that_reads_steps_gets_those_of_its_encoders(spec):
   """The batch is as long as a sequence: a mask of rows must not be taken for one of steps."""
   small = {

@@ -69,6 +69,7 @@ def test_pixels_are_classified_and_scored_by_dice():
   assert scores[log.selected_epoch] == max(scores) > 0.9
 
 
+@pytest.mark.slow
 def test_an_ensemble_tells_what_is_out_of_distribution():
   column = np.repeat(["train", "validation", "test", "ood"], [36, 12, 18, 24])
   given = arrays(split=column)
@@ -84,6 +85,7 @@ def test_an_ensemble_tells_what_is_out_of_distribution():
   assert not np.allclose(leaf(0), leaf(1))
 
 
+@pytest.mark.slow
 def test_a_student_learns_from_a_teacher_of_another_architecture():
   splits = data.from_arrays(arrays(split=np.repeat([0, 1, 2], [48, 24, 18])))
   method = teacher.method()

@@ -47,6 +47,7 @@ def test_a_rule_equal_to_joint_under_another_name_differs_by_exactly_nothing(fin
       assert joint[field] == twin[field]
 
 
+@pytest.mark.slow
 def test_uniform_times_three_is_uniform_once_the_rate_is_searched(finished, monkeypatch):
   """lr .01 on three times the losses is lr .03 on the losses: SGD cannot tell them apart."""
   _quick(monkeypatch)
@@ -118,6 +119,7 @@ def test_the_test_rows_are_opened_after_every_choice_is_written(place, monkeypat
   assert seen == [["joint", "uniform"]] * 2
 
 
+@pytest.mark.slow
 def test_nine_trials_for_rows_with_a_grid_and_without(place, monkeypatch):
   _quick(monkeypatch)
   options = ("--tune", "9", "--seeds", "1", "--epochs", "1", "--batch-size", "16", "--out", "run")
@@ -270,6 +272,7 @@ def test_every_kind_runs_on_one_modality_and_regression(place, monkeypatch, chea
     assert any(name in line and reason in line for line in lines)
 
 
+@pytest.mark.slow
 def test_every_kind_runs_on_three_modalities_often_absent_and_many_labels(
   place, monkeypatch, cheap_programs
 ):

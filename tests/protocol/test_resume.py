@@ -39,6 +39,7 @@ def _interrupt(monkeypatch, after: int) -> list:
   return seen
 
 
+@pytest.mark.slow
 def test_interrupted_in_a_run_and_between_rows_it_ends_with_the_same_numbers(
   finished, place, monkeypatch, quick
 ):

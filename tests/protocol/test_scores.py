@@ -33,6 +33,7 @@ def judged_by_errors(monkeypatch):
   tasks._metric.cache_clear()
 
 
+@pytest.mark.slow
 def test_errors_choose_what_accuracy_chooses(
   finished, place, monkeypatch, capsys, judged_by_errors
 ):

@@ -40,6 +40,7 @@ WAITING = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WAITING)
 @pytest.mark.parametrize("order", [(WITH, WITHOUT), (WITHOUT, WITH)])
 def test_a_modality_of_one_of_two_batches_moves_by_its_gradient(name, order):

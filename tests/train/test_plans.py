@@ -32,7 +32,7 @@ def build(model, plan, **options):
   return train.supervised(model, tx=plain(), aggregator=aggregator, plan=plan, **options)
 
 
-@pytest.mark.parametrize("num", [2, 3])
+@pytest.mark.parametrize("num", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_all_plans_agree_with_batch_norm_dropout_and_masks(num):
   model, given = late_fusion(num, dropout=0.3 * (num == 3), inside=0.3 * (num == 2)), batch(num)
   runs = {
@@ -125,6 +125,7 @@ def head_sees_two(base):
   return linen_like(base, heads=heads)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [shared_trunk, head_reads_encoder, head_sees_two])
 def test_a_model_that_is_not_separable_takes_the_general_plan_with_one_warning(change):
   model, given = change(late_fusion(2, "none", 0.0)), batch(2)

@@ -98,6 +98,7 @@ def test_modality_absent_from_the_whole_batch():
     np.testing.assert_array_equal(x, y)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num", [1, 2, 3])
 def test_fits_with_missing_entries(num):
   state, log = _modulated.fitted(METHODS["agm"](_modulated.model(num, "batch"), 0.1), num)
@@ -107,6 +108,7 @@ def test_fits_with_missing_entries(num):
   assert {float(v) for v in steps.values()} == {6.0}
 
 
+@pytest.mark.slow
 def test_the_light_form_fits():
   state, log = _modulated.fitted(METHODS["agm_light"](_modulated.model(2), 0.1, alpha=0.5))
   losses = _modulated.fused_losses(log)

@@ -19,6 +19,7 @@ def losses(log, phase):
 FALLING = {"mmcosine", "lfm", "opm", "amco", "valuation_sample", "valuation_modality"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", _small.BUILDERS)
 @pytest.mark.parametrize("num", [2, 3])
 def test_two_epochs(name, num):

@@ -92,6 +92,7 @@ def test_in_balance_nothing_is_held():
   assert int(state.memory["greedy"]["left"]) == 0
 
 
+@pytest.mark.slow
 def test_fits_with_missing_entries():
   method = METHODS["greedy"](_modulated.model(2, "batch", fusion=Mmtm()), 0.1, start_epoch=1)
   state, log = _modulated.fitted(method, epochs=3)

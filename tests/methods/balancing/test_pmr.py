@@ -107,6 +107,7 @@ def test_outside_the_window_there_is_the_joint_loss():
   assert float(log["loss/prototype/a"]) == float(log["loss/prototype/b"]) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num", [1, 2, 3])
 def test_fits_with_missing_entries(num):
   state, log = _modulated.fitted(METHODS["pmr"](_modulated.model(num), 0.1), num)

@@ -80,6 +80,7 @@ def test_encoders_go_back_by_the_purity_gap(options, epoch, epochs, due, monkeyp
   assert float(after.memory["relearning"]["weights"]["a"]) == pytest.approx(w)
 
 
+@pytest.mark.slow
 def test_fits_with_missing_entries():
   state, log = _modulated.fitted(METHODS["relearning"](_modulated.model(2), 0.1), epochs=3)
   weights = {m: float(w) for m, w in state.memory["relearning"]["weights"].items()}

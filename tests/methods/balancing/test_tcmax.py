@@ -96,6 +96,7 @@ def test_a_head_that_is_not_additive_is_refused():
     tcmax_loss(Outputs(jnp.zeros((ROWS, CLASSES)), {}, {}, {}), _case()[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "rate"), [("concat", 0.1), ("sum", 0.1), ("cosine", 0.01)])
 def test_it_learns(name, rate):
   rng = np.random.default_rng(0)

@@ -70,6 +70,7 @@ def test_it_says_the_mean_of_its_members_and_every_leaf_has_an_owner():
   }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("name", "task"),
   [("deep_ensemble", "regression"), ("shared_trunk", "multilabel"), ("dibs", "regression")],

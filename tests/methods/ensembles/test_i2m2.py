@@ -185,6 +185,7 @@ def test_a_phase_is_validated_with_its_own_expert():
     np.testing.assert_allclose(found, want, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", [fusion.Gated("a"), fusion.Sum(), fusion.Early((4,))])
 def test_any_fused_head(head):
   model = fusion.LateFusion({m: encoders.MLP(3, (), "none") for m in "ab"}, 3, head)
@@ -205,6 +206,7 @@ def test_refusals():
     METHODS["i2m2"](named)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trainable", [True, False])
 def test_av_mnist_recipe_has_the_networks_and_the_frozen_factors_of_the_page(trainable):
   recipe = i2m2_recipes.av_mnist(
@@ -232,6 +234,7 @@ def test_av_mnist_recipe_has_the_networks_and_the_frozen_factors_of_the_page(tra
   assert (float(jnp.abs(now - before).max()) > 0) == trainable  # no weight decay either
 
 
+@pytest.mark.slow
 def test_mimic_recipe_trains_and_has_the_widths_of_the_page():
   recipe = i2m2_recipes.mimic()
   rng = np.random.default_rng(0)

@@ -35,6 +35,7 @@ def train(method, steps):
   return state
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("method", "steps"),
   [
@@ -133,6 +134,7 @@ def test_a_step_that_would_give_nan_is_skipped():
   np.testing.assert_array_equal(params["a"]["kernel"], state.params["a"]["kernel"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", mrbm.RECIPES)
 def test_fit_trains_it_without_validation(objective):
   """To the last epoch, from visible biases of all training rows and not of the first batch."""

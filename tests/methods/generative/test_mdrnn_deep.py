@@ -229,6 +229,7 @@ def test_a_direction_predicts_its_target_alone():
   np.testing.assert_allclose(log["loss"], loss, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chains", [0, 6])
 def test_a_layer_learns_to_reconstruct(chains):
   """CD-1 and PCD-1 of one layer on two patterns; rows of weight 0 hold other ones, and do not count."""
@@ -261,6 +262,7 @@ def test_a_layer_learns_to_reconstruct(chains):
   jax.tree.map(np.testing.assert_array_equal, none.memory, memory)
 
 
+@pytest.mark.slow
 def test_fit_goes_through_all_phases_with_rows_that_lack_a_modality():
   """And begins each from the mean row of what it sees: the visible biases of layer and top."""
   rng = np.random.default_rng(1)

@@ -106,6 +106,7 @@ def test_labels_are_learnt_and_read_from_one_modality():
   assert min(scores["a"], scores["b"]) > 0.6
 
 
+@pytest.mark.slow
 def test_a_head_on_a_method_of_several_phases():
   """The deep network's phases share what the head leaves; its statistics are kept beside the head's."""
   deep = generative.mdrnn_deep(5, (4,), steps=1, nstop=1)
@@ -130,6 +131,7 @@ def test_a_head_on_a_method_of_several_phases():
   assert found.logits.shape == (_small.BATCH, _small.CLASSES) and np.isfinite(found.logits).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["multilabel", "regression"])
 def test_other_labels(task):
   rows = np.arange(40)

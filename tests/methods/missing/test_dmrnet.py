@@ -148,6 +148,7 @@ def noise_beside_signal() -> data.Splits:
   )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mine", ["loss", "variance"])
 def test_both_statistics_are_kept_and_the_one_asked_for_chooses(mine):
   method = built(mine=mine)
@@ -199,6 +200,7 @@ def test_prediction_is_the_mean_and_says_the_gaussian():
   assert said.aux["logvar"].shape == said.aux["mu"].shape == (_small.BATCH, 6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   "num, options",
   [
@@ -212,6 +214,7 @@ def test_the_contract_of_a_method_with_its_terms_on(num, options):
   train.check_method(built(num, **options), _small.splits(num), batch_size=8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("label", ["multilabel", "regression"])
 def test_labels_of_other_tasks(label):
   batch = _small.batch()

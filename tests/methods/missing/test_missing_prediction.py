@@ -168,6 +168,7 @@ def test_a_single_paired_row_is_not_judged():
   assert float(losses["fused"]) > 0
 
 
+@pytest.mark.slow
 def test_a_modality_that_is_another_one_is_predicted():
   """b is a: after some steps most of the variance of either embedding is explained by the other's prompts."""
   method, given = built(tx=train.adam(0.01)), _small.batch()
@@ -185,6 +186,7 @@ def test_a_modality_that_is_another_one_is_predicted():
     assert float(jnp.square(h - guess).mean()) < 0.4 * float(h.var(0).mean())
 
 
+@pytest.mark.slow
 def test_any_kind_of_modality_is_cut_into_tokens():
   model = fusion.LateFusion(
     {

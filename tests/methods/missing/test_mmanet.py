@@ -231,6 +231,7 @@ def test_distances_add_up_and_later_epochs_mine_no_more():
     same(mined(epoch=epoch, epochs=100).memory, start().memory)
 
 
+@pytest.mark.slow
 def test_several_labels_a_row():
   rng = np.random.default_rng(0)
   arrays = {m: rng.normal(size=(30, 3)).astype(np.float32) for m in "ab"}
@@ -245,6 +246,7 @@ def test_several_labels_a_row():
   assert np.asarray(result.states.memory["objective"]["weak"]).sum() == 1  # of two, one is weak
 
 
+@pytest.mark.slow
 def test_the_student_comes_to_resemble_its_teacher():
   result = train.fit(
     BUILD(_small.model(NUM), 0.1), _small.splits(NUM), epochs=40, batch_size=16, diagnose=False

@@ -281,6 +281,7 @@ def test_other_modalities_are_not_read():
     assert bool(log["finite"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["multilabel", "regression"])
 def test_other_labels(task):
   rng = np.random.default_rng(0)
@@ -300,6 +301,7 @@ def test_other_labels(task):
       BUILD(model, 0.1, task=task, available="b", logits="kl")
 
 
+@pytest.mark.slow
 def test_the_restored_branch_comes_to_resemble_the_teacher():
   model = LateFusion({m: encoders.MLP(8, ()) for m in "ab"}, _small.CLASSES)
   built = BUILD(model, 0.05, available="b")

@@ -86,6 +86,7 @@ def test_two_resnets():
   assert flops == pytest.approx(2 * BATCH * 1.82e9 * (1 + 0.96), rel=0.06)
 
 
+@pytest.mark.slow
 def test_mmanet_has_a_branch_of_everything_behind_the_encoders():
   """Stages, head and no encoder; the teacher has none of it."""
   found = recipes.casia_surf()

@@ -166,6 +166,7 @@ def test_at_the_start_it_is_one_shared_encoder_with_mean_imputation():
   np.testing.assert_allclose(only.logits[here], expected[here], atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("residual", ["shared", "specific"])
 def test_modalities_may_be_renamed(residual):
   """With their encoders, their rows of the head and of the classifier; the ring of three has no order."""
@@ -223,6 +224,7 @@ def test_what_is_absent_moves_only_its_own_encoders_by_nothing():
   assert all(norm(gradient[OWN]["residual"][m]) > 0 for m in "abc")  # P_b carries the stand-in
 
 
+@pytest.mark.slow
 def test_encoders_of_several_widths_meet_in_the_widest():
   model, batch = network(widths=(5, 3, 4)), batch_of("abc")
   variables = start(model, batch)
@@ -310,6 +312,7 @@ def test_a_step_logs_the_losses_and_whether_the_shared_features_collapse():
   assert said(flat) == 0 and said(features({"a": (1, 5)}, {"a": (1, 5)})) == 2.0
 
 
+@pytest.mark.slow
 def test_without_weights_of_the_losses_only_the_structure_is_left():
   """alpha = beta = 0: the classifier is not moved, and neither loss moves an encoder."""
   one, other = (
@@ -323,6 +326,7 @@ def test_without_weights_of_the_losses_only_the_structure_is_left():
   jax.tree.map(np.testing.assert_array_equal, one[OWN]["domain"], before[OWN]["domain"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   "options",
   [
@@ -335,6 +339,7 @@ def test_every_option_keeps_the_contract_of_a_method(options):
   train.check_method(BUILD(_small.model(3), 0.1, **options), _small.splits(3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["multilabel", "regression"])
 def test_labels_of_other_tasks(kind):
   batch = batch_of("ab", 8)
@@ -346,6 +351,7 @@ def test_labels_of_other_tasks(kind):
   assert bool(log["finite"]) and float(log["loss/fused"]) > 0
 
 
+@pytest.mark.slow
 def test_it_learns_and_the_shared_features_draw_together():
   splits = _small.splits(3)
   method = BUILD(_small.model(3), 0.1, alpha=1.0)
@@ -380,6 +386,7 @@ def test_what_it_refuses(model, options, error, message):
     BUILD(model, 0.1, **options)
 
 
+@pytest.mark.slow
 def test_a_model_of_your_own_needs_vectors_of_one_width():
   inner = LateFusion({"a": encoders.MLP(5), "b": encoders.MLP(3)}, 3)
   other = Functions(inner.init, inner.encode, inner.heads, inner.modalities)

@@ -76,6 +76,7 @@ def say(branches, variables, inputs, mask):
   return g, branches.translate(variables, g.features, inputs, mask, train=False)[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("available, privileged", [("text", "image"), ("image", "text")])
 def test_features_of_another_width_are_taken_to_the_teachers(available, privileged):
   branches, variables = network(available, privileged)

@@ -105,6 +105,7 @@ def test_a_row_learns_from_its_own_pseudo_label(start):
   assert float(after[0][1]["part/pseudo"]) > float(log["part/pseudo"])
 
 
+@pytest.mark.slow
 def test_the_best_pseudo_label_counts_or_all_of_them(start):
   batch = _small.batch()._replace(mask=dict.fromkeys("ab", jnp.ones(_small.BATCH, bool)))
   right = jax.nn.one_hot(batch.label, _small.CLASSES)
@@ -136,6 +137,7 @@ def test_branches_are_averaged_and_an_absent_modality_adds_nothing(start):
   assert not without.aux["latent"]["b"].any() and without.aux["latent"]["a"].any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["regression", "multilabel"])
 def test_other_tasks(task):
   batch = _small.batch()

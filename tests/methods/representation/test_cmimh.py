@@ -114,6 +114,7 @@ def splits():
   return data.from_arrays({**arrays, "label": label}, task="retrieval")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["cmimh", "contrastive", "cca"])
 def test_a_row_finds_the_class_across_modalities_without_a_label(name, splits):
   tx = {} if name == "cca" else {"tx": train.adam(0.01)}
