@@ -57,11 +57,6 @@ def generate(
     )
   target = pathlib.Path(out)
   files = [target.with_name(target.name + end) for end in (".npz", ".png")]
-  there = [f for f in files if f.exists()]
-  if there:
-    raise UsageError(f"{str(there[0])!r} exists; nothing is overwritten")
-  if not target.parent.is_dir():
-    raise UsageError(f"--out {out!r}: there is no folder {str(target.parent)!r}")
   names = sorted(read_run(pathlib.Path(run))[1]["inputs"])
   for flag, asked in (("--from", given), ("--to", to)):
     unknown = [m for m in asked if m not in names]
@@ -72,6 +67,11 @@ def generate(
   targets = list(dict.fromkeys(to)) or [m for m in names if m not in given]
   if not targets:
     raise UsageError("--from names all modalities of the run; say with --to which to make again")
+  there = [f for f in files if f.exists()]
+  if there:
+    raise UsageError(f"{str(there[0])!r} exists; nothing is overwritten")
+  if not target.parent.is_dir():
+    raise UsageError(f"--out {out!r}: there is no folder {str(target.parent)!r}")
   only = tuple(given)
   wanted = Reading(path, only or None, generate=True)
   found = opened(run, read=wanted, method=method, seed=seed, methods=methods)

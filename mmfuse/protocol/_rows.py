@@ -211,7 +211,7 @@ def _undefined(entry: methods.Entry, task: str) -> str:
   """Why a row is not defined for a task."""
   if task == RETRIEVAL:
     return "it gives no features of its modalities in one space, which retrieval compares"
-  these = "there are none" if task == GENERATION else f"these are {task}"
+  these = "which generation does not read" if task == GENERATION else f"these are {task}"
   needed = [t for t in entry.tasks if t not in (GENERATION, RETRIEVAL)]
   return f"needs {' or '.join(needed)} labels, {these}" if needed else f"is for {entry.tasks[0]}"
 
