@@ -1,8 +1,8 @@
 """Pieces of ESANet: a factorised residual block, a stream of five stages, pyramid pooling, an upsampling.
 
 Seichter, Köhler, Lewandowski, Wengefeld and Gross, Efficient RGB-D Semantic Segmentation for Indoor Scene
-Analysis, ICRA 2021, from memory; the block is that of ERFNet (Romera et al., T-ITS 2018), pyramid pooling that
-of PSPNet (Zhao et al., CVPR 2017).
+Analysis, ICRA 2021, from memory; the block is that of ERFNet (Romera et al., T-ITS 2018), pyramid pooling
+that of PSPNet (Zhao et al., CVPR 2017).
 """
 
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ class ConvNorm(nn.Module):
 
 
 class NonBottleneck1D(nn.Module):
-  """ReLU(x + norm(c_13(relu(c_31(relu(norm(c_13(relu(c_31(x)))))))))), c_31 and c_13 convolutions 3 x 1, 1 x 3.
+  """ReLU(x + f_2(relu(f_1(x)))), f = norm(c_13(relu(c_31(.)))), convolutions 3 x 1 and 1 x 3.
 
   Of x [B, H, W, C]: 12 C width weights for the 18 of two 3 x 3 convolutions. Where stride or width change
   the shape, x goes through a 1 x 1 convolution and norm.

@@ -14,7 +14,7 @@ WIDTH, LEVELS = 8, 3
 
 
 def halved(x: jax.Array) -> jax.Array:
-  """The mean of cells of 2 x 2 pixels, [_, ceil(H / 2), ceil(W / 2), _]; an odd side repeats its last line."""
+  """The mean of cells of 2 x 2 pixels, [_, ceil(H / 2), ceil(W / 2), _]; odd sides repeat a line."""
   odd = [(0, n % 2) for n in x.shape[1:3]]
   if any(high for _, high in odd):
     x = jnp.pad(x, ((0, 0), *odd, (0, 0)), mode="edge")

@@ -1,4 +1,4 @@
-"""A two-stream net of maps like ESANet: streams meet at five stages, pyramid pooling, three decoder stages."""
+"""A net of maps like ESANet: streams meet at five stages, pyramid pooling, three decoder stages."""
 
 from collections.abc import Mapping, Sequence
 
@@ -19,9 +19,9 @@ class ESANet(nn.Module):
   r"""logits [B, H, W, C] of modalities {m: [B, H, W, C_m]}, in the manner of ESANet.
 
   A stream per modality: a 7 x 7 convolution of stride 2, then (after a max-pool) four stages of
-  `NonBottleneck1D`, of strides 1, 2, 2, 2. After each of the five, the main stream becomes \sum_m s_m SE_m(x_m)
-  with s_m what a row has (an absent modality is left out of every stage). `PyramidPooling`, then three
-  decoder stages: 3 x 3 convolution, blocks, upsampling, plus a 1 x 1 convolution of the main stream at that
+  `NonBottleneck1D`, of strides 1, 2, 2, 2. After each of the five, the main stream becomes
+  \sum_m s_m SE_m(x_m), s_m what a row has (an absent modality is left out of
+  every stage). `PyramidPooling`, then three decoder stages: 3 x 3 convolution, blocks, upsampling, plus a 1 x 1 convolution of the main stream at that
   scale; two more upsamplings lead to the size of the input, whatever it is. `fusion.from_linen(net, names)`
   makes it a `core.Model`. Shapes and cost alone are tested: there are no weights to compare with.
 

@@ -5,7 +5,16 @@ from typing import Any
 
 from mmfuse import data, methods, metrics, report, train
 from mmfuse.names import GENERATION, SEGMENTATION
-from mmfuse.protocol import _baselines, _beyond, _finish, _generation, _maps, _missing, _notes, _ranked
+from mmfuse.protocol import (
+  _baselines,
+  _beyond,
+  _finish,
+  _generation,
+  _maps,
+  _missing,
+  _notes,
+  _ranked,
+)
 from mmfuse.protocol._config import Compare
 from mmfuse.protocol._rows import Row
 from mmfuse.protocol._search import Search

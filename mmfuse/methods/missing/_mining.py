@@ -110,7 +110,7 @@ class Predicted:
 
 @dataclasses.dataclass(frozen=True)
 class HistogramDistance:
-  """(state, validation rows) -> [Q]: how far the labels predicted from each candidate are from the complete ones'."""
+  """(state, validation rows) -> [Q]: `histogram_distance` of each candidate."""
 
   predicted: Predicted
   form: str

@@ -120,7 +120,7 @@ def fused_features(outputs: Outputs, mask: dict[str, jax.Array]) -> jax.Array:
 
 
 def fused_maps(outputs: Outputs, mask: dict[str, jax.Array]) -> list[jax.Array]:
-  """aux["latent"], the decoder's coarsest maps, and the fused ones of all scales but the finest and coarsest."""
+  """The decoder's coarsest maps, aux["latent"], and the fused ones of the scales between."""
   return [outputs.aux["latent"], *fusion.joined(outputs.features, mask)[1:-1]]
 
 

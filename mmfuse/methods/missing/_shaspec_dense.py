@@ -48,7 +48,9 @@ class DenseSharedSpecific:
   def __post_init__(self):
     encoders = [self.model.encoders[m] for m in self.modalities]
     if any(not isinstance(e, UNet) or e != encoders[0] for e in encoders):
-      raise Unavailable("its shared encoder is one U-Net, and those of the modalities are not alike")
+      raise Unavailable(
+        "its shared encoder is one U-Net, and those of the modalities are not alike"
+      )
 
   def __hash__(self):
     return hash((self.model, self.residual, self.stand_in))
