@@ -20,10 +20,11 @@ class ESANet(nn.Module):
 
   A stream per modality: a 7 x 7 convolution of stride 2, then (after a max-pool) four stages of
   `NonBottleneck1D`, of strides 1, 2, 2, 2. After each of the five, the main stream becomes
-  \sum_m s_m SE_m(x_m), s_m what a row has (an absent modality is left out of
-  every stage). `PyramidPooling`, then three decoder stages: 3 x 3 convolution, blocks, upsampling,
-  plus a 1 x 1 convolution of the main stream at that scale; two more upsamplings lead to the size of the input, whatever it is. `fusion.from_linen(net, names)`
-  makes it a `core.Model`. Shapes and cost alone are tested: there are no weights to compare with.
+  \sum_m s_m SE_m(x_m), s_m what a row has (an absent modality is left out of every stage).
+  `PyramidPooling`, then three decoder stages: 3 x 3 convolution, blocks, upsampling, plus a 1 x 1
+  convolution of the main stream at that scale; two more upsamplings lead to the size of the input,
+  whatever it is. `fusion.from_linen(net, names)` makes it a `core.Model`. Shapes and cost alone are
+  tested: there are no weights to compare with.
 
   Args:
     num_classes: C.
