@@ -26,7 +26,7 @@ AUX = MappingProxyType(
     "split_logits": "{modality: [B, C]}: what each adds to the fused logits",
     "mu": "mean [B, D] of the latent, or {modality: [B, D]}",
     "logvar": "logarithm of its variance, of the same shape",
-    "latent": "[B, D], or {modality: [B, D]}",
+    "latent": "[B, D], or {modality: [B, D]}; of maps [B, H, W, D]",
     "reconstructions": "{modality: as its input}",
     "codes": "[B, bits], or {modality: [B, bits]}",
     "members": "[B, members, C], logits of an ensemble",
@@ -51,7 +51,8 @@ class Batch(NamedTuple):
   """What one step sees. `B` rows; a row may lack modalities and may be padding."""
 
   inputs: dict[str, PyTree]  # {modality: pytree of [B, ...]}
-  # int [B] classes; int [B, L] multi-label 0/1; float [B] or [B, R] regression; a pytree; None
+  # int [B] classes; int [B, L] 0/1; int [B, H, W] classes of places, -1 = void; float [B] or [B, R]
+  # regression; a pytree; None
   label: PyTree
   mask: dict[str, jax.Array]  # {modality: bool [B]}, True = present: what the data have
   weight: jax.Array  # float [B], of the example; 0 = padding

@@ -20,6 +20,10 @@ from mmfuse.metrics._hamming import hamming_distances
 from mmfuse.metrics._hamming import hamming_ranking
 from mmfuse.metrics._hamming import pack_bits
 from mmfuse.metrics._latent_quality import latent_quality
+from mmfuse.metrics._maps import case_of
+from mmfuse.metrics._maps import class_maps
+from mmfuse.metrics._maps import segmentation
+from mmfuse.metrics._maps import thresholds
 from mmfuse.metrics._metric import Metric
 from mmfuse.metrics._metric import per_head
 from mmfuse.metrics._metric import row_mean
@@ -46,21 +50,28 @@ from mmfuse.metrics._scores import score
 from mmfuse.metrics._segmentation import confusion
 from mmfuse.metrics._segmentation import iou
 from mmfuse.metrics._segmentation import mean_iou
+from mmfuse.metrics._surface import SURFACE
+from mmfuse.metrics._surface import assd
+from mmfuse.metrics._surface import slice_scores
 
 __all__ = [
   "RECALL",
   "SCORES",
+  "SURFACE",
   "Collected",
   "Metric",
   "RowMetric",
   "Score",
   "acer",
   "adaptation",
+  "assd",
   "auroc",
   "average_precision",
   "average_precision_at_k",
   "average_precision_of_hits",
+  "case_of",
   "chance_at_k",
+  "class_maps",
   "classification",
   "conflict",
   "confusion",
@@ -91,7 +102,10 @@ __all__ = [
   "relevant_rows",
   "row_mean",
   "score",
+  "segmentation",
   "shapley",
+  "slice_scores",
   "space_of",
+  "thresholds",
   "under_shift",
 ]

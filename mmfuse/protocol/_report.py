@@ -4,8 +4,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from mmfuse import data, methods, metrics, report, train
-from mmfuse.names import GENERATION
-from mmfuse.protocol import _baselines, _beyond, _finish, _generation, _missing, _notes, _ranked
+from mmfuse.names import GENERATION, SEGMENTATION
+from mmfuse.protocol import (
+  _baselines,
+  _beyond,
+  _finish,
+  _generation,
+  _maps,
+  _missing,
+  _notes,
+  _ranked,
+)
 from mmfuse.protocol._config import Compare
 from mmfuse.protocol._rows import Row
 from mmfuse.protocol._search import Search
@@ -73,6 +82,7 @@ def write(
         *_baselines.notes(baselines),
         *_notes.on_readers(done),
         *_ranked.notes(split),
+        *_maps.notes(split, records),
         *([interrupted] if interrupted else []),
       ],
     },
@@ -85,6 +95,8 @@ def write(
 
 
 def _beside(split: data.Splits) -> list[metrics.Score]:
+  if split.task == SEGMENTATION:
+    return list(metrics.SURFACE)
   return _generation.passports(split.modalities) if split.task == GENERATION else []
 
 
