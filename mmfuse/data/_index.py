@@ -5,7 +5,15 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from mmfuse.data import _digit_pairs, _digits, _emoji, _synthetic, _watch_imu, _wikipedia
+from mmfuse.data import (
+  _digit_pairs,
+  _digits,
+  _emoji,
+  _skeletons,
+  _synthetic,
+  _watch_imu,
+  _wikipedia,
+)
 from mmfuse.data._choice import used_table
 from mmfuse.data._error import DataError, closest
 from mmfuse.data._inputs import is_embedding
@@ -64,6 +72,13 @@ DATASETS: dict[str, Dataset] = {
     "3,594 pairs; x0 [64], x1 [64] (8 x 8); 10 classes; 2,000/580/1,014",
     "CC BY 4.0 (UCI Optical Recognition of Handwritten Digits)",
     "pip install 'mmfuse[datasets]'",
+  ),
+  "skeletons": Dataset(
+    lambda data_dir: _skeletons.table(),
+    "bodies of 25 joints that swing an arm or a leg once or twice; one modality, not standardised",
+    "1,200 rows; skeleton [32, 1, 25, 3]; 8 classes; 640/160/400",
+    "Apache-2.0 (generated)",
+    "built in",
   ),
   "synthetic_1": Dataset(
     lambda data_dir: _synthetic.table(1),
