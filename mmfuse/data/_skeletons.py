@@ -1,6 +1,5 @@
 """skeletons: a body of 25 joints swings one of its limbs, once or twice in 32 frames."""
 
-import dataclasses
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -131,5 +130,4 @@ def table(seed: int = 0) -> Table:
     seed: of all rows, default 0, that of the built-in set.
   """
   recipe = RECIPE if seed == 0 else f"{RECIPE} {seed}"
-  made = table_from_arrays(arrays(seed), name="skeletons", recipe=recipe)
-  return dataclasses.replace(made, scale={"skeleton": "raw"})
+  return table_from_arrays(arrays(seed), name="skeletons", recipe=recipe)
