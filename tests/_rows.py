@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from mmfuse import encoders
+
 # Of a problem of the modalities a, b and, where there is a third, c.
 TOLD: dict[str, dict[str, Any]] = {
   "modality_distillation": {"available": "b", "privileged": "a"},
@@ -17,7 +19,21 @@ SHALLOW: dict[str, dict[str, Any]] = {
   "dibs": {"members": 2, "width": 3, "hidden": (4,)},
   "diverse": {"width": 2, "hidden": (4,), "critic_steps": 1},
   "unseen_interaction": {"layers": 1, "width": 8, "heads": 2, "slots": 2},
+  "umurl": {"hidden": 3, "width": 3},
 }
+# Rows that read nothing but skeletons: of two frames, one person and three joints.
+SKELETONS = ("umurl",)
+SKELETON = encoders.Skeleton(2, parents=(0, 0, 1))
+
+
+def encoder(name: str, plain: Any) -> Any:
+  """What encodes the modalities of a row's problem; `plain` reads vectors."""
+  return SKELETON if name in SKELETONS else plain
+
+
+def shape(name: str, plain: tuple[int, ...]) -> tuple[int, ...]:
+  """Of what it reads; `plain` is that of a vector."""
+  return (2, 1, 3, 3) if name in SKELETONS else plain
 
 
 def options(name: str) -> dict[str, Any]:

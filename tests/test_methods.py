@@ -8,7 +8,7 @@ import pathlib
 import jax
 import numpy as np
 import pytest
-from _rows import SHALLOW, options
+from _rows import SHALLOW, encoder, options, shape
 
 import mmfuse
 from mmfuse import encoders, fusion, methods, names, train
@@ -43,15 +43,16 @@ NAMES = (
 )
 
 
-def _model(number: int) -> fusion.LateFusion:
-  names = "abc"[:number]
-  return fusion.LateFusion({m: encoders.MLP(features=3, hidden=()) for m in names}, 2)
+def _model(number: int, name: str = "") -> fusion.LateFusion:
+  own = encoder(name, encoders.MLP(features=3, hidden=()))
+  return fusion.LateFusion(dict.fromkeys("abc"[:number], own), 2)
 
 
-def _batch(modalities) -> Batch:
+def _batch(modalities, name: str = "") -> Batch:
   """Six rows; with several modalities, each is absent from one of them."""
   rng, rows, several = np.random.default_rng(0), np.arange(6, dtype=np.int32), len(modalities) > 1
-  inputs = {m: rng.normal(size=(6, 2)).astype(np.float32) for m in modalities}
+  of = shape(name, (2,))
+  inputs = {m: rng.normal(size=(6, *of)).astype(np.float32) for m in modalities}
   mask = {m: rows != i if several else rows >= 0 for i, m in enumerate(modalities)}
   return Batch(inputs, rows % 2, mask, np.ones(6, np.float32), rows, {})
 
@@ -113,9 +114,9 @@ def test_an_entry_builds_and_takes_one_step_with_finite_parameters(name, number)
     pytest.skip("two modalities and an MMTM fusion: tests/methods/balancing/test_greedy.py")
   if name == "custom" and number == 3:
     pytest.skip("seven models; three of them: tests/methods/missing/test_custom.py")
-  model = _model(number)
+  model = _model(number, name)
   method = methods.METHODS[name](model, 0.1, **options(name))
-  batch = _batch(sorted(model.modalities))
+  batch = _batch(sorted(model.modalities), name)
   state, new, metrics = _one_step(method, batch)
   assert bool(metrics["finite"])
   for leaf in jax.tree.leaves(new.params):
