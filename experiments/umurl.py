@@ -58,9 +58,9 @@ SCORES = {"knn": "1-NN", "linear": "linear", "own": "own head"}
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-  part: Literal[
-    "all", "random", "full", "spread", "intra", "inter", "no_spread", "supervised"
-  ] = "all"
+  part: Literal["all", "random", "full", "spread", "intra", "inter", "no_spread", "supervised"] = (
+    "all"
+  )
   """One part, or all of them."""
   seeds: int = 5
   ablation_seeds: int = 3

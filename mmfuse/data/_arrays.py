@@ -80,8 +80,9 @@ def table_from_arrays(
   `[B]` counts as `[B, 1]`; numbers and booleans become floats (uint8 of rank 3 or more is an image,
   /255); a modality `[B, T, ...]` with lengths, or whose rows end in NaN, becomes `core.Sequence`; what a
   numpy masked array hides is absent (`read_inputs`); [B, T, P, J, C] of few persons and many joints in
-  two or three coordinates is a skeleton and is not standardised, which a note says. Integer or string labels are classes, sorted and
-  numbered 0..C-1; `[B, L]` 0/1 is multi-label; float is regression, in the label's own unit.
+  two or three coordinates is a skeleton and is not standardised, which a note says. Integer or string
+  labels are classes, sorted and numbered 0..C-1; `[B, L]` 0/1 is multi-label; float is regression, in
+  the label's own unit.
 
   Args:
     arrays: {name: array}.

@@ -1,4 +1,4 @@
-"""Skeletons: joint, bone and motion embedded apart, joined early, one Transformer of frames and one of joints.
+"""Skeletons: joint, bone and motion embedded apart, joined early, read by Transformers of frames and joints.
 
 Sun, Liu, Dong, Qu, Gao, Yang, Wang, Wang: Unified Multi-modal Unsupervised Representation Learning for
 Skeleton-based Action Understanding, ACM MM 2023.

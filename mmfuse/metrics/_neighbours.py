@@ -7,7 +7,7 @@ import numpy as np
 
 from mmfuse.core import Outputs, Unavailable
 from mmfuse.metrics._collected import Collected
-from mmfuse.metrics._retrieval import DATABASE, PARTS, QUERY, space_of, unit_rows
+from mmfuse.metrics._retrieval import DATABASE, PARTS, QUERY, unit_rows
 from mmfuse.metrics._scores import Score
 
 _CELLS = 1 << 22  # similarities at a time
@@ -62,8 +62,7 @@ def _classes(parts: Mapping[str, Any], rows: Mapping[str, np.ndarray]) -> dict[s
 def knn(k: int = 1) -> Collected:
   """The share of queries whose class is that of their nearest neighbours: `neighbour_classes`.
 
-  Compares the features of all modalities side by side (`outputs.features` {m: [N, D]}, codes where
-  there are some), by cosine. Reads "query" and "database"; a row without any modality, a known label or
+  Compares `outputs.features` {m: [N, D]} of all modalities side by side, by cosine. Reads "query" and "database"; a row without any modality, a known label or
   a weight takes no part. The score is `knn_<k>`, NaN where the features are not finite; `chance` is that of
   a database row at random.
 
@@ -78,10 +77,10 @@ def knn(k: int = 1) -> Collected:
   name = f"knn_{k}"
 
   def space(outputs: Outputs, rows: np.ndarray) -> np.ndarray:
-    arrays, _ = space_of(outputs)
+    arrays = [np.asarray(x) for _, x in sorted(outputs.features.items()) if hasattr(x, "shape")]
     if not arrays:
       raise Unavailable("it gives no features, which neighbours are found by")
-    flat = [arrays[m].reshape(len(arrays[m]), -1) for m in sorted(arrays)]
+    flat = [x.reshape(len(x), -1) for x in arrays]
     return np.concatenate(flat, 1)[rows].astype(np.float64)
 
   def compute(outputs, parts):

@@ -69,7 +69,7 @@ def test_files_become_arrays_with_lengths_labels_and_subjects(tmp_path):
 def test_what_is_no_such_name_or_no_file_is_said():
   with pytest.raises(DataError, match=r"walk\.skeleton is not called like S001C002P003R002A013"):
     data.ntu_names("walk.skeleton")
-  with pytest.raises(DataError, match="no .skeleton file was given"):
+  with pytest.raises(DataError, match=r"no \.skeleton file was given"):
     data.ntu_arrays([])
 
 

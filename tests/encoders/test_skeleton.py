@@ -63,7 +63,9 @@ def test_frames_are_resized_at_half_pixel_centres():
 
 def test_what_stands_after_the_end_or_in_a_row_that_is_absent_is_not_read(params):
   length = jnp.asarray([4, 2, 0])
-  ended = Sequence(jnp.where(jnp.arange(4).reshape(1, 4, 1, 1, 1) < 2, X, jnp.nan), length.at[0].set(2))
+  ended = Sequence(
+    jnp.where(jnp.arange(4).reshape(1, 4, 1, 1, 1) < 2, X, jnp.nan), length.at[0].set(2)
+  )
   assert np.isfinite(said(params, ended)).all()
   same = said(params, Sequence(X, length.at[2].set(4)))
   np.testing.assert_allclose(same[0], said(params, X)[0], rtol=1e-5)
@@ -82,7 +84,7 @@ def test_the_branch_of_joints_is_blind_to_their_order_and_that_of_frames_is_not(
 
 
 def test_apart_and_joined_is_the_encoder_and_each_stream_alone(params):
-  each = {k: X for k in ("joint", "bone", "motion")}
+  each = dict.fromkeys(("joint", "bone", "motion"), X)
   both = jax.jit(lambda p, e, x: SMALL.apply(p, e, x, method="apart_and_joined"))
   apart, joined = both(params, each, X)
   np.testing.assert_allclose(joined, said(params, X), rtol=1e-5, atol=1e-6)

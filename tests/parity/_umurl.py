@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 
 from mmfuse import objectives
-from mmfuse.encoders import Skeleton, resize_frames, skeleton_streams, skeleton_tokens
 from mmfuse.data._skeleton_graph import NTU_PARENTS
+from mmfuse.encoders import Skeleton, resize_frames, skeleton_streams, skeleton_tokens
 from mmfuse.methods.representation._consistency import consistency_terms
 from mmfuse.methods.representation._skeleton_views import corrupted, sheared
 
@@ -84,9 +84,7 @@ def backbone(case: Case) -> dict:
       }
   module, x = Skeleton(hidden, layers, heads), _rows(case.inputs["x"])
   names = ("joint", "bone", "motion")
-  apart, _ = module.apply(
-    {"params": params}, dict.fromkeys(names, x), x, method="apart_and_joined"
-  )
+  apart, _ = module.apply({"params": params}, dict.fromkeys(names, x), x, method="apart_and_joined")
   joined = module.apply({"params": params}, x, jnp.ones(len(x), bool), train=False)
   return {f"y_{k}": apart[k] for k in names} | {"y_fused": joined}
 

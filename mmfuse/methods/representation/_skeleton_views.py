@@ -23,9 +23,7 @@ def sheared(x: jax.Array, off_diagonal: jax.Array) -> jax.Array:
   return jnp.einsum("bca,btpja->btpjc", matrix, x)
 
 
-def corrupted(
-  x: jax.Array, joints: jax.Array, matrix: jax.Array, zeroed: jax.Array
-) -> jax.Array:
+def corrupted(x: jax.Array, joints: jax.Array, matrix: jax.Array, zeroed: jax.Array) -> jax.Array:
   """Some joints of x [B, T, P, J, C] as row vectors times a matrix, or at the origin.
 
   Args:
@@ -42,7 +40,7 @@ def corrupted(
 def drawn_crop(
   key: jax.Array, length: jax.Array, least: float, frames: int
 ) -> tuple[jax.Array, jax.Array]:
-  """(start, length) [B] of a part of each row: a share U(least, 1) of its length [B], at least so many frames."""
+  """(start, length) [B] of a share U(least, 1) of each row's length [B], at least so many frames."""
   share, place = (jax.random.uniform(k, length.shape) for k in jax.random.split(key))
   part = jnp.floor((least + (1 - least) * share) * length).astype(jnp.int32)
   part = jnp.minimum(jnp.maximum(part, frames), length)

@@ -54,22 +54,27 @@ class _Nets:
   def projector(self) -> Projector:
     return Projector(self.hidden, self.width)
 
-  def begin(self, key: jax.Array, batch: Batch, num_rows: int) -> tuple[dict[str, Any], dict]:
-    """Variables {"params": {m: encoder, "heads": {m: {stream: projector}}}, ...}, and no memory."""
-    del num_rows
+  def init(self, key: jax.Array, inputs: Mapping, mask: Mapping) -> dict[str, Any]:
+    """{"params": {m: encoder, "heads": {m: {stream: projector}}}, "batch_stats": of projectors}."""
     params: dict[str, Any] = {HEADS: {}}
     stats: dict[str, Any] = {HEADS: {}}
     for m, encoder in self.encoders.items():
-      mask = batch.mask[m]
-      params[m] = encoder.init(named_key(key, m), batch.inputs[m], mask, train=False)["params"]
-      h = jnp.zeros((mask.shape[0], encoder.features))
+      params[m] = encoder.init(named_key(key, m), inputs[m], mask[m], train=False)["params"]
+      h = jnp.zeros((mask[m].shape[0], encoder.features))
       made = {
-        k: self.projector.init(named_key(key, f"{HEADS}/{m}/{k}"), h, mask, train=False)
+        k: self.projector.init(named_key(key, f"{HEADS}/{m}/{k}"), h, mask[m], train=False)
         for k in STREAMS
       }
       params[HEADS][m] = {k: v["params"] for k, v in made.items()}
       stats[HEADS][m] = {k: v["batch_stats"] for k, v in made.items()}
-    return {"params": params, "batch_stats": stats}, {}
+    return {"params": params, "batch_stats": stats}
+
+  def begin(self, key: jax.Array, batch: Batch, num_rows: int) -> tuple[dict[str, Any], dict]:
+    """What `train.minimise` starts from: the variables, and no memory."""
+    del num_rows
+    names = tuple(self.encoders)
+    inputs, mask = ({m: given[m] for m in names} for given in (batch.inputs, batch.mask))
+    return train.init_module(self, key, inputs, mask), {}
 
   def project(self, variables: Any, m: str, h: Mapping, mask: Any) -> tuple[dict, dict]:
     """({stream: z [B, width]} of {stream: h [B, D]}, {stream: statistics})."""
@@ -182,6 +187,8 @@ def umurl(
       raise ValueError(f"{name} must lie in (0, 1], got {value}")
   skeletons_of(model)
   nets = _Nets(model, hidden, width)
-  loss = _Loss(nets, View(crop, crop_frames, joints), (("intra", intra), ("inter", inter)), std, cov)
+  loss = _Loss(
+    nets, View(crop, crop_frames, joints), (("intra", intra), ("inter", inter)), std, cov
+  )
   learnt = train.minimise(nets.begin, loss, tx, predict=_Predict(nets), select=LAST)
   return train.with_head(learnt, side_by_side, train.Width(model), tx, share)
