@@ -62,9 +62,9 @@ def _classes(parts: Mapping[str, Any], rows: Mapping[str, np.ndarray]) -> dict[s
 def knn(k: int = 1) -> Collected:
   """The share of queries whose class is that of their nearest neighbours: `neighbour_classes`.
 
-  Compares `outputs.features` {m: [N, D]} of all modalities side by side, by cosine. Reads "query" and "database"; a row without any modality, a known label or
-  a weight takes no part. The score is `knn_<k>`, NaN where the features are not finite; `chance` is that of
-  a database row at random.
+  Compares `outputs.features` {m: [N, D]} of all modalities side by side, by cosine. Reads "query" and
+  "database"; a row without any modality, a known label or a weight takes no part. The score is
+  `knn_<k>`, NaN where the features are not finite; `chance` is that of a database row at random.
 
   Args:
     k: neighbours that vote, default 1.
