@@ -106,6 +106,7 @@ class Skeleton(nn.Module):
     return 2 * self.hidden
 
   def setup(self):
+    """An embedding for each stream and branch, a map and layers for each branch."""
     if self.hidden % self.heads:
       raise ValueError(f"hidden ({self.hidden}) must be a multiple of heads ({self.heads})")
     pairs = [(k, b) for k in STREAMS for b in BRANCHES]
