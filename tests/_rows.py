@@ -19,16 +19,18 @@ SHALLOW: dict[str, dict[str, Any]] = {
   "dibs": {"members": 2, "width": 3, "hidden": (4,)},
   "diverse": {"width": 2, "hidden": (4,), "critic_steps": 1},
   "unseen_interaction": {"layers": 1, "width": 8, "heads": 2, "slots": 2},
-  "umurl": {"hidden": 3, "width": 3},
+  "umurl": {"hidden": 4, "width": 3},
 }
-# Rows that read nothing but skeletons: of two frames, one person and three joints.
+# Rows that read nothing but skeletons: of two frames, one person and three joints. Layer norm of a width
+# of two is a sign, and batch norm of signs that hardly differ is rounding.
 SKELETONS = ("umurl",)
-SKELETON = encoders.Skeleton(2, parents=(0, 0, 1))
+SKELETON = encoders.Skeleton(4, parents=(0, 0, 1))
 
 
-def encoder(name: str, plain: Any) -> Any:
-  """What encodes the modalities of a row's problem; `plain` reads vectors."""
-  return SKELETON if name in SKELETONS else plain
+def encoders_of(name: str, modalities: str, plain: Any) -> dict[str, Any]:
+  """What encodes the modalities of a row's problem: `plain`, but a skeleton where the row needs one."""
+  first = {modalities[0]: SKELETON} if name in SKELETONS else {}
+  return dict.fromkeys(modalities, plain) | first
 
 
 def shape(name: str, plain: tuple[int, ...]) -> tuple[int, ...]:

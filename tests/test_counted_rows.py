@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from _rows import encoder, options, shape
+from _rows import encoders_of, options, shape
 
 from mmfuse import balancing, data, encoders, fusion, methods, train
 from mmfuse.core import Batch, Clock, Unavailable
@@ -59,8 +59,8 @@ LABELS_ALONE = ("joint", "uniform", "ogm_ge", "mmpareto", "bogc_laplace", "mbsd"
 
 
 def model(name, norm="none", dropout=0.0):
-  own = encoder(name, encoders.MLP(3, (), norm, dropout))
-  found = fusion.LateFusion(dict.fromkeys(NAMES, own), CLASSES, dropout=dropout)
+  each = encoders_of(name, NAMES, encoders.MLP(3, (), norm, dropout))
+  found = fusion.LateFusion(each, CLASSES, dropout=dropout)
   return dataclasses.replace(found, fusion=fusion.Mmtm()) if name == "greedy" else found
 
 

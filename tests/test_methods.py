@@ -8,7 +8,7 @@ import pathlib
 import jax
 import numpy as np
 import pytest
-from _rows import SHALLOW, encoder, options, shape
+from _rows import SHALLOW, encoders_of, options, shape
 
 import mmfuse
 from mmfuse import encoders, fusion, methods, names, train
@@ -44,8 +44,8 @@ NAMES = (
 
 
 def _model(number: int, name: str = "") -> fusion.LateFusion:
-  own = encoder(name, encoders.MLP(features=3, hidden=()))
-  return fusion.LateFusion(dict.fromkeys("abc"[:number], own), 2)
+  plain = encoders.MLP(features=3, hidden=())
+  return fusion.LateFusion(encoders_of(name, "abc"[:number], plain), 2)
 
 
 def _batch(modalities, name: str = "") -> Batch:

@@ -117,7 +117,9 @@ class Skeleton(nn.Module):
 
   def __call__(self, x: Any, mask: jax.Array, *, train: bool) -> jax.Array:
     del mask, train  # rows never meet, and nothing is drawn
-    return self.encode(self.fuse(self.streams(whole_frames(x, self.frames))))
+    streams = self.streams(whole_frames(x, self.frames))
+    each = [self.embed(k, v) for k, v in sorted(streams.items())]
+    return self.encode({b: self.joined[b](sum(e[b] for e in each) / len(each)) for b in BRANCHES})
 
   def streams(self, x: jax.Array) -> dict[str, jax.Array]:
     """Joint, bone and motion. Raises ValueError for what is no such skeleton."""
@@ -132,11 +134,6 @@ class Skeleton(nn.Module):
     """{branch: tokens [B, n, hidden]} of one stream."""
     tokens = zip(BRANCHES, skeleton_tokens(x))
     return {b: self.embeddings[f"{stream}_{b}"](v) for b, v in tokens}
-
-  def fuse(self, streams: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-    """{branch: tokens}: the mean of the streams' embeddings through a map without a bias."""
-    each = [self.embed(k, x) for k, x in sorted(streams.items())]
-    return {b: self.joined[b](sum(e[b] for e in each) / len(each)) for b in BRANCHES}
 
   def encode(self, tokens: Mapping[str, jax.Array]) -> jax.Array:
     """[B, 2 hidden] of tokens of whatever stream, or of all."""
@@ -159,9 +156,12 @@ class Skeleton(nn.Module):
       apart: {stream: a skeleton of its own [B, T, P, J, C]}, of which that stream is read.
       x: [B, T, P, J, C].
     """
-    names = sorted(apart)
-    alone = [self.embed(k, self.streams(apart[k])[k]) for k in names]
-    every = [*alone, self.fuse(self.streams(x))]
-    h = self.encode({b: jnp.concatenate([e[b] for e in every]) for b in BRANCHES})
-    parts = jnp.split(h, len(every))
+    names, rows, whole = sorted(apart), x.shape[0], self.streams(x)
+    pairs = {k: jnp.concatenate([self.streams(apart[k])[k], whole[k]]) for k in names}
+    each = [self.embed(k, v) for k, v in pairs.items()]  # rows apart, then rows of all together
+    tokens = {}
+    for b in BRANCHES:
+      joined = self.joined[b](sum(e[b][rows:] for e in each) / len(each))
+      tokens[b] = jnp.concatenate([*(e[b][:rows] for e in each), joined])
+    parts = jnp.split(self.encode(tokens), len(each) + 1)
     return dict(zip(names, parts)), parts[-1]

@@ -38,12 +38,11 @@ def consistency_terms(
   weight = jnp.ones(apart[names[0]].shape[0]) if weight is None else weight
   mse = lambda a, b: objectives.weighted_mean(jnp.square(a - b).mean(-1), weight)
   centre = sum(apart[k] for k in names) / len(names)
-  every = [*apart.values(), *joined.values()]
-  spread = [objectives.variance_covariance_loss(z, weight, std=std, cov=cov) for z in every]
+  spread = jax.vmap(lambda z: objectives.variance_covariance_loss(z, weight, std=std, cov=cov))
   return {
     "intra": jnp.stack([mse(apart[k], joined[k]) for k in names]).sum(),
     "inter": jnp.stack([mse(apart[k], centre) for k in names]).sum(),
-    "spread": jnp.stack(spread).sum(),
+    "spread": spread(jnp.stack([*apart.values(), *joined.values()])).sum(),
   }
 
 

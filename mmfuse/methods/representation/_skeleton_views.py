@@ -37,14 +37,20 @@ def corrupted(x: jax.Array, joints: jax.Array, matrix: jax.Array, zeroed: jax.Ar
   return jnp.where(joints[:, None, None, :, None], moved, x)
 
 
-def drawn_crop(
-  key: jax.Array, length: jax.Array, least: float, frames: int
+def part_of_time(
+  draw: jax.Array, length: jax.Array, least: float, frames: int
 ) -> tuple[jax.Array, jax.Array]:
-  """(start, length) [B] of a share U(least, 1) of each row's length [B], at least so many frames."""
-  share, place = (jax.random.uniform(k, length.shape) for k in jax.random.split(key))
-  part = jnp.floor((least + (1 - least) * share) * length).astype(jnp.int32)
+  """(start, length) [B] of a share of each row's length, at least so many frames.
+
+  Args:
+    draw: U(0, 1) [B, 2]: of the share, which is U(least, 1), and of where it starts.
+    length: int [B], of which at least `frames` are taken where there are so many.
+    least: in (0, 1].
+    frames: at least 1.
+  """
+  part = jnp.floor((least + (1 - least) * draw[:, 0]) * length).astype(jnp.int32)
   part = jnp.minimum(jnp.maximum(part, frames), length)
-  start = jnp.floor(place * (length - part + 1)).astype(jnp.int32)
+  start = jnp.floor(draw[:, 1] * (length - part + 1)).astype(jnp.int32)
   return jnp.minimum(start, length - part), part
 
 
@@ -67,22 +73,22 @@ class View:
 
   def __call__(self, key: jax.Array, x: Any, frames: int | None) -> jax.Array:
     """[B, T, P, J, C] of x [B, S, P, J, C] or a `core.Sequence`; T is `frames`, by default S."""
-    time, which, choice, of_joints, of_pose = jax.random.split(key, 5)
-    x = self.part_of_time(time, x, frames)
-    rows, size, coordinates = x.shape[0], x.shape[3], x.shape[4]
-    even = lambda key, *shape: jax.random.uniform(key, (rows, *shape), minval=-1.0, maxval=1.0)
-    number = round(self.joints * size)
-    order = jnp.argsort(jax.random.uniform(of_joints, (rows, size)), 1)
-    chosen = jnp.argsort(order, 1) < number
-    matrix_key, pose_key = jax.random.split(of_pose)
-    zeroed = jax.random.bernoulli(choice, 0.5, (rows,))
-    broken = corrupted(x, chosen, even(matrix_key, coordinates, coordinates), zeroed)
-    bent = sheared(x, even(pose_key, coordinates * (coordinates - 1)))
-    half = jax.random.bernoulli(which, 0.5, (rows,))
-    return jnp.where(half[:, None, None, None, None], broken, bent)
+    values = steps(x)[0]
+    rows, size, coordinates = values.shape[0], values.shape[3], values.shape[4]
+    sizes = (2, 2, size, coordinates**2, coordinates * (coordinates - 1))
+    drawn = jax.random.uniform(
+      key, (rows, sum(sizes))
+    )  # row by row: those after it draw nothing of it
+    time, choice, order, matrix, pose = jnp.split(drawn, np.cumsum(sizes)[:-1], 1)
+    view = self.timed(time, x, frames)
+    chosen = jnp.argsort(jnp.argsort(order, 1), 1) < round(self.joints * size)
+    matrix = (2 * matrix - 1).reshape(rows, coordinates, coordinates)
+    broken = corrupted(view, chosen, matrix, choice[:, 1] < 0.5)
+    half = (choice[:, 0] < 0.5)[:, None, None, None, None]
+    return jnp.where(half, broken, sheared(view, 2 * pose - 1))
 
-  def part_of_time(self, key: jax.Array, x: Any, frames: int | None) -> jax.Array:
-    """[B, T, ...]: a part of each row's time, resized."""
+  def timed(self, draw: jax.Array, x: Any, frames: int | None) -> jax.Array:
+    """[B, T, ...]: a part of each row's time, resized; draw [B, 2]."""
     values = steps(x)[0]
     size = values.shape[1]
     wanted = size if frames is None else frames
@@ -90,5 +96,4 @@ class View:
     if whole and wanted == size and not isinstance(x, Sequence):
       return values
     length = x.length if isinstance(x, Sequence) else jnp.full(values.shape[0], size, jnp.int32)
-    start, part = drawn_crop(key, length, self.crop, self.crop_frames)
-    return resize_frames(values, wanted, start, part)
+    return resize_frames(values, wanted, *part_of_time(draw, length, self.crop, self.crop_frames))

@@ -77,13 +77,16 @@ class _Nets:
     return train.init_module(self, key, inputs, mask), {}
 
   def project(self, variables: Any, m: str, h: Mapping, mask: Any) -> tuple[dict, dict]:
-    """({stream: z [B, width]} of {stream: h [B, D]}, {stream: statistics})."""
-    z, stats = {}, {}
-    for k in STREAMS:
-      own = {name: variables[name][HEADS][m][k] for name in ("params", "batch_stats")}
-      z[k], new = self.projector.apply(own, h[k], mask, train=True, mutable=["batch_stats"])
-      stats[k] = new["batch_stats"]
-    return z, stats
+    """({stream: z [B, width]} of {stream: h [B, D]}, {stream: statistics}): as one program."""
+    stacked = lambda trees: jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+    own = {
+      name: stacked([variables[name][HEADS][m][k] for k in STREAMS])
+      for name in ("params", "batch_stats")
+    }
+    run = lambda own, h: self.projector.apply(own, h, mask, train=True, mutable=["batch_stats"])
+    z, new = jax.vmap(run)(own, jnp.stack([h[k] for k in STREAMS]))
+    each = lambda i: jax.tree.map(lambda x: x[i], new["batch_stats"])
+    return {k: z[i] for i, k in enumerate(STREAMS)}, {k: each(i) for i, k in enumerate(STREAMS)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,7 +104,8 @@ class _Loss:
     stats, found = dict(variables["batch_stats"][HEADS]), []
     for m, encoder in self.nets.encoders.items():
       keys = jax.random.split(named_key(key, m), len(STREAMS) + 1)
-      views = [self.view(k, batch.inputs[m], encoder.frames) for k in keys]
+      x, frames = batch.inputs[m], encoder.frames
+      views = jax.vmap(lambda k, x=x, frames=frames: self.view(k, x, frames))(keys)
       apart, joined = encoder.apply(
         {"params": variables["params"][m]},
         dict(zip(STREAMS, views)),

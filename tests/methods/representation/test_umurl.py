@@ -9,7 +9,7 @@ from mmfuse import data, encoders, fusion, train
 from mmfuse.core import Sequence, Unavailable
 from mmfuse.methods import METHODS
 from mmfuse.methods.representation._consistency import consistency_terms
-from mmfuse.methods.representation._skeleton_views import View, corrupted, drawn_crop, sheared
+from mmfuse.methods.representation._skeleton_views import View, corrupted, part_of_time, sheared
 
 from .. import _small
 
@@ -85,17 +85,18 @@ def test_half_of_the_views_corrupt_some_joints_half_of_those_to_nothing_and_the_
 
 def test_a_part_of_the_time_lies_within_the_row():
   length = jnp.asarray([100] * 300 + [70] * 300 + [10] * 100 + [0])
-  start, part = jax.jit(drawn_crop, static_argnums=(2, 3))(jax.random.key(1), length, 0.1, 64)
+  draw = jnp.asarray(RNG.uniform(size=(701, 2)))
+  start, part = jax.jit(part_of_time, static_argnums=(2, 3))(draw, length, 0.1, 64)
   start, part, length = (np.asarray(a) for a in (start, part, length))
   assert (start >= 0).all() and (start + part <= length).all()
   assert (part >= np.minimum(64, length)).all() and (part[600:] == length[600:]).all()
   assert part[:300].max() > 95 and part[:300].min() == 64 and start[:300].max() > 25
   view = View(0.5, 2, 0.6)
   ramp = jnp.broadcast_to(jnp.arange(8.0).reshape(1, 8, 1, 1, 1), (50, 8, 1, 1, 1))
-  cut = view.part_of_time(jax.random.key(0), Sequence(ramp, jnp.full(50, 6)), 4)[:, :, 0, 0, 0]
+  cut = view.timed(draw[:50], Sequence(ramp, jnp.full(50, 6)), 4)[:, :, 0, 0, 0]
   assert cut.shape == (50, 4) and (jnp.diff(cut) > 0).all() and cut.max() <= 5
   assert len(np.unique(np.asarray(cut[:, 0]).round(3))) > 3
-  whole = View(0.1, 64, 0.6).part_of_time(jax.random.key(0), ramp, None)
+  whole = View(0.1, 64, 0.6).timed(draw[:50], ramp, None)
   assert whole is ramp
 
 
