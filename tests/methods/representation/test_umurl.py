@@ -133,11 +133,24 @@ def test_numbers_that_make_no_sense_are_refused():
       METHODS["umurl"](model(), **options)
 
 
-def test_sequences_that_end_early_beside_another_modality_keep_the_contract():
-  length = 2 + np.arange(24) % 3
-  found = splits(length_body=length, other=RNG.normal(size=(24, 2)))
-  built = model(frames=2, other=encoders.MLP(2, ()))
-  method = METHODS["umurl"](built, hidden=3, width=3, crop_frames=1)
-  train.check_method(method, found, unpadded=False)
-  state = train.initial(method, jax.random.key(0), next(found.train.batches(4)))
+def test_rows_that_end_early_beside_another_modality_are_read_to_their_end():
+  found = splits(length_body=2 + np.arange(24) % 3, other=RNG.normal(size=(24, 2)))
+  method = METHODS["umurl"](
+    model(frames=2, other=encoders.MLP(2, ())), hidden=3, width=3, crop_frames=1
+  )
+  batch = next(found.train.batches(8))
+  state = train.initial(method, jax.random.key(0), batch)
   assert set(state.params) == {"body", "heads", "fused"} and set(state.params["heads"]) == {"body"}
+  values, length = batch.inputs["body"]
+  after = np.arange(values.shape[1])[None, :, None, None, None] >= length[:, None, None, None, None]
+  assert after.any()
+  dirty = batch._replace(
+    inputs={**batch.inputs, "body": Sequence(np.where(after, np.nan, values), length)}
+  )
+  step = jax.jit(method.phases[0].step)
+  run = lambda given: step(state, given, jax.random.key(1), _small.clock())
+  (one, log), (two, _) = run(batch), run(dirty)
+  assert bool(log["finite"]) and log["part/intra"] > 0
+  assert all(
+    jax.tree.leaves(jax.tree.map(lambda x, y: bool((x == y).all()), one.params, two.params))
+  )
