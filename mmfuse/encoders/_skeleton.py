@@ -14,7 +14,6 @@ import numpy as np
 
 from mmfuse.data._skeleton_graph import NTU_PARENTS
 from mmfuse.encoders._norm import Norm
-from mmfuse.encoders._pool import max_first
 from mmfuse.encoders._skeleton_streams import (
   STREAMS,
   skeleton_streams,
@@ -24,7 +23,6 @@ from mmfuse.encoders._skeleton_streams import (
 from mmfuse.encoders._transformer import attend
 
 BRANCHES = ("temporal", "spatial")
-MOST = 127  # entries that `max_first` takes
 
 
 def interleaved_positions(rows: int, width: int) -> np.ndarray:
@@ -35,12 +33,14 @@ def interleaved_positions(rows: int, width: int) -> np.ndarray:
 
 
 def max_tokens(h: jax.Array) -> jax.Array:
-  """max_n h [B, n, D] -> [B, D]; of tokens that tie, the first has the gradient."""
-  h = jnp.moveaxis(h, 1, 0)
-  while h.shape[0] > 1:
-    parts = [h[i : i + MOST] for i in range(0, h.shape[0], MOST)]
-    h = jnp.stack([max_first(p) for p in parts])
-  return h[0]
+  """max_n h [B, n, D] -> [B, D]; of tokens that tie, the first has the gradient.
+
+  By its place: the gradient of a maximum asks which tokens equal it, and where XLA computes them anew
+  behind a normalisation, none may. (`max_first` is for the few entries of a window.)
+  """
+  at = jnp.argmax(jax.lax.stop_gradient(h), 1)[:, None]
+  here = at == jnp.arange(h.shape[1])[None, :, None]
+  return jnp.sum(jnp.where(here, h, jnp.zeros((), h.dtype)), 1)
 
 
 class Embed(nn.Module):
