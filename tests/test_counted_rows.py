@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from _rows import options
+from _rows import encoders_of, options, shape
 
 from mmfuse import balancing, data, encoders, fusion, methods, train
 from mmfuse.core import Batch, Clock, Unavailable
@@ -60,16 +60,16 @@ LABELS_ALONE = ("joint", "uniform", "ogm_ge", "mmpareto", "bogc_laplace", "mbsd"
 
 
 def model(name, norm="none", dropout=0.0):
-  encoder = encoders.MLP(3, (), norm, dropout)
-  found = fusion.LateFusion(dict.fromkeys(NAMES, encoder), CLASSES, dropout=dropout)
+  each = encoders_of(name, NAMES, encoders.MLP(3, (), norm, dropout))
+  found = fusion.LateFusion(each, CLASSES, dropout=dropout)
   return dataclasses.replace(found, fusion=fusion.Mmtm()) if name == "greedy" else found
 
 
 @functools.cache
-def padded() -> Batch:
+def padded(of=(3,)) -> Batch:
   """Eight rows, of which the last two are padding that holds garbage; some lack a modality."""
   rng = np.random.default_rng(0)
-  inputs = {m: rng.normal(size=(TOTAL, 3)).astype(np.float32) for m in NAMES}
+  inputs = {m: rng.normal(size=(TOTAL, *of)).astype(np.float32) for m in NAMES}
   inputs["a"][ROWS:] = 1e30
   inputs["b"][ROWS], inputs["b"][ROWS + 1] = np.nan, inputs["b"][0]
   mask = {m: np.arange(TOTAL) != i for i, m in enumerate(NAMES)}
@@ -119,24 +119,25 @@ def differ(a, b) -> bool:
 
 
 @functools.cache
-def splits() -> data.Splits:
+def splits(of=(3,)) -> data.Splits:
   """Eight training rows of two modalities and five to validate by: one shape for all rows."""
   rng = np.random.default_rng(0)
   total = TOTAL + 6
-  arrays = {m: rng.normal(size=(total, 3)).astype(np.float32) for m in NAMES}
+  arrays = {m: rng.normal(size=(total, *of)).astype(np.float32) for m in NAMES}
   arrays["weight"] = np.resize([1, 1, 0.5, 1, 2, 1], total).astype(np.float32)
   arrays |= {"label": np.arange(total) % CLASSES, "split": np.repeat([0, 1, 2], [TOTAL, 5, 1])}
   return data.from_arrays(arrays)
 
 
 def checked(name, unpadded=False, **how):
+  of = shape(name, (3,))
   try:
     method = methods.METHODS[name](model(name), 0.1, **options(name))
-    train.check_method(method, splits(), batch_size=TOTAL, unpadded=unpadded, **how)
+    train.check_method(method, splits(of), batch_size=TOTAL, unpadded=unpadded, **how)
   except Unavailable as reason:
     pytest.skip(str(reason))
   state = jax.eval_shape(
-    functools.partial(train.initial, method), jax.random.key(0), first_rows(padded())
+    functools.partial(train.initial, method), jax.random.key(0), first_rows(padded(of))
   )
   assert train.has_learning_rate(state.opt)
 
@@ -204,9 +205,9 @@ def test_padding_moves_no_statistics_and_no_draw(name):
   close(run(padded()), run(first_rows(padded())))
 
 
-def split(rows: int, **changes) -> Split:
+def split(rows: int, of=(3,), **changes) -> Split:
   """The rows of `padded` as a split: those after the sixth have weight 0."""
-  batch = jax.tree.map(lambda x: x[:rows], padded())
+  batch = jax.tree.map(lambda x: x[:rows], padded(of))
   inputs = {m: np.nan_to_num(x) for m, x in batch.inputs.items()}
   found = Split(inputs, batch.label, batch.mask, batch.index, None, batch.weight, batch.labelled)
   return found.replace(**changes)
@@ -223,7 +224,8 @@ HOOKED = [
 @pytest.mark.parametrize("name", HOOKED)
 def test_hooks_count_no_row_of_weight_0_and_read_no_unknown_label(name):
   method = methods.METHODS[name](model(name), 0.1, **options(name))
-  start = train.initial(method, jax.random.key(0), first_rows(padded()))
+  of = shape(name, (3,))
+  start = train.initial(method, jax.random.key(0), first_rows(padded(of)))
 
   def hooked(given):
     """(the state after every hook of every phase, the rows that the phases choose then)."""
@@ -240,7 +242,7 @@ def test_hooks_count_no_row_of_weight_0_and_read_no_unknown_label(name):
     """Tables with an entry a row, of the rows that count."""
     return jax.tree.map(lambda x: x[:ROWS] if x.shape[:1] == (TOTAL,) else x, state)
 
-  close(*(of_counted(hooked(split(n))[0]) for n in (TOTAL, ROWS)))
+  close(*(of_counted(hooked(split(n, of))[0]) for n in (TOTAL, ROWS)))
   known = np.arange(ROWS) % 3 != 1
   labels = [np.where(known, padded().label[:ROWS], v).astype(np.int32) for v in (0, 2)]
-  assert not differ(*(hooked(split(ROWS, label=l, labelled=known)) for l in labels))
+  assert not differ(*(hooked(split(ROWS, of, label=l, labelled=known)) for l in labels))

@@ -43,6 +43,7 @@ def test_every_module_is_covered():
     "diverse_representations",
     "mmiai",
     "multimodal_vaes",
+    "umurl",
   }
 
 
@@ -123,6 +124,37 @@ def test_cmimh_smoke(capsys):
   assert "versions: mmfuse" in printed and results() == before
   said = ("Claim", "Command:", "Expected:", "--smoke", "results/cmimh.md")
   assert all(word in cmimh.__doc__ for word in said)
+
+
+@pytest.mark.slow
+def test_umurl_smoke(capsys):
+  from experiments import umurl
+
+  before = results()
+  umurl.main(["--smoke"])
+  printed = capsys.readouterr().out
+  assert all(f"\n| {name} | " in printed for name in (*umurl.PARTS, umurl.RAW))
+  assert "| full less no_spread | " in printed and "versions: mmfuse" in printed
+  assert results() == before
+  said = ("Claim", "Command:", "Expected:", "--smoke", "results/umurl.md")
+  assert all(word in umurl.__doc__ for word in said)
+
+
+def test_what_umurl_claims_is_read_off_paired_differences(tmp_path, monkeypatch):
+  from experiments import _common, umurl
+
+  runs = lambda *values: [{"knn": v, "linear": 1.0} for v in values]
+  found = {"random": runs(0.5, 0.6), "full": runs(0.7, 0.81), "intra": runs(0.6)}
+  said = umurl.contrasts(found)
+  assert "| full less random | +20.5 ± 6.4 | 2 |" in said
+  assert "| full less intra | +10.0 | 1 |" in said and "interval above 0: holds." in said
+  assert "does not hold" in umurl.contrasts({**found, "random": runs(0.7, 0.6)})
+  monkeypatch.setattr(_common, "RESULTS", tmp_path)
+  cfg = umurl.Config()
+  _common.write_json("umurl", {"setting": umurl.setting(cfg), "parts": found}, smoke=False)
+  assert umurl.stored(cfg) == found and umurl.stored(umurl.Config(steps=3)) == {}
+  umurl.draw({**found, umurl.RAW: runs(1.0, 1.0)})
+  assert (tmp_path / "umurl.png").stat().st_size > 1000
 
 
 def test_what_cmimh_claims_is_read_off_paired_differences():

@@ -8,7 +8,7 @@ import pathlib
 import jax
 import numpy as np
 import pytest
-from _rows import SHALLOW, options
+from _rows import SHALLOW, encoders_of, options, shape
 
 import mmfuse
 from mmfuse import encoders, fusion, methods, names, train
@@ -43,15 +43,16 @@ NAMES = (
 )
 
 
-def _model(number: int) -> fusion.LateFusion:
-  names = "abc"[:number]
-  return fusion.LateFusion({m: encoders.MLP(features=3, hidden=()) for m in names}, 2)
+def _model(number: int, name: str = "") -> fusion.LateFusion:
+  plain = encoders.MLP(features=3, hidden=())
+  return fusion.LateFusion(encoders_of(name, "abc"[:number], plain), 2)
 
 
-def _batch(modalities) -> Batch:
+def _batch(modalities, name: str = "") -> Batch:
   """Six rows; with several modalities, each is absent from one of them."""
   rng, rows, several = np.random.default_rng(0), np.arange(6, dtype=np.int32), len(modalities) > 1
-  inputs = {m: rng.normal(size=(6, 2)).astype(np.float32) for m in modalities}
+  of = shape(name, (2,))
+  inputs = {m: rng.normal(size=(6, *of)).astype(np.float32) for m in modalities}
   mask = {m: rows != i if several else rows >= 0 for i, m in enumerate(modalities)}
   return Batch(inputs, rows % 2, mask, np.ones(6, np.float32), rows, {})
 
@@ -113,8 +114,8 @@ THREE = [
 
 
 def _built(name, number):
-  model = _model(number)
-  return methods.METHODS[name](model, 0.1, **options(name)), _batch(sorted(model.modalities))
+  model = _model(number, name)
+  return methods.METHODS[name](model, 0.1, **options(name)), _batch(sorted(model.modalities), name)
 
 
 @pytest.mark.parametrize("name", THREE)

@@ -10,6 +10,11 @@ from mmfuse.data._index import catalogue
 from mmfuse.data._index import load
 from mmfuse.data._inputs import read_inputs
 from mmfuse.data._npz import read_arrays
+from mmfuse.data._ntu import Recording
+from mmfuse.data._ntu import ntu_arrays
+from mmfuse.data._ntu import ntu_names
+from mmfuse.data._ntu import read_ntu
+from mmfuse.data._ntu import write_ntu
 from mmfuse.data._provable import overlapping
 from mmfuse.data._provable import overlapping_arrays
 from mmfuse.data._provable import overlapping_risk
@@ -23,6 +28,7 @@ __all__ = [
   "DATASETS",
   "DataError",
   "Dataset",
+  "Recording",
   "Scaler",
   "Split",
   "Splits",
@@ -32,10 +38,14 @@ __all__ = [
   "fake",
   "from_arrays",
   "load",
+  "ntu_arrays",
+  "ntu_names",
   "overlapping",
   "overlapping_arrays",
   "overlapping_risk",
   "read_arrays",
   "read_inputs",
+  "read_ntu",
   "table_from_arrays",
+  "write_ntu",
 ]

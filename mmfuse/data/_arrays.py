@@ -15,6 +15,7 @@ from mmfuse.data._inputs import EXTRA, MASK, TRUTH, modality_names, read_mask, r
 from mmfuse.data._labels import check_task, read_label
 from mmfuse.data._maps import as_maps, check_whole, looks_dense
 from mmfuse.data._plain import as_array
+from mmfuse.data._skeleton_graph import read_as_skeleton, skeleton_note
 from mmfuse.data._split import Splits
 from mmfuse.data._split_column import read_split
 from mmfuse.data._table import FRACTIONS, Table
@@ -79,9 +80,11 @@ def table_from_arrays(
 
   `[B]` counts as `[B, 1]`; numbers and booleans become floats (uint8 of rank 3 or more is an image,
   /255); a modality `[B, T, ...]` with lengths, or whose rows end in NaN, becomes `core.Sequence`; what a
-  numpy masked array hides is absent (`read_inputs`). Integer or string labels are classes, sorted and
-  numbered 0..C-1; `[B, L]` 0/1 is multi-label; integers `[B, H, W]` are a segmentation, -1 void, whose
-  modalities are maps of that height and width; float is regression, in the label's own unit.
+  numpy masked array hides is absent (`read_inputs`); [B, T, P, J, C] of few persons and many joints in
+  two or three coordinates is a skeleton and is not standardised, which a note says. Integer or string
+  labels are classes, sorted and numbered 0..C-1; `[B, L]` 0/1 is multi-label; integers `[B, H, W]` are a
+  segmentation, -1 void, whose modalities are maps of that height and width; float is regression, in the
+  label's own unit.
 
   Args:
     arrays: {name: array}.
@@ -161,6 +164,9 @@ def table_from_arrays(
   if dropped:
     inputs = {m: _sequences.take(x, keep) for m, x in inputs.items()}
     mask = {m: x[keep] for m, x in mask.items()}
+  shapes = {m: _sequences.values_of(x).shape for m, x in inputs.items()}
+  bodies = [m for m in names if read_as_skeleton((encoders or {}).get(m), shapes[m])]
+  read = [*read, *(skeleton_note(m, shapes[m]) for m in bodies)]
   table = Table(
     name=name,
     inputs=inputs,
@@ -177,6 +183,7 @@ def table_from_arrays(
     weight=weight,
     notes=(*notes, *chosen, *dropped, *read, *guessed, *named, *noted),
     fingerprint="",
+    scale=dict.fromkeys(bodies, "raw"),
   )
   return _fingerprint.stamped(table, recipe)
 

@@ -10,6 +10,7 @@ from mmfuse.data import (
   _digits,
   _emoji,
   _phantom,
+  _skeletons,
   _synthetic,
   _watch_imu,
   _wikipedia,
@@ -72,6 +73,13 @@ DATASETS: dict[str, Dataset] = {
     "3,594 pairs; x0 [64], x1 [64] (8 x 8); 10 classes; 2,000/580/1,014",
     "CC BY 4.0 (UCI Optical Recognition of Handwritten Digits)",
     "pip install 'mmfuse[datasets]'",
+  ),
+  "skeletons": Dataset(
+    lambda data_dir: _skeletons.table(),
+    "bodies of 25 joints that swing an arm or a leg once or twice; one modality, not standardised",
+    "1,200 rows; skeleton [32, 1, 25, 3]; 8 classes; 640/160/400",
+    "Apache-2.0 (generated)",
+    "built in",
   ),
   "synthetic_1": Dataset(
     lambda data_dir: _synthetic.table(1),

@@ -24,6 +24,13 @@ from mmfuse.encoders._pool import max_first, max_pool
 from mmfuse.encoders._recurrent import GRU, LSTM
 from mmfuse.encoders._resnet import ResNet18, ResNet34, SEResNet18Stem
 from mmfuse.encoders._sequence import as_array, steps
+from mmfuse.encoders._skeleton import Skeleton
+from mmfuse.encoders._skeleton_streams import (
+  resize_frames,
+  skeleton_streams,
+  skeleton_tokens,
+  whole_frames,
+)
 from mmfuse.encoders._token_encoder import token_encoder
 from mmfuse.encoders._tokens import Tokens, as_tokens
 from mmfuse.encoders._transformer import Transformer
@@ -51,6 +58,7 @@ __all__ = [
   "ResNet18",
   "ResNet34",
   "SEResNet18Stem",
+  "Skeleton",
   "Tokens",
   "Transformer",
   "UNet",
@@ -69,8 +77,12 @@ __all__ = [
   "mirrored",
   "readable",
   "remarks",
+  "resize_frames",
+  "skeleton_streams",
+  "skeleton_tokens",
   "steps",
   "token_classes",
   "token_encoder",
   "vocabulary_size",
+  "whole_frames",
 ]

@@ -6,6 +6,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
+from mmfuse.data._skeleton_graph import NTU_PARENTS, like_skeleton
 from mmfuse.encoders._conv1d import Conv1D
 from mmfuse.encoders._conv2d import FRAME_SIDE, Conv2D, Frames
 from mmfuse.encoders._embedding import Embedding
@@ -13,6 +14,7 @@ from mmfuse.encoders._lenet import LeNet, lenet_layers
 from mmfuse.encoders._mlp import MLP, Identity
 from mmfuse.encoders._recurrent import GRU, LSTM
 from mmfuse.encoders._resnet import ResNet18, ResNet34
+from mmfuse.encoders._skeleton import Skeleton
 from mmfuse.encoders._transformer import Transformer
 from mmfuse.names import closest
 
@@ -33,8 +35,19 @@ NAMES: dict[str, tuple[Collection[int], Callable[[tuple[int, ...]], nn.Module]]]
   "lstm": ((3,), lambda shape: LSTM()),
   "transformer": ((3,), lambda shape: Transformer()),
   "transformer_steps": ((3,), lambda shape: Transformer(pool="none")),
+  "skeleton": ((5,), lambda shape: _skeleton(shape)),
 }
 BY_RANK = {2: "mlp", 3: "conv1d", 4: "conv2d"}
+
+
+def _skeleton(shape):
+  if shape[3] == len(NTU_PARENTS):
+    return Skeleton()
+  raise ValueError(
+    f"arrays of shape {list(shape)} are skeletons of {shape[3]} joints, whose bones are not known "
+    f"(those of {len(NTU_PARENTS)} joints of NTU RGB+D are); say encoders.Skeleton(parents=...), the "
+    "joint that each joint hangs on (--encoder NAME=module:name)"
+  )
 
 
 def _embedding(shape, vocabulary):
@@ -52,7 +65,8 @@ def default_encoder(shape: tuple[int, ...], dtype, vocabulary: int | None = None
   """The encoder of arrays of `shape` and `dtype`.
 
   Floats: `MLP` for [B, D], `Conv1D` for [B, T, C], `Conv2D` for [B, H, W, C], `Frames(Conv2D)` for
-  [B, T, H, W, C]. Integers: `Embedding` for [B] and [B, L].
+  [B, T, H, W, C], `Skeleton` where that is [B, T, P, J, C] of at most four persons and ten joints or
+  more in two or three coordinates: no video is four pixels high. Integers: `Embedding` for [B] and [B, L].
 
   Args:
     shape: of the arrays, batch axis included.
@@ -60,10 +74,12 @@ def default_encoder(shape: tuple[int, ...], dtype, vocabulary: int | None = None
     vocabulary: how many tokens integers are of; default None, which floats need not say.
 
   Raises:
-    ValueError: anything else, or integers without a vocabulary.
+    ValueError: anything else, integers without a vocabulary, a skeleton whose bones are not known.
   """
   if jnp.issubdtype(dtype, jnp.integer):
     return _embedding(shape, vocabulary)
+  if jnp.issubdtype(dtype, jnp.floating) and like_skeleton(shape):
+    return _skeleton(shape)
   if jnp.issubdtype(dtype, jnp.floating) and len(shape) == 5:
     return Frames(Conv2D(side=FRAME_SIDE))
   if jnp.issubdtype(dtype, jnp.floating) and len(shape) in BY_RANK:
@@ -80,7 +96,7 @@ def by_name(spec: str, shape: tuple[int, ...], dtype, vocabulary: int | None = N
   Args:
     spec: linear (flattened, one dense layer), identity (flattened, nothing else), mlp, conv1d,
       conv2d, lenet, resnet18, resnet34 (the small stem for sides up to 64), gru, lstm, transformer,
-      embedding; and conv1d_steps, transformer_steps, whose steps a fusion like `mult` attends to
+      skeleton, embedding; and conv1d_steps, transformer_steps, whose steps a fusion like `mult` attends to
       (see `keep_steps`).
     shape, dtype, vocabulary: as in `default_encoder`.
 

@@ -13,6 +13,7 @@ from mmfuse.encoders._conv2d import Conv2D, Frames
 from mmfuse.encoders._default import NAMES
 from mmfuse.encoders._embedding import Embedding
 from mmfuse.encoders._sequence import as_array
+from mmfuse.encoders._skeleton import Skeleton
 
 ROWS = 7  # of the example an encoder is tried on: a number that hardly is a width too
 COLOURS = (1, 3, 4)  # channels of an image as most cameras store it
@@ -124,7 +125,7 @@ def describe(module: Any, x: Any, params: Any, guessed: bool = False) -> str:
       that is not certain; default False.
   """
   words = [_name(module), *_pooling(module), f"{_count(params)} parameters"]
-  read = _reading(_shape(x)) if guessed and not isinstance(module, Embedding) else ""
+  read = _reading(module, _shape(x)) if guessed and not isinstance(module, Embedding) else ""
   lengths = " with lengths" if isinstance(x, Sequence) else ""
   return f"{_shape(x)}{lengths} -> {', '.join(words)}{read}"
 
@@ -187,7 +188,9 @@ def _count(params):
   return "no" if total == 0 else str(total)
 
 
-def _reading(shape):
+def _reading(module, shape):
+  if isinstance(module, Skeleton):
+    return " (read as a skeleton [time, persons, joints, coordinates], no video)"
   if len(shape) == 2:
     return " (read as [time, channels])"
   if len(shape) == 4:

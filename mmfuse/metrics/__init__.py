@@ -27,6 +27,8 @@ from mmfuse.metrics._maps import thresholds
 from mmfuse.metrics._metric import Metric
 from mmfuse.metrics._metric import per_head
 from mmfuse.metrics._metric import row_mean
+from mmfuse.metrics._neighbours import knn
+from mmfuse.metrics._neighbours import neighbour_classes
 from mmfuse.metrics._presentation_attack import acer
 from mmfuse.metrics._retrieval import RECALL
 from mmfuse.metrics._retrieval import average_precision_at_k
@@ -87,10 +89,12 @@ __all__ = [
   "hamming_ranking",
   "imbalance",
   "iou",
+  "knn",
   "latent_quality",
   "map_at_k",
   "mean_iou",
   "multi_label",
+  "neighbour_classes",
   "ood_auroc",
   "over_subsets",
   "pack_bits",

@@ -169,7 +169,8 @@ def directions(parts: Mapping[str, Any], modalities: Any = None) -> list[Directi
   return found
 
 
-def _normalised(x: np.ndarray) -> np.ndarray:
+def unit_rows(x: np.ndarray) -> np.ndarray:
+  """x [N, ...] flattened and divided by its rows' lengths, in float64; a row of zeros stays."""
   x = x.reshape(len(x), -1).astype(np.float64)
   return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
 
@@ -229,7 +230,7 @@ def _by_hamming(query: np.ndarray, database: np.ndarray) -> Callable[[slice], np
 
 
 def _by_cosine(query: np.ndarray, database: np.ndarray) -> Callable[[slice], np.ndarray]:
-  query, database = _normalised(query), _normalised(database).T
+  query, database = unit_rows(query), unit_rows(database).T
   return lambda rows: np.argsort(-(query[rows] @ database), axis=1, kind="stable")
 
 

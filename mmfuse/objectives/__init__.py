@@ -23,6 +23,7 @@ from mmfuse.objectives._mbsd import mutual_distillation
 from mmfuse.objectives._mmd import jmmd_loss
 from mmfuse.objectives._mmd import mmd_loss
 from mmfuse.objectives._mmd import pkt_mmd_loss
+from mmfuse.objectives._vicreg import variance_covariance_loss
 from mmfuse.objectives._vicreg import vicreg_loss
 
 __all__ = [
@@ -48,6 +49,7 @@ __all__ = [
   "supervised_losses",
   "task_of",
   "unimodal",
+  "variance_covariance_loss",
   "vicreg_loss",
   "weighted_mean",
 ]

@@ -42,15 +42,45 @@ def vicreg_loss(
       f"vicreg_loss takes two [B, D] of one shape, got {list(x.shape)} and {list(y.shape)}"
     )
   weight = jnp.ones(x.shape[0]) if weight is None else weight.astype(jnp.float32)
-  count = jnp.sum(weight > 0)
-  x, y = (
-    jnp.where(weight[:, None] > 0, a.astype(jnp.float32), 0.0) for a in (x, y)
-  )  # what does not count may be NaN
+  x, y = (_counted(a, weight) for a in (x, y))
   invariance = weighted_mean(jnp.square(x - y).mean(-1), weight)
-  covariances = [_covariance(a, weight, count) for a in (x, y)]
-  variance = sum(_hinge(c, gamma, eps) for c in covariances) / 2
-  spread = sum(_off_diagonal(c) for c in covariances)
-  return jnp.where(count > 1, sim * invariance + std * variance + cov * spread, 0.0)
+  own = [
+    variance_covariance_loss(a, weight, std=std / 2, cov=cov, gamma=gamma, eps=eps) for a in (x, y)
+  ]
+  return jnp.where(jnp.sum(weight > 0) > 1, sim * invariance, 0.0) + own[0] + own[1]
+
+
+def variance_covariance_loss(
+  x: jax.Array,
+  weight: jax.Array | None = None,
+  *,
+  std: float = 25.0,
+  cov: float = 1.0,
+  gamma: float = 1.0,
+  eps: float = 1e-4,
+) -> jax.Array:
+  r"""std v(x) + cov c(x): what keeps one embedding from collapsing, as in `vicreg_loss`.
+
+  Args:
+    x: embeddings [B, D].
+    weight: float or bool [B], 0 = the row does not count and is not read; default None, all count alike.
+    std, cov, gamma, eps: as in `vicreg_loss`.
+
+  Raises:
+    ValueError: another rank.
+  """
+  if x.ndim != 2:
+    raise ValueError(f"variance_covariance_loss takes [B, D], got {list(x.shape)}")
+  weight = jnp.ones(x.shape[0]) if weight is None else weight.astype(jnp.float32)
+  count = jnp.sum(weight > 0)
+  covariance = _covariance(_counted(x, weight), weight, count)
+  value = std * _hinge(covariance, gamma, eps) + cov * _off_diagonal(covariance)
+  return jnp.where(count > 1, value, 0.0)
+
+
+def _counted(x: jax.Array, weight: jax.Array) -> jax.Array:
+  """x in float32, 0 where nothing counts: there it may be NaN."""
+  return jnp.where(weight[:, None] > 0, x.astype(jnp.float32), 0.0)
 
 
 def _covariance(x: jax.Array, weight: jax.Array, count: jax.Array) -> jax.Array:

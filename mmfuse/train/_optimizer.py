@@ -122,6 +122,7 @@ def adam(
   learning_rate: float = 1e-3,
   *,
   weight_decay: float = 0.0,
+  decoupled: bool = True,
   schedule: str = "constant",
   searched: bool = True,
 ) -> optax.GradientTransformationExtraArgs:
@@ -129,15 +130,18 @@ def adam(
 
   theta <- theta - learning_rate factor(progress) (m / (sqrt(v) + eps) + weight_decay theta)
 
+  With decoupled=False the decay is part of the gradient, and so of the moments m and v: torch's Adam.
+
   Args:
     learning_rate: default .001; `fit(learning_rate=)` writes another one.
     weight_decay: default 0; above it this is AdamW.
+    decoupled: default True; False is L2 inside Adam.
     schedule, searched: as in `sgd`.
 
   Raises ValueError for an unknown schedule.
   """
   direction = optax.scale_by_adam()
-  tx = _finish(direction, learning_rate, schedule, weight_decay, decoupled=True)
+  tx = _finish(direction, learning_rate, schedule, weight_decay, decoupled)
   return tx if searched else unsearched(tx)
 
 

@@ -22,13 +22,14 @@ def test_catalogue():
     "wikipedia",
     "mini_polymnist",
     "mini_polymnist_28",
+    "skeletons",
   }
   for row in rows:
     assert set(row) == {"name", "what", "size", "licence", "how"} and all(row.values())
 
 
 def test_sizes_are_true():
-  for name in ("watch_imu", "digits", "digit_pairs", "synthetic_1", "synthetic_2"):
+  for name in ("watch_imu", "digits", "digit_pairs", "skeletons", "synthetic_1", "synthetic_2"):
     table, size = load(name), DATASETS[name].size
     assert f"{len(table.label):,} " in size and f"{table.num_outputs} classes" in size
     for m, x in table.inputs.items():

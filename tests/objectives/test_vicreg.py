@@ -82,3 +82,14 @@ def test_a_bool_weight_is_a_choice_of_rows_and_shapes_must_agree():
   assert loss(X, Y, chosen) == pytest.approx(loss(X[:4], Y[:4]), rel=1e-5)
   with pytest.raises(ValueError, match=r"two \[B, D\] of one shape, got \[7, 3\] and \[7, 2\]"):
     loss(X, Y[:, :2])
+
+
+def test_of_one_embedding_it_is_half_of_vicreg_without_invariance():
+  alone = jax.jit(objectives.variance_covariance_loss)
+  both = float(alone(jnp.asarray(X), std=3.0, cov=2.0) + alone(jnp.asarray(Y), std=3.0, cov=2.0))
+  assert loss(X, Y, sim=0.0, std=6.0, cov=2.0) == pytest.approx(both, rel=1e-5)
+  assert float(alone(jnp.ones((5, 4)), std=5.0)) == pytest.approx(5 * (1 - 0.01), rel=1e-6)
+  spread = 3 * jnp.asarray([[1.0, 1], [1, -1], [-1, 1], [-1, -1]])
+  assert float(alone(spread)) == 0.0
+  with pytest.raises(ValueError, match=r"takes \[B, D\], got \[3\]"):
+    objectives.variance_covariance_loss(jnp.ones(3))

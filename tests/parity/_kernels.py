@@ -29,6 +29,7 @@ from . import (
   _modulation,
   _moo,
   _provable,
+  _umurl,
   _unseen_interaction,
   _vaes,
   _weightings,
@@ -247,6 +248,14 @@ KERNELS = [
   Kernel("mmiai", r"refine", _mmiai.refined),
   Kernel("mmiai", r"align", _mmiai.align),
   Kernel("mmiai", r"fixedpoint", _mmiai.fixed_point),
+  Kernel("umurl", r"modgen", _umurl.streams),
+  Kernel("umurl", r"vcreg", _umurl.spread),
+  Kernel("umurl", r"loss", _umurl.loss),
+  Kernel("umurl", r"backbone", _umurl.backbone),
+  # Torch resizes with positions in float32: the page allows 1e-4.
+  Kernel("umurl", r"tcrop|tcenter", _umurl.crop, atol=1e-4),
+  Kernel("umurl", r"shear", _umurl.shear),
+  Kernel("umurl", r"jointcorrupt", _umurl.corrupt),
 ]
 
 

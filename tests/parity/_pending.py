@@ -1,6 +1,3 @@
 """Kernels that are not built yet, as `slug` or `slug/prefix`. Their cases are not collected."""
 
-PENDING = (
-  "umurl",
-  "wss_cmer",
-)
+PENDING = ("wss_cmer",)

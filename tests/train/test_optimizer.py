@@ -38,6 +38,16 @@ def test_adam_by_hand():
   np.testing.assert_allclose(found, [1.0 - 0.1 * 1.1, -2.0 - 0.1 * 0.8], rtol=1e-5)
 
 
+def test_decay_inside_adam_is_part_of_both_moments():
+  found, _ = run(train.adam(0.1, weight_decay=0.4, decoupled=False), 2, clock=clock())
+  w, m, v = np.asarray(PARAMS["w"], np.float64), np.zeros(2), np.zeros(2)
+  for t in (1, 2):
+    g = np.asarray(GRADS["w"]) + 0.4 * w  # .9 and .2, then other signs of change
+    m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+    w = w - 0.1 * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
+  np.testing.assert_allclose(found, w, rtol=1e-5)
+
+
 # epoch 2 of 10, batch 5 of 10: progress .25
 @pytest.mark.parametrize(
   "name, epoch, factor",
