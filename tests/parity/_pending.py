@@ -2,5 +2,4 @@
 
 PENDING = (
   "umurl",
-  "wss_cmer",
 )

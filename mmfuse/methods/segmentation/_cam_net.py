@@ -1,0 +1,153 @@
+"""The network of a modality: a U-Net whose last map, pooled, is what it says of the row; M of them."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mmfuse.core import Batch, Unavailable
+from mmfuse.encoders import Conv, Norm
+from mmfuse.encoders._conv import prefer_batch_last
+from mmfuse.encoders._pool import max_first
+from mmfuse.fusion._late import named_key
+from mmfuse.methods.segmentation._maps import standardised
+
+DOWN, UP, LAST = (1, 2, 4, 4), (2, 1, 1), 1  # channels of each level, in widths
+
+
+class CamNet(nn.Module):
+  """Images [B, H, W, C] -> (maps [B, H, W, classes], features [B, H, W, width]); logits are the maps' mean.
+
+  Two 3 x 3 convolutions, each with batch norm and ReLU, on each of four levels, a 2 x 2 max-pool between
+  them; back by nearest neighbours, the level of that size beside; one more convolution and a 1 x 1 map
+  without bias. A row is standardised by itself first. An odd side is pooled as if it went on, and cut on
+  the way back: any size will do. As in the code released with the paper, whose width is 64 or 16.
+
+  Args:
+    width: channels of the first level and of the features.
+    classes: C.
+    formulation: see `encoders.Conv`, default "auto".
+  """
+
+  width: int
+  classes: int
+  formulation: str = "auto"
+
+  @nn.compact
+  def __call__(
+    self, x: jax.Array, mask: jax.Array, *, train: bool
+  ) -> tuple[jax.Array, jax.Array]:
+    x = standardised(x)
+    last = prefer_batch_last(x, (3, 3), self.formulation)
+    x = jnp.swapaxes(x, 0, -1) if last else x  # [C, W, H, B]
+    block = functools.partial(self._block, last=last, mask=mask, train=train)
+    levels = []
+    for i, times in enumerate(DOWN):
+      x = _halved(x) if i else x
+      for j in range(2):
+        x = block(x, times * self.width, f"down{i}_{j}")
+      levels.append(x)
+    for i, times in enumerate(UP):
+      skip = levels[-2 - i]
+      x = jnp.concatenate([skip, _doubled(x, skip.shape[1:3])], 0 if last else -1)
+      for j in range(2):
+        x = block(x, times * self.width, f"up{i}_{j}")
+    x = block(x, LAST * self.width, "last")
+    maps = Conv(
+      self.classes,
+      (1, 1),
+      use_bias=False,
+      kernel_init=nn.initializers.glorot_normal(),
+      formulation=self.formulation,
+      batch_last=last,
+      name="cam",
+    )(x)
+    return (jnp.swapaxes(maps, 0, -1), jnp.swapaxes(x, 0, -1)) if last else (maps, x)
+
+  def _block(self, x, width, name, *, last, mask, train):
+    conv = Conv(
+      width,
+      (3, 3),
+      use_bias=False,
+      kernel_init=nn.initializers.glorot_normal(),
+      formulation=self.formulation,
+      batch_last=last,
+      name=f"conv_{name}",
+    )
+    norm = Norm("batch", 0 if last else -1, name=f"norm_{name}")
+    return nn.relu(norm(conv(x), mask, train=train))
+
+
+def _halved(x: jax.Array) -> jax.Array:
+  """The maximum of each 2 x 2, [_, H, W, _] -> [_, ceil(H / 2), ceil(W / 2), _]."""
+  odd = [(0, n % 2) for n in x.shape[1:3]]
+  x = jnp.pad(x, ((0, 0), *odd, (0, 0)), constant_values=-jnp.inf)
+  return max_first(jnp.stack([x[:, i::2, j::2] for i in (0, 1) for j in (0, 1)]))
+
+
+def _doubled(x: jax.Array, size: tuple[int, ...]) -> jax.Array:
+  """Every place twice along both axes, cut to `size`."""
+  return x.repeat(2, 1).repeat(2, 2)[:, : size[0], : size[1]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Nets:
+  """A `CamNet` for each modality; parameters and statistics stand under its name."""
+
+  modalities: tuple[str, ...]
+  width: int
+  outputs: Callable[[Mapping, Mapping], int]  # (inputs, mask) -> C
+  same_size: bool  # maps of all modalities have to fit on each other
+
+  def begin(self, key: jax.Array, batch: Batch, num_rows: int) -> tuple[dict[str, Any], dict]:
+    """What `train.minimise` starts from. Raises Unavailable for what are no images."""
+    del num_rows
+    images = images_of(self.modalities, batch.inputs, self.same_size)
+    classes = self.outputs(batch.inputs, batch.mask)
+    params, stats = {}, {}
+    for m in self.modalities:
+      net = CamNet(self.width, classes)
+      every = jnp.ones(1, bool)
+      found = net.init(named_key(key, m), images[m][:1], every, train=False)
+      params[m], stats[m] = found["params"], found["batch_stats"]
+    return {"params": params, "batch_stats": stats}, {}
+
+  def look(
+    self, variables: Mapping, m: str, x: jax.Array, present: jax.Array
+  ) -> tuple[jax.Array, jax.Array]:
+    """(maps [B, H, W, C], features [B, H, W, width]) of images x, in evaluation mode."""
+    found: tuple[jax.Array, jax.Array] = self._net(variables, m).apply(
+      _of(variables, m), x, present, train=False
+    )
+    return found
+
+  def learn(self, variables: Mapping, m: str, x: jax.Array, present: jax.Array):
+    """(maps, statistics of m after the pass), in training mode."""
+    (maps, _), new = self._net(variables, m).apply(
+      _of(variables, m), x, present, train=True, mutable=["batch_stats"]
+    )
+    return maps, new["batch_stats"]
+
+  def _net(self, variables: Mapping, m: str) -> CamNet:
+    return CamNet(self.width, variables["params"][m]["cam"]["kernel"].shape[-1])
+
+
+def _of(variables: Mapping, m: str) -> dict[str, Any]:
+  return {kind: variables[kind][m] for kind in ("params", "batch_stats")}
+
+
+def images_of(modalities: Sequence[str], inputs: Mapping, same_size: bool) -> dict[str, jax.Array]:
+  """{m: [B, H, W, C]}. Raises Unavailable for a modality without such, or for different sizes."""
+  for m in modalities:
+    x = inputs[m]
+    if not hasattr(x, "ndim") or x.ndim != 4 or not jnp.issubdtype(x.dtype, jnp.floating):
+      raise Unavailable(f"it segments images, [B, H, W, C], and {m!r} holds none")
+  sizes = {m: inputs[m].shape[1:3] for m in modalities}
+  if same_size and len(set(sizes.values())) > 1:
+    said = ", ".join(f"{m} {h} x {w}" for m, (h, w) in sizes.items())
+    raise Unavailable(f"its maps are compared place by place, and the images differ in size: {said}")
+  return {m: inputs[m] for m in modalities}
