@@ -46,6 +46,11 @@ from mmfuse.metrics._scores import score
 from mmfuse.metrics._segmentation import confusion
 from mmfuse.metrics._segmentation import iou
 from mmfuse.metrics._segmentation import mean_iou
+from mmfuse.metrics._weak import best_threshold
+from mmfuse.metrics._weak import has_weak_masks
+from mmfuse.metrics._weak import said_classes
+from mmfuse.metrics._weak import thresholded
+from mmfuse.metrics._weak import weak_segmentation
 
 __all__ = [
   "RECALL",
@@ -60,6 +65,7 @@ __all__ = [
   "average_precision",
   "average_precision_at_k",
   "average_precision_of_hits",
+  "best_threshold",
   "chance_at_k",
   "classification",
   "conflict",
@@ -74,6 +80,7 @@ __all__ = [
   "f1",
   "hamming_distances",
   "hamming_ranking",
+  "has_weak_masks",
   "imbalance",
   "iou",
   "latent_quality",
@@ -90,8 +97,11 @@ __all__ = [
   "relevance",
   "relevant_rows",
   "row_mean",
+  "said_classes",
   "score",
   "shapley",
   "space_of",
+  "thresholded",
   "under_shift",
+  "weak_segmentation",
 ]

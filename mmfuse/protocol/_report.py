@@ -5,7 +5,16 @@ from typing import Any
 
 from mmfuse import data, methods, metrics, report, train
 from mmfuse.names import GENERATION
-from mmfuse.protocol import _baselines, _beyond, _finish, _generation, _missing, _notes, _ranked
+from mmfuse.protocol import (
+  _baselines,
+  _beyond,
+  _finish,
+  _generation,
+  _missing,
+  _notes,
+  _ranked,
+  _weak,
+)
 from mmfuse.protocol._config import Compare
 from mmfuse.protocol._rows import Row
 from mmfuse.protocol._search import Search
@@ -85,7 +94,9 @@ def write(
 
 
 def _beside(split: data.Splits) -> list[metrics.Score]:
-  return _generation.passports(split.modalities) if split.task == GENERATION else []
+  if split.task == GENERATION:
+    return _generation.passports(split.modalities)
+  return _weak.passports(split.modalities) if _weak.has_masks(split) else []
 
 
 def _records(

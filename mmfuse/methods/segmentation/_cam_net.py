@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from mmfuse.core import Batch, Unavailable
 from mmfuse.encoders import Conv, Norm
 from mmfuse.encoders._conv import prefer_batch_last
+from mmfuse.encoders._norm import MOMENTUM
 from mmfuse.encoders._pool import max_first
 from mmfuse.fusion._late import named_key
 from mmfuse.methods.segmentation._maps import standardised
@@ -125,12 +126,31 @@ class Nets:
     )
     return found
 
-  def learn(self, variables: Mapping, m: str, x: jax.Array, present: jax.Array):
-    """(maps, statistics of m after the pass), in training mode."""
-    (maps, _), new = self._net(variables, m).apply(
-      _of(variables, m), x, present, train=True, mutable=["batch_stats"]
-    )
-    return maps, new["batch_stats"]
+  def learn(
+    self, variables: Mapping, m: str, views: jax.Array, present: jax.Array
+  ) -> tuple[jax.Array, Any]:
+    """(maps [V, B, H, W, C], statistics of m), in training mode, of views [V, B, H, W, channels].
+
+    As V passes one after the other: each is normalised by its own moments, and the running averages
+    move V times, from what the pass before left.
+    """
+    own = _of(variables, m)
+
+    def one(x):
+      (maps, _), new = self._net(variables, m).apply(
+        own, x, present, train=True, mutable=["batch_stats"]
+      )
+      return maps, new["batch_stats"]
+
+    maps, each = jax.vmap(one)(views)
+
+    def moved(before, after):
+      now = before
+      for one_pass in after:  # momentum * before + (1 - momentum) * its moment
+        now = MOMENTUM * now + (one_pass - MOMENTUM * before)
+      return jnp.where(jnp.any(present), now, before)
+
+    return maps, jax.tree.map(moved, own["batch_stats"], each)
 
   def _net(self, variables: Mapping, m: str) -> CamNet:
     return CamNet(self.width, variables["params"][m]["cam"]["kernel"].shape[-1])

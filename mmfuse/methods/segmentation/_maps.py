@@ -27,7 +27,7 @@ def standardised(x: jax.Array) -> jax.Array:
 def max_normalised(maps: jax.Array) -> jax.Array:
   r"""N(c) = relu(r - min r - 1e-8) / (max r - min r + 1e-8), r = relu(c), over H, W of each row and class.
 
-  maps: c [B, H, W, C]. In [0, 1), and the same of a map times a positive number, up to the 1e-8.
+  maps: c [B, H, W, C]. In [0, 1], and the same of a map times a positive number, up to the 1e-8.
   """
   r = jax.nn.relu(maps.astype(jnp.float32))
   least, most = _entry(r, jnp.argmin), _entry(r, jnp.argmax)

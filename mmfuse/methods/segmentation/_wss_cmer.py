@@ -56,12 +56,12 @@ class Loss:
     drawn = _transforms.draw(key, batch.weight.shape[0], self.kinds)
     move = lambda x: _transforms.transformed(drawn, x, self.kinds)
     first, second = losses.View({}, {}), losses.View({}, {})
-    moved = dict(variables["batch_stats"])
+    moved = {}
     for m in self.nets.modalities:
-      x, present = batch.inputs[m], batch.mask[m]
-      raw, moved[m] = self.nets.learn(variables, m, x, present)
-      after = {**variables, "batch_stats": moved}  # the second pass moves on what the first left
-      other, moved[m] = self.nets.learn(after, m, move(x), present)
+      x = batch.inputs[m]
+      (raw, other), moved[m] = self.nets.learn(
+        variables, m, jnp.stack([x, move(x)]), batch.mask[m]
+      )
       first.logits[m], second.logits[m] = pooled(raw), pooled(other)
       first.maps[m], second.maps[m] = move(max_normalised(raw)), max_normalised(other)
     return (first, second), moved
