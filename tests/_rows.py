@@ -17,9 +17,18 @@ SHALLOW: dict[str, dict[str, Any]] = {
   "dibs": {"members": 2, "width": 3, "hidden": (4,)},
   "diverse": {"width": 2, "hidden": (4,), "critic_steps": 1},
   "unseen_interaction": {"layers": 1, "width": 8, "heads": 2, "slots": 2},
+  "wss_cmer": {"width": 1},
 }
+# Rows of images, [3, 3, 1] where others are told vectors.
+IMAGES = ("wss_cmer",)
+SIDE = 3
 
 
 def options(name: str) -> dict[str, Any]:
   """Of the row of that name."""
   return {**SHALLOW.get(name, {}), **TOLD.get(name, {})}
+
+
+def shape(name: str, vector: int) -> tuple[int, ...]:
+  """Of a row's inputs: vectors of that length, or images."""
+  return (SIDE, SIDE, 1) if name in IMAGES else (vector,)

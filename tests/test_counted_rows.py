@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from _rows import options
+from _rows import options, shape
 
 from mmfuse import balancing, data, encoders, fusion, methods, train
 from mmfuse.core import Batch, Clock, Unavailable
@@ -118,11 +118,11 @@ def differ(a, b) -> bool:
 
 
 @functools.cache
-def splits() -> data.Splits:
-  """Eight training rows of two modalities and five to validate by: one shape for all rows."""
+def splits(size: tuple[int, ...] = (3,)) -> data.Splits:
+  """Eight training rows of two modalities and five to validate by: one shape for all rows that take it."""
   rng = np.random.default_rng(0)
   total = TOTAL + 6
-  arrays = {m: rng.normal(size=(total, 3)).astype(np.float32) for m in NAMES}
+  arrays = {m: rng.normal(size=(total, *size)).astype(np.float32) for m in NAMES}
   arrays["weight"] = np.resize([1, 1, 0.5, 1, 2, 1], total).astype(np.float32)
   arrays |= {"label": np.arange(total) % CLASSES, "split": np.repeat([0, 1, 2], [TOTAL, 5, 1])}
   return data.from_arrays(arrays)
@@ -133,12 +133,12 @@ def checked(name, **how):
   unpadded = name not in (*RULES, *methods.HEADS)
   try:
     method = methods.METHODS[name](model(name), 0.1, **options(name))
-    train.check_method(method, splits(), batch_size=TOTAL, unpadded=unpadded, **how)
+    rows = splits(shape(name, 3))
+    train.check_method(method, rows, batch_size=TOTAL, unpadded=unpadded, **how)
   except Unavailable as reason:
     pytest.skip(str(reason))
-  state = jax.eval_shape(
-    functools.partial(train.initial, method), jax.random.key(0), first_rows(padded())
-  )
+  example = next(rows.train.batches(ROWS))
+  state = jax.eval_shape(functools.partial(train.initial, method), jax.random.key(0), example)
   assert train.has_learning_rate(state.opt)
 
 

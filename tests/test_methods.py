@@ -8,7 +8,7 @@ import pathlib
 import jax
 import numpy as np
 import pytest
-from _rows import SHALLOW, options
+from _rows import SHALLOW, options, shape
 
 import mmfuse
 from mmfuse import encoders, fusion, methods, names, train
@@ -48,10 +48,10 @@ def _model(number: int) -> fusion.LateFusion:
   return fusion.LateFusion({m: encoders.MLP(features=3, hidden=()) for m in names}, 2)
 
 
-def _batch(modalities) -> Batch:
+def _batch(modalities, size=(2,)) -> Batch:
   """Six rows; with several modalities, each is absent from one of them."""
   rng, rows, several = np.random.default_rng(0), np.arange(6, dtype=np.int32), len(modalities) > 1
-  inputs = {m: rng.normal(size=(6, 2)).astype(np.float32) for m in modalities}
+  inputs = {m: rng.normal(size=(6, *size)).astype(np.float32) for m in modalities}
   mask = {m: rows != i if several else rows >= 0 for i, m in enumerate(modalities)}
   return Batch(inputs, rows % 2, mask, np.ones(6, np.float32), rows, {})
 
@@ -115,7 +115,7 @@ def test_an_entry_builds_and_takes_one_step_with_finite_parameters(name, number)
     pytest.skip("seven models; three of them: tests/methods/missing/test_custom.py")
   model = _model(number)
   method = methods.METHODS[name](model, 0.1, **options(name))
-  batch = _batch(sorted(model.modalities))
+  batch = _batch(sorted(model.modalities), shape(name, 2))
   state, new, metrics = _one_step(method, batch)
   assert bool(metrics["finite"])
   for leaf in jax.tree.leaves(new.params):

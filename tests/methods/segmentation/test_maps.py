@@ -118,7 +118,8 @@ def test_a_scale_is_about_the_centre():
   x = jnp.zeros((1, 9, 9, 1)).at[0, 4, 4].set(1.0).at[0, 0, 0].set(5.0)
   drawn = _transforms.draw(jax.random.key(0), 1, ("scale",))._replace(scale=jnp.asarray(1.2))
   found = np.asarray(_transforms.transformed(drawn, x, ("scale",)))[0, ..., 0]
-  assert found[4, 4] == pytest.approx(1.0, abs=1e-5) and found[0, 0] == pytest.approx(0, abs=1e-5)
+  # The first pixel of 9 shows 4 - 4 / 1.2 = 2/3 of a pixel further in: (1/3)^2 of the corner.
+  assert found[4, 4] == pytest.approx(1.0) and found[0, 0] == pytest.approx(5 / 9, rel=1e-4)
 
 
 def test_all_kinds_are_drawn():
