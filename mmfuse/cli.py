@@ -36,7 +36,7 @@ class Data:
 
 @dataclasses.dataclass(frozen=True)
 class Predict:
-  """Probabilities for new rows, as CSV, from a finished run."""
+  """Probabilities for new rows, as CSV, from a finished run; of a segmentation maps, as .npz."""
 
   run: Annotated[str, tyro.conf.Positional]
   """Output folder of `mmfuse compare`."""
@@ -206,11 +206,13 @@ def _predict(args: Predict) -> int:
     raise UsageError(f"--out {args.out!r} exists; nothing is overwritten")
   if target is not None and not target.parent.is_dir():
     raise UsageError(f"--out {args.out!r}: there is no folder {str(target.parent)!r}")
-  text = protocol.predict(args.run, args.data, method=args.method, seed=args.seed)
+  content = protocol.predicted(
+    args.run, args.data, method=args.method, seed=args.seed, to_file=target is not None
+  )
   if target is None:
-    print(text, end="")
+    print(content.decode(), end="")
   else:
-    report.write_whole(target, text.encode())
+    report.write_whole(target, content)
   return 0
 
 

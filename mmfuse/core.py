@@ -51,7 +51,8 @@ class Batch(NamedTuple):
   """What one step sees. `B` rows; a row may lack modalities and may be padding."""
 
   inputs: dict[str, PyTree]  # {modality: pytree of [B, ...]}
-  # int [B] classes; int [B, L] multi-label 0/1; float [B] or [B, R] regression; a pytree; None
+  # int [B] classes; int [B, L] 0/1; int [B, H, W] classes of places, -1 = void; float [B] or [B, R]
+  # regression; a pytree; None
   label: PyTree
   mask: dict[str, jax.Array]  # {modality: bool [B]}, True = present: what the data have
   weight: jax.Array  # float [B], of the example; 0 = padding

@@ -4,9 +4,12 @@ import difflib
 from collections.abc import Iterable
 from typing import Any, Literal, get_args
 
-TaskName = Literal["classification", "multilabel", "regression", "generation", "retrieval"]
+TaskName = Literal[
+  "classification", "multilabel", "regression", "generation", "retrieval", "segmentation"
+]
 TASKS: tuple[str, ...] = get_args(TaskName)
-CLASSIFICATION, MULTILABEL, REGRESSION, GENERATION, RETRIEVAL = TASKS
+CLASSIFICATION, MULTILABEL, REGRESSION, GENERATION, RETRIEVAL, SEGMENTATION = TASKS
+VOID = -1  # of a segmentation: the label of places that do not count
 
 
 def label_kind(task: str, label: Any) -> str:

@@ -14,6 +14,8 @@ from mmfuse.names import (
   MULTILABEL,
   REGRESSION,
   RETRIEVAL,
+  SEGMENTATION,
+  VOID,
   closest,
 )
 from mmfuse.tree import FUSED
@@ -34,6 +36,8 @@ class Task(NamedTuple):
   # scores of whole parts, computed once a run, at its end; the primary one is its first then
   collected: metrics.Collected | None = None
   whole: str = FUSED  # what the column of a row's own score is called
+  optimizer: str = "sgd"  # of a table where nobody says: "sgd" or "adam"
+  batch_size: int | None = None  # rows a step where nobody says; None = by the number of training rows
 
 
 def _majority_class(label: np.ndarray, num_outputs: int) -> np.ndarray:
@@ -42,6 +46,11 @@ def _majority_class(label: np.ndarray, num_outputs: int) -> np.ndarray:
     raise ValueError(f"labels must lie in 0..{num_outputs - 1}, got {label.min()}..{label.max()}")
   count = np.bincount(label.astype(int), minlength=num_outputs)
   return np.log((count + 1.0) / (len(label) + num_outputs))
+
+
+def _majority_place(label: np.ndarray, num_outputs: int) -> np.ndarray:
+  """As `_majority_class`, over the places that are not void."""
+  return _majority_class(label[label != VOID], num_outputs)
 
 
 def _columns(label: np.ndarray, num_outputs: int) -> np.ndarray:
@@ -128,6 +137,18 @@ TASKS = {
       MAP,
       "mean",
     ),
+    Task(
+      SEGMENTATION,
+      lambda num_outputs, unit: metrics.segmentation(num_outputs),
+      "miou",
+      "nll",
+      _majority_place,
+      "majority class of training",
+      _softmax,
+      None,
+      optimizer="adam",
+      batch_size=16,
+    ),
   )
 }
 
@@ -171,6 +192,7 @@ def constant(label_train: Any, name: str, num_outputs: int) -> np.ndarray:
   classification: log((n_c + 1) / (n + C)), so that argmax is the majority class (ties to the lower)
   and the likelihood stays finite for a class that training lacks;
   multilabel: log((n_l + 1) / (n - n_l + 1)), positive where most rows have the label;
+  segmentation: as classification, over the places that are not void;
   regression: the mean of the labels.
 
   Args:

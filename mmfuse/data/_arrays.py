@@ -13,11 +13,12 @@ from mmfuse.data._extra import read_extras
 from mmfuse.data._identifiers import check_no_identifier
 from mmfuse.data._inputs import EXTRA, MASK, TRUTH, modality_names, read_mask, read_noted
 from mmfuse.data._labels import check_task, read_label
+from mmfuse.data._maps import as_maps, check_whole, looks_dense
 from mmfuse.data._plain import as_array
 from mmfuse.data._split import Splits
 from mmfuse.data._split_column import read_split
 from mmfuse.data._table import FRACTIONS, Table
-from mmfuse.names import GENERATION, RETRIEVAL
+from mmfuse.names import GENERATION, RETRIEVAL, SEGMENTATION
 
 
 def _column(name: str, value: Any, rows: int) -> np.ndarray:
@@ -79,7 +80,8 @@ def table_from_arrays(
   `[B]` counts as `[B, 1]`; numbers and booleans become floats (uint8 of rank 3 or more is an image,
   /255); a modality `[B, T, ...]` with lengths, or whose rows end in NaN, becomes `core.Sequence`; what a
   numpy masked array hides is absent (`read_inputs`). Integer or string labels are classes, sorted and
-  numbered 0..C-1; `[B, L]` 0/1 is multi-label; float is regression, in the label's own unit.
+  numbered 0..C-1; `[B, L]` 0/1 is multi-label; integers `[B, H, W]` are a segmentation, -1 void, whose
+  modalities are maps of that height and width; float is regression, in the label's own unit.
 
   Args:
     arrays: {name: array}.
@@ -124,7 +126,12 @@ def table_from_arrays(
   else:
     target, labelled = _label(label, arrays[label], known_rows)
     rows = len(target)
+  dense = task == SEGMENTATION or (task is None and not unlabelled and looks_dense(target))
+  if dense:
+    arrays = as_maps(arrays, names, target)
   inputs, mask, read = read_noted(arrays, names, rows=rows, encoders=encoders)
+  if dense:
+    check_whole(inputs)
   for m in names:
     if modalities is None and m not in (encoders or {}):
       check_no_identifier(m, arrays[m], mask[m])

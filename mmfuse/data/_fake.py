@@ -48,6 +48,8 @@ def _label(table: Table, part: np.ndarray, rng: np.random.Generator) -> np.ndarr
     for p in np.unique(part):
       turn[part == p] = np.arange((part == p).sum())
     return turn % np.int32(table.num_outputs)
+  if whole and table.label.ndim > 2:  # classes of places, and void where there is some
+    return rng.choice(np.unique(table.label), shape).astype(np.int32)
   if whole:
     return rng.integers(0, 2, shape).astype(np.int32)
   return rng.normal(size=shape)

@@ -5,7 +5,15 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from mmfuse.data import _digit_pairs, _digits, _emoji, _synthetic, _watch_imu, _wikipedia
+from mmfuse.data import (
+  _digit_pairs,
+  _digits,
+  _emoji,
+  _phantom,
+  _synthetic,
+  _watch_imu,
+  _wikipedia,
+)
 from mmfuse.data._choice import used_table
 from mmfuse.data._error import DataError, closest
 from mmfuse.data._inputs import is_embedding
@@ -128,6 +136,21 @@ DATASETS: dict[str, Dataset] = {
     "your copy of wikipedia.npz, in --data-dir or MMFUSE_DATA_DIR",
     ("fake",),
   ),
+  "phantom": Dataset(
+    lambda data_dir, size=32: _phantom.table(size),
+    "head-like slices whose lesions only both modalities together tell from spots and loops",
+    "700 slices; a and b [32, 32, 1]; 2 classes of places; 400/100/200 (size 64: 1,000/200/500)",
+    "Apache-2.0 (generated)",
+    "built in",
+    ("size",),
+  ),
+  "lesions": Dataset(
+    lambda data_dir: _phantom.lesions_table(),
+    "slices tagged by whether there is a lesion, with masks that scores alone read (truth_mask)",
+    "700 slices; a and b [32, 32, 1]; 2 classes; 400/100/200",
+    "Apache-2.0 (generated)",
+    "built in",
+  ),
 }
 
 
@@ -168,6 +191,7 @@ def load(
   data_dir: str | None = None,
   train_size: int | None = None,
   fake: bool = False,
+  size: int | None = None,
 ) -> Table:
   """A built-in data set by name, the arrays of an `.npz` by path, or what is used of a table.
 
@@ -182,6 +206,7 @@ def load(
     train_size: training rows of a set that is built (av_mnist); its other splits shrink alike.
     fake: a generated twin of a set whose files the user has to bring (av_mnist, emoji, emoji_text,
       wikipedia).
+    size: pixels of a side of a set that comes in several (phantom: 32 or 64).
 
   Raises:
     DataError: an unknown name, or whatever is wrong with the content, in one sentence.
@@ -204,7 +229,7 @@ def load(
       drop_empty=drop_empty,
     )
   if source in DATASETS:
-    options = {"train_size": train_size, "fake": fake}
+    options = {"train_size": train_size, "fake": fake, "size": size}
     given = {k: v for k, v in options.items() if v}
     wrong = [k for k in given if k not in DATASETS[source].options]
     if wrong:

@@ -6,8 +6,18 @@ import numpy as np
 
 from mmfuse.data._error import DataError, closest
 from mmfuse.data._inputs import MASK
+from mmfuse.data._maps import dense_notes, looks_dense, read_classes
 from mmfuse.data._plain import as_array
-from mmfuse.names import CLASSIFICATION, GENERATION, MULTILABEL, REGRESSION, RETRIEVAL, TASKS
+from mmfuse.names import (
+  CLASSIFICATION,
+  GENERATION,
+  MULTILABEL,
+  REGRESSION,
+  RETRIEVAL,
+  SEGMENTATION,
+  TASKS,
+  VOID,
+)
 
 _FEW = 50  # different whole floats that look like classes
 _NAMELESS = ("", "nan", "<na>")  # what a missing string becomes
@@ -16,6 +26,8 @@ _NAMELESS = ("", "nan", "<na>")  # what a missing string becomes
 def _guess(x: np.ndarray) -> str:
   if x.dtype.kind == "f":
     return REGRESSION
+  if looks_dense(x):
+    return SEGMENTATION
   return MULTILABEL if x.ndim == 2 and x.shape[1] > 1 else CLASSIFICATION
 
 
@@ -133,18 +145,19 @@ def read_label(
   """Labels, their task, the names of the classes, and notes on what was guessed.
 
   Integers and strings `[B]` are classes: sorted, numbered 0..C-1, names kept. Whole numbers 0/1
-  `[B, L]` are multi-label, floats are regression targets, and `task` decides otherwise. Regression
-  targets are left in their unit. A row whose label is unknown holds 0.
+  `[B, L]` are multi-label, `[B, H, W]` are the classes of places (-1: void), floats are regression
+  targets, and `task` decides otherwise. Regression targets are left in their unit. A row whose label is
+  unknown holds 0, a map of it VOID.
 
   Args:
     name: of the array, for messages.
-    value: the array, `[B]` or `[B, L]`.
+    value: the array, `[B]`, `[B, L]` or `[B, H, W]`.
     task: one of `names.TASKS`, or None to read it off the dtype.
     keep: bool `[B]`, rows that are used; others are never read.
     known: bool `[B]`, rows whose label is known; what stands in others is never read.
 
   Returns:
-    (int32 `[B]` or `[B, L]`, or float32 `[B]` or `[B, R]`; task; class names, `()` for regression;
+    (int32 `[B]`, `[B, L]` or `[B, H, W]`, or float32 `[B]` or `[B, R]`; task; class names, `()` for regression;
     notes).
 
   Raises:
@@ -175,13 +188,21 @@ def read_label(
   if task is None:
     _check_known(name, x, rows)
   kind = task if task not in (None, GENERATION, RETRIEVAL) else _guess(x)
-  if task == RETRIEVAL and kind == REGRESSION:
+  if task == RETRIEVAL and kind in (REGRESSION, SEGMENTATION):
     raise DataError(
       f"retrieval asks whether two rows have a class or a label in common, and {name!r} holds "
       f"{x.dtype}; pass integers or strings [B], or 0 and 1 [B, L] as integers"
     )
-  read = {CLASSIFICATION: _classes, MULTILABEL: _multilabel, REGRESSION: _regression}[kind]
+  read = {
+    CLASSIFICATION: _classes,
+    MULTILABEL: _multilabel,
+    REGRESSION: _regression,
+    SEGMENTATION: read_classes,
+  }[kind]
   found, names = read(x)
-  label = np.zeros((int(used.sum()), *found.shape[1:]), found.dtype)
+  nothing = VOID if kind == SEGMENTATION else 0
+  label = np.full((int(used.sum()), *found.shape[1:]), nothing, found.dtype)
   label[read_here[used]] = found
+  if kind == SEGMENTATION:
+    return label, kind, names, dense_notes(name, names, task is None)
   return label, kind, names, guess_notes(name, x, kind) if task is None else []

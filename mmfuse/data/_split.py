@@ -22,7 +22,8 @@ class Split:
 
   # {modality: float32 [N, ...], int32 [N, L] for an embedding, or core.Sequence of both}
   inputs: Mapping[str, Any]
-  label: Any  # int32 [N] classes; int32 [N, L] 0/1; float32 [N] or [N, R]; None without labels
+  # int32 [N] classes; int32 [N, L] 0/1; int32 [N, H, W], -1 = void; float32 [N] or [N, R]; None
+  label: Any
   mask: Mapping[str, np.ndarray]  # {modality: bool [N]}, True = present
   index: np.ndarray  # int32 [N], row in the table
   group: np.ndarray | None = None  # [N] int or str, None without groups
@@ -157,5 +158,6 @@ class Splits:
     return dataclasses.replace(self, parts={n: p for n, p in merged.items() if p is not None})
 
   def sealed(self) -> "Splits":
-    """The same splits with every part but `train` and `validation` out of reach."""
-    return dataclasses.replace(self, parts={n: p for n, p in self.parts.items() if n in OPEN})
+    """The same splits with every part but `train` and `validation`, and all truth, out of reach."""
+    parts = {n: p.replace(truth={}) for n, p in self.parts.items() if n in OPEN}
+    return dataclasses.replace(self, parts=parts)

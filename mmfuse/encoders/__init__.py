@@ -26,6 +26,7 @@ from mmfuse.encoders._sequence import as_array, steps
 from mmfuse.encoders._token_encoder import token_encoder
 from mmfuse.encoders._tokens import Tokens, as_tokens
 from mmfuse.encoders._transformer import Transformer
+from mmfuse.encoders._unet import MapHead, UNet, UNetDecoder
 
 __all__ = [
   "GRU",
@@ -42,12 +43,15 @@ __all__ = [
   "Identity",
   "LeNet",
   "MLPDecoder",
+  "MapHead",
   "Norm",
   "ResNet18",
   "ResNet34",
   "SEResNet18Stem",
   "Tokens",
   "Transformer",
+  "UNet",
+  "UNetDecoder",
   "adapt",
   "as_array",
   "as_tokens",

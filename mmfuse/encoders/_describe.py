@@ -18,7 +18,9 @@ ROWS = 7  # of the example an encoder is tried on: a number that hardly is a wid
 COLOURS = (1, 3, 4)  # channels of an image as most cameras store it
 
 
-def check_encoder(module: Any, x: Any, modality: str, train: bool = False) -> tuple[Any, Any]:
+def check_encoder(
+  module: Any, x: Any, modality: str, train: bool = False, maps: bool = False
+) -> tuple[Any, Any]:
   """(features, variables) of `module` on a few rows like `x`, as shapes; nothing is run.
 
   Args:
@@ -26,6 +28,7 @@ def check_encoder(module: Any, x: Any, modality: str, train: bool = False) -> tu
     x: what it reads, [B, ...] or a `core.Sequence`.
     modality: its name, for messages.
     train: try the training mode too, default False.
+    maps: it gives maps of several scales instead of features, default False.
 
   Raises:
     ValueError: one sentence, where the module fails or returns what is no feature; see
@@ -38,7 +41,7 @@ def check_encoder(module: Any, x: Any, modality: str, train: bool = False) -> tu
     mask, rngs = jnp.ones(ROWS, bool), {"dropout": jax.random.key(0)}
     x = readable(module, x)
     h, variables = module.init_with_output(jax.random.key(0), x, mask, train=False)
-    check_output(h, variables, modality, module, ROWS)
+    (_check_maps if maps else check_output)(h, variables, modality, module, ROWS)
     if train:
       module.apply(variables, x, mask, train=True, rngs=rngs, mutable=["batch_stats"])
     return h, variables
@@ -84,6 +87,19 @@ def check_output(h: Any, variables: Any, modality: str, module: Any, rows: int) 
       f"{what} has a variable collection {other[0]!r}; carried from step to step are "
       "params and batch_stats only"
     )
+
+
+def _check_maps(h: Any, variables: Any, modality: str, module: Any, rows: int) -> None:
+  """Raises ValueError unless h is a tuple of maps [rows, H, W, D], each of half the size of the one before."""
+  what = f"the encoder of {modality!r} ({title(module)})"
+  expected = "expected maps ([B, H, W, D], [B, H/2, W/2, E], ...)"
+  if not isinstance(h, tuple | list) or not h:
+    raise Refused(f"{what} returned {_kind(h)}, {expected}")
+  for level, x in enumerate(h):
+    check_output(x, variables, modality, module, rows)
+    size = tuple(-(-n // 2**level) for n in h[0].shape[1:3])
+    if x.ndim != 4 or tuple(x.shape[1:3]) != size:
+      raise Refused(f"{what} returned {list(x.shape)} at scale {level}, {expected}")
 
 
 def _kind(h):

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-KINDS = ("layer", "batch", "group", "none")
+KINDS = ("layer", "batch", "group", "instance", "none")
 MOMENTUM = 0.9  # torch's momentum 0.1
 EPSILON = 1e-5  # torch's default; Flax's own layers default to 1e-5 (batch) and 1e-6 (layer, group)
 
@@ -104,7 +104,8 @@ class Norm(nn.Module):
   """y = scale * (x - mean) / sqrt(var + 1e-5) + bias over x [B, ..., C]; scale, bias [C].
 
   kind: "layer" takes mean and var over the channels of each position; "group" over all positions
-  and the channels of each of gcd(32, C) groups (Wu and He, Group Normalization, ECCV 2018);
+  and the channels of each of gcd(32, C) groups (Wu and He, Group Normalization, ECCV 2018); "instance"
+  over all positions of each row and channel (Ulyanov, Vedaldi and Lempitsky, arXiv 1607.08022);
   "batch" over the present rows and all positions in training (`mask` [B], True = present) and from
   running averages (momentum 0.9, biased variance) otherwise (Ioffe and Szegedy, Batch
   Normalization, ICML 2015); "none" returns x. A batch without any present row leaves the running
@@ -132,7 +133,16 @@ class Norm(nn.Module):
     if self.kind == "batch":  # one factor per channel: one product less per position
       mean, var = (along(a, channel, x.ndim) for a in self._moments(x, mask, train, channel))
       return ((x - mean) * (jax.lax.rsqrt(var + EPSILON) * scale) + bias).astype(x.dtype)
-    return (self._grouped(x, mask, channel) * scale + bias).astype(x.dtype)
+    normal = self._instance(x) if self.kind == "instance" else self._grouped(x, mask, channel)
+    return (normal * scale + bias).astype(x.dtype)
+
+  def _instance(self, x):
+    """Rows and channels are the first and the last axis, in either order."""
+    axes, x = tuple(range(1, x.ndim - 1)), x.astype(jnp.float32)
+    if self.channel not in (0, -1):
+      raise ValueError(f"instance norm has its channels first or last, got axis {self.channel}")
+    centred = x - x.mean(axes, keepdims=True)
+    return centred * jax.lax.rsqrt(jnp.square(centred).mean(axes, keepdims=True) + EPSILON)
 
   def _grouped(self, x, mask, channel):
     groups = math.gcd(32, x.shape[channel])

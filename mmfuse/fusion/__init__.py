@@ -11,6 +11,7 @@ from mmfuse.fusion._concat import Concat, split_concat
 from mmfuse.fusion._confidence import Confidence
 from mmfuse.fusion._cosine import Cosine, cosine_logits
 from mmfuse.fusion._deep_set import DeepSet
+from mmfuse.fusion._dense import DenseFusion, joined
 from mmfuse.fusion._early import Early
 from mmfuse.fusion._expert_head import ExpertHead
 from mmfuse.fusion._experts import ProductOfExperts, combine_experts, mix_experts
@@ -42,6 +43,7 @@ __all__ = [
   "Confidence",
   "Cosine",
   "DeepSet",
+  "DenseFusion",
   "Early",
   "ExpertHead",
   "FiLM",
@@ -69,6 +71,7 @@ __all__ = [
   "from_linen",
   "gaussian_product",
   "head_named",
+  "joined",
   "mean_logits",
   "mix_experts",
   "split_concat",

@@ -125,7 +125,7 @@ class LateFusion:
       )
       encoders.check_output(h, variables, m, self.encoders[m], mask[m].shape[0])
       features[m] = h.reshape(h.shape[0], -1)
-      _store(variables, m, params, stats)
+      store_variables(variables, m, params, stats)
     heads = {
       m: self._dense().init(named_key(key, f"heads/{m}"), features[m])["params"]
       for m in self.modalities
@@ -138,7 +138,7 @@ class LateFusion:
       train=False,
     )
     moving: dict[str, Any] = {}
-    _store(variables, tree.FUSED, heads, moving)
+    store_variables(variables, tree.FUSED, heads, moving)
     params[tree.HEADS] = heads
     if moving:
       stats[tree.HEADS] = moving
@@ -150,7 +150,7 @@ class LateFusion:
     old = variables["batch_stats"]
     stats, features = dict(old), {}
     for m in self.modalities:
-      h, new = _apply(
+      h, new = apply_module(
         self.encoders[m],
         variables["params"][m],
         old.get(m),
@@ -175,7 +175,7 @@ class LateFusion:
     dropped = {m: self._drop(features[m], m, train, rngs) for m in self.modalities}
     unimodal = {m: self._dense().apply({"params": params[m]}, dropped[m]) for m in self.modalities}
     old = stats.get(tree.HEADS, {})
-    (logits, beside), new = _apply(
+    (logits, beside), new = apply_module(
       self.fusion,
       params.get(tree.FUSED, {}),
       old.get(tree.FUSED),
@@ -230,13 +230,14 @@ class LateFusion:
     return {m: encoders.readable(self.encoders[m], x) for m, x in filled.items()}
 
 
-def _store(variables, name, params, stats):
+def store_variables(variables, name, params, stats):
+  """Puts the parameters, and the statistics where there are some, of a module under its name."""
   params[name] = variables.get("params", {})
   if "batch_stats" in variables:
     stats[name] = variables["batch_stats"]
 
 
-def _apply(module, params, stats, train, rngs, *args, **kwargs):
+def apply_module(module, params, stats, train, rngs, *args, **kwargs):
   """(output, statistics): the statistics are returned as they came unless training moves them."""
   variables = {"params": params} if stats is None else {"params": params, "batch_stats": stats}
   if not train or stats is None:

@@ -19,9 +19,10 @@ from mmfuse.methods._entry import ALL_TASKS
 from mmfuse.methods._entry import CLASSES
 from mmfuse.methods._entry import FACTS
 from mmfuse.methods._entry import LABELLED
+from mmfuse.methods._entry import WITH_MAPS
 from mmfuse.methods._entry import Entry
 from mmfuse.methods._entry import of_rate
-from mmfuse.names import RETRIEVAL, closest
+from mmfuse.names import RETRIEVAL, SEGMENTATION, closest
 
 __all__ = [
   "ALL_TASKS",
@@ -34,6 +35,7 @@ __all__ = [
   "LABELLED",
   "METHODS",
   "SMOKE",
+  "WITH_MAPS",
   "Entry",
   "citation",
   "get",
@@ -75,7 +77,10 @@ DEFAULT = (
 )
 SMOKE = ("joint", "uniform", "mimo")
 # The same where the task is not one of a label that is predicted.
-DEFAULT_OF = {RETRIEVAL: ("cca", "contrastive", "cmimh", "unseen_interaction")}
+DEFAULT_OF = {
+  RETRIEVAL: ("cca", "contrastive", "cmimh", "unseen_interaction"),
+  SEGMENTATION: ("unimodal", "joint", "uniform", "dropout"),
+}
 # What every row of a table is compared with, where it is not `joint` and `uniform`.
 BASELINES_OF = {RETRIEVAL: ("cca",)}
 

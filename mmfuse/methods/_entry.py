@@ -9,9 +9,10 @@ from mmfuse import train
 from mmfuse.core import Method
 from mmfuse.methods import _papers
 from mmfuse.methods._made import Build
-from mmfuse.names import CLASSIFICATION, MULTILABEL, REGRESSION
+from mmfuse.names import CLASSIFICATION, MULTILABEL, REGRESSION, SEGMENTATION
 
 ALL_TASKS = (CLASSIFICATION, MULTILABEL, REGRESSION)  # with a label a row
+WITH_MAPS = (*ALL_TASKS, SEGMENTATION)  # and with a label a place
 LABELLED = (CLASSIFICATION, MULTILABEL)
 CLASSES = (CLASSIFICATION,)
 # What a builder may need to know beside the model and the optimiser, each a keyword argument.

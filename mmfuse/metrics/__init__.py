@@ -20,6 +20,10 @@ from mmfuse.metrics._hamming import hamming_distances
 from mmfuse.metrics._hamming import hamming_ranking
 from mmfuse.metrics._hamming import pack_bits
 from mmfuse.metrics._latent_quality import latent_quality
+from mmfuse.metrics._maps import case_of
+from mmfuse.metrics._maps import class_maps
+from mmfuse.metrics._maps import segmentation
+from mmfuse.metrics._maps import thresholds
 from mmfuse.metrics._metric import Metric
 from mmfuse.metrics._metric import per_head
 from mmfuse.metrics._metric import row_mean
@@ -46,6 +50,9 @@ from mmfuse.metrics._scores import score
 from mmfuse.metrics._segmentation import confusion
 from mmfuse.metrics._segmentation import iou
 from mmfuse.metrics._segmentation import mean_iou
+from mmfuse.metrics._surface import SURFACE
+from mmfuse.metrics._surface import assd
+from mmfuse.metrics._surface import slice_scores
 from mmfuse.metrics._weak import best_threshold
 from mmfuse.metrics._weak import has_weak_masks
 from mmfuse.metrics._weak import said_classes
@@ -55,18 +62,22 @@ from mmfuse.metrics._weak import weak_segmentation
 __all__ = [
   "RECALL",
   "SCORES",
+  "SURFACE",
   "Collected",
   "Metric",
   "RowMetric",
   "Score",
   "acer",
   "adaptation",
+  "assd",
   "auroc",
   "average_precision",
   "average_precision_at_k",
   "average_precision_of_hits",
   "best_threshold",
   "chance_at_k",
+  "case_of",
+  "class_maps",
   "classification",
   "conflict",
   "confusion",
@@ -99,9 +110,12 @@ __all__ = [
   "row_mean",
   "said_classes",
   "score",
+  "segmentation",
   "shapley",
+  "slice_scores",
   "space_of",
   "thresholded",
+  "thresholds",
   "under_shift",
   "weak_segmentation",
 ]

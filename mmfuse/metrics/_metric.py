@@ -24,9 +24,12 @@ class Metric(NamedTuple):
   # accumulator -> {head: {score: float32}}, called on the host with arrays of numpy
   compute: Callable[[Any], dict[str, dict[str, Any]]]
   scores: tuple[Score, ...]  # that `compute` gives each head
+  # (metric, accumulators of validation rows) -> the metric with what it decides by, as thresholds, taken
+  # from them; it shares compiled evaluations with `metric`. None = it decides nothing.
+  fit: Callable[..., "Metric"] | None = None
 
 
-def _heads(outputs: Outputs) -> dict[str, Any]:
+def heads_of(outputs: Outputs) -> dict[str, Any]:
   heads = {} if outputs.logits is None else {FUSED: outputs.logits}
   return {**heads, **dict(outputs.unimodal_logits)}
 
@@ -39,10 +42,10 @@ def per_head(metric: RowMetric) -> Metric:
   """
 
   def init(outputs):
-    return {head: metric.init() for head in _heads(outputs)}
+    return {head: metric.init() for head in heads_of(outputs)}
 
   def update(sums, outputs, batch):
-    heads, known = _heads(outputs), label_weight(batch)
+    heads, known = heads_of(outputs), label_weight(batch)
     weight = {h: jnp.where(batch.mask[h], known, 0.0) if h in batch.mask else known for h in heads}
     return {h: metric.update(sums[h], z, batch.label, weight[h]) for h, z in heads.items()}
 

@@ -30,13 +30,31 @@ def confusion(label, prediction, num_classes: int, *, void: int = -1) -> np.ndar
 
 
 def iou(counts) -> np.ndarray:
-  """IoU_k = TP_k / (truth_k + called_k - TP_k) [C] of a confusion matrix [C, C].
+  """IoU_k = TP_k / (truth_k + called_k - TP_k) [..., C] of confusion matrices [..., C, C].
 
   NaN for a class that neither occurs nor is predicted.
   """
   counts = np.asarray(counts, np.float64)
-  right, union = counts.diagonal(), counts.sum(0) + counts.sum(1) - counts.diagonal()
+  right = np.diagonal(counts, axis1=-2, axis2=-1)
+  union = counts.sum(-1) + counts.sum(-2) - right
   return np.where(union > 0, right / np.where(union > 0, union, 1.0), np.nan)
+
+
+def check_absent(absent: str) -> None:
+  """Raises ValueError unless `absent` is one of ABSENT."""
+  if absent not in ABSENT:
+    raise ValueError(f"absent must be one of: {', '.join(ABSENT)}; got {absent!r}")
+
+
+def iou_of(counts, absent: str) -> np.ndarray:
+  """`mean_iou` of each of several confusion matrices [..., C, C]."""
+  found = iou(counts)
+  if absent == "zero":
+    return np.asarray(np.nan_to_num(found, nan=0.0).mean(-1))
+  known = ~np.isnan(found)
+  number = known.sum(-1)
+  total = np.where(known, found, 0.0).sum(-1)
+  return np.asarray(np.where(number > 0, total / np.maximum(number, 1), np.nan))
 
 
 def mean_iou(counts, *, absent: str = "zero") -> float:
@@ -46,10 +64,5 @@ def mean_iou(counts, *, absent: str = "zero") -> float:
   released with MMANet), or is left out of the mean ("skip"; NaN where none is left).
   Raises ValueError for another word.
   """
-  if absent not in ABSENT:
-    raise ValueError(f"absent must be one of: {', '.join(ABSENT)}; got {absent!r}")
-  found = iou(counts)
-  if absent == "zero":
-    return float(np.nan_to_num(found, nan=0.0).mean())
-  known = found[~np.isnan(found)]
-  return float(known.mean()) if known.size else float("nan")
+  check_absent(absent)
+  return float(iou_of(counts, absent))

@@ -1,8 +1,8 @@
 """Supervised losses per objective: fused first, then each modality; the label decides which loss.
 
-int [B]: softmax cross-entropy; int [B, L]: mean binary cross-entropy over labels; float [B] or
-[B, R]: squared error. Every loss is a mean over present rows whose label is known, in float32, in
-nats (squared units for regression).
+int [B]: softmax cross-entropy; int [B, L]: mean binary cross-entropy over labels; int [B, H, W]:
+cross-entropy of every place that is not void; float [B] or [B, R]: squared error. Every loss is a mean over
+present rows (places of them) whose label is known, in float32, in nats (squared units for regression).
 """
 
 from collections.abc import Callable, Sequence
@@ -13,7 +13,8 @@ import numpy as np
 import optax
 
 from mmfuse.core import Batch, Outputs, label_weight
-from mmfuse.names import CLASSIFICATION, MULTILABEL, REGRESSION
+from mmfuse.names import CLASSIFICATION, MULTILABEL, REGRESSION, SEGMENTATION
+from mmfuse.objectives._dense import dense_loss, dense_rows
 from mmfuse.tree import FUSED
 
 
@@ -23,15 +24,16 @@ def task_of(label) -> str:
     raise ValueError(f"a supervised objective needs an array of labels, got {type(label).__name__}")
   if jnp.issubdtype(label.dtype, jnp.floating):
     return REGRESSION
-  return CLASSIFICATION if label.ndim == 1 else MULTILABEL
+  return {1: CLASSIFICATION, 3: SEGMENTATION}.get(label.ndim, MULTILABEL)
 
 
 def row_losses(logits: jax.Array, label: jax.Array, *, label_smoothing: float = 0.0) -> jax.Array:
   """The loss of each row, [B] float32, from logits [B, C].
 
   Args:
-    logits: [B, C] ([B, L], [B, R] alike).
-    label: int [B] classes; int [B, L] of 0/1; float [B] or [B, R] for the squared error.
+    logits: [B, C] ([B, L], [B, R] alike), of a segmentation [B, H, W, C].
+    label: int [B] classes; int [B, L] of 0/1; int [B, H, W], whose loss is the mean over places that are
+      not void; float [B] or [B, R] for the squared error.
     label_smoothing: eps mixes the target with the uniform distribution: (1 - eps) onehot + eps / C
       (for multi-label: with 1/2); default 0.
   """
@@ -43,6 +45,10 @@ def row_losses(logits: jax.Array, label: jax.Array, *, label_smoothing: float = 
   if task == MULTILABEL:
     target = label.astype(jnp.float32) * (1 - label_smoothing) + 0.5 * label_smoothing
     return jnp.mean(optax.sigmoid_binary_cross_entropy(logits, target), axis=-1)
+  if task == SEGMENTATION:
+    if label_smoothing:
+      raise ValueError("label_smoothing is for one label a row, these are maps")
+    return dense_rows(logits, label)
   if label_smoothing == 0.0:
     return optax.softmax_cross_entropy_with_integer_labels(logits, label)
   target = optax.smooth_labels(jax.nn.one_hot(label, logits.shape[-1]), label_smoothing)
@@ -101,6 +107,8 @@ def supervised_losses(
       weight = weight * jnp.asarray(by_class)[batch.label]
 
     def loss(logits, weight):
+      if task_of(batch.label) == SEGMENTATION and not label_smoothing:
+        return dense_loss(logits, batch.label, weight)  # over places: a slice counts by how many it has
       return weighted_mean(row_losses(logits, batch.label, label_smoothing=label_smoothing), weight)
 
     losses = {}

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-VOID = -1  # the label of positions that do not count
+from mmfuse.names import VOID
 
 
 def dense_loss(
@@ -38,6 +38,23 @@ def dense_loss(
   each = jnp.where(known, each, 0.0)
   total = each.sum()
   return jnp.sum(each * losses) / jnp.where(total > 0, total, 1.0)
+
+
+def dense_rows(logits: jax.Array, label: jax.Array, void: int = VOID) -> jax.Array:
+  """The mean cross-entropy [B] over the positions of each row that are not void; 0 where all are.
+
+  Args:
+    logits: [B, ..., C].
+    label: int [B, ...], classes 0..C-1 or `void`.
+    void: default -1.
+  """
+  known = label != void
+  losses = optax.softmax_cross_entropy_with_integer_labels(
+    jnp.where(known[..., None], logits.astype(jnp.float32), 0.0), jnp.where(known, label, 0)
+  )
+  axes = tuple(range(1, label.ndim))
+  count = known.sum(axes)
+  return jnp.where(known, losses, 0.0).sum(axes) / jnp.maximum(count, 1)
 
 
 def multi_scale_loss(

@@ -12,6 +12,8 @@ _LAZY = {
   "load_table": "_doors",
   "make_model": "_model",
   "predict": "_predict",
+  "predict_maps": "_predict_maps",
+  "predicted": "_predict_maps",
   "run": "_compare",
 }
 __all__ = [
@@ -22,6 +24,8 @@ __all__ = [
   "load_table",
   "make_model",
   "predict",
+  "predict_maps",
+  "predicted",
   "run",
 ]
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from mmfuse import report, tasks, train
 from mmfuse.core import Outputs, Unavailable
+from mmfuse.names import SEGMENTATION
 from mmfuse.protocol import _linear, _ranked
 from mmfuse.protocol._store import read_json, write_json
 from mmfuse.tree import FUSED
@@ -36,13 +37,19 @@ class Line(NamedTuple):
 def judged(
   splits: Any, split: Any, rows: np.ndarray, logits: np.ndarray
 ) -> dict[str, float | None]:
-  """{metric: value} of the logits [n, C] of some rows of a split; None where it is not finite."""
+  """{metric: value} of the logits [n, C] of some rows of a split; None where it is not finite.
+
+  Of a segmentation [n, H, W, C], and no threshold is chosen for them: it is .5.
+  """
   metric, batch = tasks.metric_of(splits), train.to_batch(split)
   total = len(split.index)
-  every, weight = np.zeros((total, logits.shape[1]), np.float32), np.zeros(total, np.float32)
+  every = np.zeros((total, *logits.shape[1:]), np.float32)
+  weight = np.zeros(total, np.float32)
   every[rows], weight[rows] = logits, batch.weight[rows]
   outputs = Outputs(every)
-  sums = metric.update(metric.init(outputs), outputs, batch._replace(weight=cast(Any, weight)))
+  nothing = metric.init(outputs)
+  sums = metric.update(nothing, outputs, batch._replace(weight=cast(Any, weight)))
+  metric = metric if metric.fit is None else metric.fit(metric, nothing)
   found = metric.compute(sums)[FUSED]
   return {k: float(v) if math.isfinite(v) else None for k, v in found.items()}
 
@@ -53,7 +60,8 @@ def constant(splits: Any, part: str) -> dict[str, float | None]:
   logits = tasks.constant(labels, splits.task, splits.num_outputs)
   split = getattr(splits, part)
   rows = _linear.usable(split, None)
-  return judged(splits, split, rows, np.tile(logits, (len(rows), 1)))
+  places = np.shape(split.label)[1:] if splits.task == SEGMENTATION else ()
+  return judged(splits, split, rows, np.broadcast_to(logits, (len(rows), *places, len(logits))))
 
 
 def _no_row(modality: str | None, part: str) -> str:

@@ -3,6 +3,7 @@
 Trains everything, writes every choice, then opens the test rows.
 """
 
+import dataclasses
 import datetime
 import json
 import pathlib
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 
 from mmfuse import data, metrics, report, tasks, train
 from mmfuse.methods import Entry
+from mmfuse.names import SEGMENTATION
 from mmfuse.protocol import _finish, _missing, _notes, _report, _resume
 from mmfuse.protocol._built import Built, defined
 from mmfuse.protocol._config import Compare, parse_pairs
@@ -90,9 +92,11 @@ def run(
 def _prepare(cfg: Compare, command: str, given: data.Table | None, own: Own) -> Prepared:
   cfg = with_own(smoke_of(cfg), own)
   table = load_table(cfg, given)
+  if table.task == SEGMENTATION:  # which is read off the labels: what it brings is known from here on
+    cfg = dataclasses.replace(cfg, task=SEGMENTATION)
   cfg = _missing.configured(cfg, table.modalities, table.task)
   splits = _splits(cfg, table)
-  cfg, notes = budgeted(cfg, min(len(s.train.index) for s in splits.values()))
+  cfg, notes = budgeted(cfg, min(len(s.train.index) for s in splits.values()), table.task)
   out = cfg.out or f"results/{table.name}"
   asked = cfg
   cfg, left_out = _resume.with_earlier(cfg, pathlib.Path(out), own)

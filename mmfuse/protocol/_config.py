@@ -65,8 +65,8 @@ class Compare:
   """The learning rates to try, as they are: `--rates .001 .01 .1`; default .01, .03, .1 for SGD."""
   learning_rate: float | None = None
   """With `--tune 1`: the one rate of all rows. Else the middle of the grid (.03 for SGD)."""
-  optimizer: Literal["sgd", "adam"] = "sgd"
-  """SGD with momentum .9, or Adam (rates / 30)."""
+  optimizer: Literal["sgd", "adam"] | None = None
+  """SGD with momentum .9 (default), or Adam (rates / 30), the default of segmentation."""
   schedule: Literal["constant", "cosine", "step"] = "constant"
   """The learning rate's schedule, the same for all methods."""
   weight_decay: float = 0.0
@@ -109,7 +109,7 @@ class Compare:
   @property
   def first_rates(self) -> tuple[float, ...]:
     """The learning rates that the search begins with."""
-    scale = 1.0 if self.optimizer == "sgd" else 1.0 / 30.0
+    scale = 1.0 / 30.0 if self.optimizer == "adam" else 1.0
     if self.rates:
       return tuple(sorted(set(self.rates)))
     if self.tune == 1:

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from mmfuse import data, train
+from mmfuse import data, tasks, train
 from mmfuse.protocol._config import Compare, UsageError, split_words
 from mmfuse.protocol._model import encoder_choices
 from mmfuse.protocol._own import Own
@@ -54,9 +54,17 @@ def smoke_of(cfg: Compare) -> Compare:
   )
 
 
-def budgeted(cfg: Compare, rows: int) -> tuple[Compare, list[str]]:
-  """The configuration with batch and epochs filled in for `rows` training rows, and notes on them."""
-  found = train.budget(rows, cfg.batch_size, cfg.epochs)
+def budgeted(cfg: Compare, rows: int, task: str) -> tuple[Compare, list[str]]:
+  """The configuration with optimiser, batch and epochs filled in, and notes on them.
+
+  Args:
+    cfg: the configuration.
+    rows: training rows.
+    task: whose defaults go before those of the number of rows.
+  """
+  usual = tasks.get(task)
+  cfg = dataclasses.replace(cfg, optimizer=cfg.optimizer or usual.optimizer)
+  found = train.budget(rows, cfg.batch_size or usual.batch_size, cfg.epochs)
   said = (
     f"{plural(found.epochs, 'epoch')} of {plural(found.epoch_steps, 'step')} "
     f"({found.batch_size} rows each): {plural(found.steps, 'step')} a run"

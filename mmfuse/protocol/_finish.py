@@ -10,8 +10,8 @@ import numpy as np
 
 from mmfuse import masks, metrics, report, tasks, train
 from mmfuse.core import Sequence
-from mmfuse.names import GENERATION
-from mmfuse.protocol import _generation
+from mmfuse.names import GENERATION, SEGMENTATION
+from mmfuse.protocol import _generation, _maps
 from mmfuse.protocol._missing import Questions
 from mmfuse.protocol._rows import Row, config_hash
 from mmfuse.protocol._search import Search, Trial
@@ -55,7 +55,7 @@ def records_of(
   trial = search.chosen(choice)
   method = search.method(row, trial)
   template = search.template(method)
-  metric = tasks.metric_of(search.splits)
+  own, dense = tasks.metric_of(search.splits), search.splits.task == SEGMENTATION
   modalities = search.splits.modalities
   trained = [m for m in modalities if search.splits.train.mask[m].any()]
   nobody = train.absent(test)
@@ -69,15 +69,21 @@ def records_of(
     name = tasks.get(search.splits.task).primary
     # A run that diverged before any usable epoch has no score.
     full, by_subset, probes, answers = {}, {}, {}, {}
+    limits: dict[str, Any] = {}
     if log.selected_epoch >= 0:
       state = search.load_weights(row, seed, trial, template)
+      metric = train.fitted(method, state, search.splits.validation, own)
       answers = questions.ask(method, state, test, metric)
       by_subset = {subset: answers["whole", subset][FUSED][name] for subset in subsets}
       full = answers["whole", modalities]
       if search.splits.task == GENERATION and _generation.can(method):
         beside = _generation.further(method, state, search.splits, test, search.judges)
         full = {**full, FUSED: {**full[FUSED], **beside}}
-      if search.cfg.probe and search.splits.task != GENERATION:
+      if dense:
+        beside = _maps.slice_scores(method, state, test, metric, search.splits.num_outputs)
+        full = {**full, FUSED: {**full[FUSED], **beside}}
+        limits = {"thresholds": _maps.thresholds(metric, modalities)}
+      if search.cfg.probe and search.splits.task not in (GENERATION, SEGMENTATION):
         probes = train.linear_probe(
           method,
           state,
@@ -110,6 +116,7 @@ def records_of(
           else {}
         ),
         "probe": probes,
+        **limits,
         "conflict_rate": conflict_rate(log, modalities),
         **shared,
         "versions": saved["versions"],
@@ -244,7 +251,9 @@ def write_report(
 
 
 def grids(search: Search, done: Mapping[Row, dict], split: Any) -> dict[str, pathlib.Path]:
-  """{title: PNG} of samples of each row's first run on the first test rows; {} where nothing generates.
+  """{title: PNG} of what each row's first run makes of the first test rows: samples, or maps over the inputs.
+
+  {} of other tasks, and where nothing generates.
 
   Args:
     search: of one split, where the runs are.
@@ -252,13 +261,20 @@ def grids(search: Search, done: Mapping[Row, dict], split: Any) -> dict[str, pat
     split: `data.Splits` with the test rows.
   """
   found: dict[str, pathlib.Path] = {}
-  for row, choices in done.items() if split.task == GENERATION and _can_draw() else ():
+  drawn = split.task in (GENERATION, SEGMENTATION) and _can_draw()
+  for row, choices in done.items() if drawn else ():
     trial, seed = search.chosen(choices[search.fold]), search.seeds[0]
     method = search.method(row, trial)
     log = train.RunLog.from_json(search.saved(row, seed, trial)["log"])
-    if not _generation.can(method) or log.selected_epoch < 0:
+    dense = split.task == SEGMENTATION
+    if log.selected_epoch < 0 or not (dense or _generation.can(method)):
       continue
     state = search.load_weights(row, seed, trial, search.template(method))
+    if dense:
+      metric = train.fitted(method, state, search.splits.validation, tasks.metric_of(split))
+      path = search.store.folder / f"maps_{row.slug}.png"
+      found[f"Maps of {row.name}"] = _maps.overlays(method, state, split, metric, path)
+      continue
     lines = _generation.samples(method, state, split.test, split.scaler)
     if lines:
       path = search.store.folder / f"samples_{row.slug}.png"
@@ -286,6 +302,9 @@ def save_schema(folder: pathlib.Path, splits: Any, fold: int | None) -> None:
       "num_outputs": splits.num_outputs,
       "class_names": list(splits.class_names),
       "target": None if splits.target is None else splits.target.to_json(),
+      **(
+        {"places": list(splits.train.label.shape[1:])} if splits.task == SEGMENTATION else {}
+      ),
       "inputs": {m: _shape(x) for m, x in sorted(splits.train.inputs.items())},
     },
   )

@@ -7,8 +7,16 @@ import numpy as np
 
 from mmfuse import core, data
 from mmfuse.data._inputs import MASK, RESERVED
+from mmfuse.data._maps import as_maps, check_whole
 from mmfuse.data._sequences import LENGTH
-from mmfuse.names import CLASSIFICATION, GENERATION, MULTILABEL, REGRESSION, RETRIEVAL
+from mmfuse.names import (
+  CLASSIFICATION,
+  GENERATION,
+  MULTILABEL,
+  REGRESSION,
+  RETRIEVAL,
+  SEGMENTATION,
+)
 from mmfuse.protocol._config import UsageError
 
 IGNORED = {*RESERVED, MASK + "label"}  # what `compare` reads and a prediction does not need
@@ -44,12 +52,16 @@ def read_rows(arrays: Mapping[str, Any], schema: dict, encoders: Mapping[str, An
       f"the file has no modality of the run: it holds {', '.join(sorted(arrays))}, "
       f"the run was trained on {', '.join(wanted)}"
     )
+  dense = schema["task"] == SEGMENTATION
+  arrays = as_maps(arrays, here, None) if dense else arrays
   belongs = {n for m in here for n in (m, MASK + m, LENGTH + m)}
   inputs, mask = data.read_inputs(
     {n: x for n, x in arrays.items() if n in belongs},
     here,
     encoders={m: e for m, e in encoders.items() if m in here},
   )
+  if dense:
+    check_whole(inputs)
   rows = len(mask[here[0]])
   absent = [m for m in wanted if m not in here]
   for m in absent:
@@ -81,6 +93,8 @@ def stand_in(schema: dict, encoders: dict) -> data.Splits:
 
 
 def _labels(schema: dict, rows: int) -> np.ndarray | None:
+  if schema["task"] == SEGMENTATION:
+    return np.zeros((rows, *schema["places"]), np.int32)
   return {
     GENERATION: None,
     CLASSIFICATION: np.zeros(rows, np.int32),

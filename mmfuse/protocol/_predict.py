@@ -136,8 +136,9 @@ def _check_run(info: dict, schema: dict, cfg: Compare) -> None:
       raise UsageError(f"the file of {spec!r} was edited since the run")
 
 
-def _say(new: NewRows, record: dict, row: Row, why: str) -> None:
+def say_chosen(found: "Opened") -> None:
   """What was chosen, and what was not read, on standard error: the table goes to standard output."""
+  new, record, row, why = found.new, found.record, found.row, found.why
   where = "" if record["fold"] is None else f", fold {record['fold']}"
   notes = [f"{row.name}, seed {record['seed']}{where}: {why}", *new.notes]
   alone = row.fixed.get("modality")
@@ -178,7 +179,7 @@ def predict(
     UsageError, data.DataError: no such run, method, seed, or arrays that do not fit.
   """
   found = opened(run, method=method, seed=seed, methods=methods, read=Reading(path))
-  _say(found.new, found.record, found.row, found.why)
+  say_chosen(found)
   schema = found.schema
   outputs = train.predict_split(found.method, found.state, found.new.split)
   if schema["task"] == RETRIEVAL:

@@ -4,12 +4,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from mmfuse import data, methods, metrics, report, train
-from mmfuse.names import GENERATION
+from mmfuse.names import GENERATION, SEGMENTATION
 from mmfuse.protocol import (
   _baselines,
   _beyond,
   _finish,
   _generation,
+  _maps,
   _missing,
   _notes,
   _ranked,
@@ -82,6 +83,7 @@ def write(
         *_baselines.notes(baselines),
         *_notes.on_readers(done),
         *_ranked.notes(split),
+        *_maps.notes(split, records),
         *([interrupted] if interrupted else []),
       ],
     },
@@ -94,6 +96,8 @@ def write(
 
 
 def _beside(split: data.Splits) -> list[metrics.Score]:
+  if split.task == SEGMENTATION:
+    return list(metrics.SURFACE)
   if split.task == GENERATION:
     return _generation.passports(split.modalities)
   return _weak.passports(split.modalities) if _weak.has_masks(split) else []

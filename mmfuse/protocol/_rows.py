@@ -81,7 +81,7 @@ class Row:
 
 def shared_optimizer(cfg: Compare, rate: float):
   """The same optimiser for every row."""
-  make = train.sgd if cfg.optimizer == "sgd" else train.adam
+  make = train.adam if cfg.optimizer == "adam" else train.sgd
   return make(rate, weight_decay=cfg.weight_decay, schedule=cfg.schedule)
 
 
@@ -156,7 +156,8 @@ def alias_notes(cfg: Compare) -> list[str]:
 def optimiser_notes(cfg: Compare, own: Own) -> list[str]:
   """What is said of bare builders where the table's optimiser is not the default they know."""
   asked, usual = (
-    (c.optimizer, c.weight_decay, c.schedule) for c in (cfg, Compare(methods=cfg.methods))
+    (c.optimizer or "sgd", c.weight_decay, c.schedule)
+    for c in (cfg, Compare(methods=cfg.methods))
   )
   bare = [w for w in method_words(cfg) if w in own and not isinstance(own.load(w), methods.Entry)]
   if asked == usual or not bare:

@@ -8,6 +8,7 @@ from mmfuse.report._lines import CONSTANT
 from mmfuse.report._lines import LINEAR
 from mmfuse.report._missing import Missing
 from mmfuse.report._missing_curve import missing_curve
+from mmfuse.report._overlays import overlays
 from mmfuse.report._precision_recall import RecallCurves
 from mmfuse.report._precision_recall import precision_recall
 from mmfuse.report._precision_recall import precision_recall_csv
@@ -52,6 +53,7 @@ __all__ = [
   "html",
   "markdown",
   "missing_curve",
+  "overlays",
   "paired",
   "precision_recall",
   "precision_recall_csv",

@@ -39,6 +39,7 @@ from mmfuse.train._evaluate import predict_split
 from mmfuse.train._evaluate import subset_view
 from mmfuse.train._evaluate import to_batch
 from mmfuse.train._fit import fit
+from mmfuse.train._fitted import fitted
 from mmfuse.train._initial import init_module
 from mmfuse.train._initial import initial
 from mmfuse.train._lens import Lens
@@ -113,6 +114,7 @@ __all__ = [
   "evaluate_subsets",
   "evaluate_views",
   "fit",
+  "fitted",
   "frozen",
   "has_learning_rate",
   "heads_only",

@@ -101,7 +101,7 @@ def _of_view(batches: Batch, mask, counts) -> Batch:
 
 
 @functools.partial(jax.jit, static_argnames=("predict", "metric", "stacked"))
-def _map_views(predict, metric, state, batches, masks, counts, stacked=False):
+def map_views(predict, metric, state, batches, masks, counts, stacked=False):
   """{head: accumulators [V, ...]} for masks {m: bool [V, N, B]}, counts alike: one program whatever V."""
   keep = {m: np.array(True) for m in masks}
 
@@ -243,7 +243,7 @@ def stack_views(
 
 def scan_views(predict, metric, state, views: StackedViews, stacked=False) -> list[dict]:
   """[{head: {score: value}}] of each view in one call; `stacked`: states and values [S, ...]."""
-  totals = jax.device_get(_map_views(predict, metric, state, *views, stacked))
+  totals = jax.device_get(map_views(predict, metric, state, *views, stacked))
   at = lambda *i: _scores(metric, jax.tree.map(lambda x: x[i], totals))
   number = len(views.counts)
   if not stacked:

@@ -40,8 +40,8 @@ class Plan(NamedTuple):
 
   @property
   def splits(self) -> dict[str, Any]:
-    """What hooks get."""
-    return {"train": self.data.train, "validation": self.data.validation}
+    """What hooks get: no truth, which is for scores alone."""
+    return without_truth({"train": self.data.train, "validation": self.data.validation})
 
   def place(self, host: Any) -> Any:
     """Arrays on the device(s), replicated over a mesh; copies, which alone may be donated."""
@@ -53,6 +53,12 @@ class Plan(NamedTuple):
   def steps_per_epoch(self, phase: Phase) -> int:
     """Of an epoch that sees every row."""
     return budget_lib.steps_per_epoch(self.num_rows, self.batch_size[phase.name])
+
+
+def without_truth(parts: dict[str, Any]) -> dict[str, Any]:
+  """The parts without the arrays `truth_<name>` of the data, where they hold some."""
+  bare = lambda part: part.replace(truth={}) if getattr(part, "truth", None) else part
+  return {name: bare(part) for name, part in parts.items()}
 
 
 def _num_rows(data: Any) -> int:

@@ -12,7 +12,7 @@ import optax
 from mmfuse import balancing, tree
 from mmfuse import objectives as objectives_lib
 from mmfuse.core import Batch, Clock, Outputs, State, label_weight, used
-from mmfuse.names import REGRESSION
+from mmfuse.names import REGRESSION, SEGMENTATION
 from mmfuse.train import _gradient_plans, _update
 from mmfuse.train._counted import counted, is_supervised
 from mmfuse.train._forward import Forward, Minimised, evaluated
@@ -209,7 +209,8 @@ def seen(outputs: Outputs, batch: Batch) -> dict[str, Any]:
     "split_logits": outputs.aux.get("split_logits"),
   }
   split = outputs.aux.get("split_logits") or outputs.unimodal_logits
-  classes = is_supervised(batch.label) and objectives_lib.task_of(batch.label) != REGRESSION
+  scored = is_supervised(batch.label) and objectives_lib.task_of(batch.label)
+  classes = scored and scored not in (REGRESSION, SEGMENTATION)
   if split and classes:
     known = label_weight(batch) > 0
     mask = {m: v & known for m, v in batch.mask.items()}

@@ -2,6 +2,7 @@
 
 from mmfuse.methods._entry import ALL_TASKS
 from mmfuse.methods._entry import LABELLED
+from mmfuse.methods._entry import WITH_MAPS
 from mmfuse.methods._entry import row
 from mmfuse.methods.missing._custom import custom
 from mmfuse.methods.missing._dmrnet import dmrnet
@@ -31,7 +32,8 @@ __all__ = [
 # fmt: off
 ROWS = {
   "dropout": row(
-    dropout, "baseline", "baseline", about="features of uniformly drawn subsets"),
+    dropout, "baseline", "baseline", about="features of uniformly drawn subsets",
+    tasks=WITH_MAPS),
   "moddrop": row(
     moddrop, "forward", "equations", "neverova2016moddrop", {"drop": (0.2, 0.5, 0.8)}),
   "mean_fill": row(
