@@ -17,7 +17,7 @@ SHALLOW: dict[str, dict[str, Any]] = {
   "dibs": {"members": 2, "width": 3, "hidden": (4,)},
   "diverse": {"width": 2, "hidden": (4,), "critic_steps": 1},
   "unseen_interaction": {"layers": 1, "width": 8, "heads": 2, "slots": 2},
-  "wss_cmer": {"width": 1},
+  "wss_cmer": {"width": 1, "levels": 2},
 }
 # Rows of images, [3, 3, 1] where others are told vectors.
 IMAGES = ("wss_cmer",)

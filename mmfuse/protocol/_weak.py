@@ -6,7 +6,6 @@ from mmfuse import data, metrics, train
 from mmfuse.core import Method, State
 from mmfuse.metrics import Score
 
-
 READS = metrics.weak_segmentation().reads
 
 

@@ -1,5 +1,3 @@
 """Kernels that are not built yet, as `slug` or `slug/prefix`. Their cases are not collected."""
 
-PENDING = (
-  "umurl",
-)
+PENDING = ("umurl",)

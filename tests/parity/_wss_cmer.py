@@ -59,7 +59,7 @@ def objective(case: Case) -> dict:
   names = [f"m{i}" for i in range(len(case.inputs["pred1"]))]
   y = jnp.asarray(case.inputs["y"])
   ones = jnp.ones(len(y))
-  rows = losses.Rows(y, {m: ones > 0 for m in names}, ones, ones)
+  rows = losses.Rows(y, dict.fromkeys(names, ones > 0), ones, ones)
   temperature, lmda = float(case.hp["temp"]), case.hp["lmda"]
 
   def each(pred1, pred2, cam1, cam2):

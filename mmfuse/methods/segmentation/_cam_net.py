@@ -1,7 +1,6 @@
 """The network of a modality: a U-Net whose last map, pooled, is what it says of the row; M of them."""
 
 import dataclasses
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,54 +9,60 @@ import jax
 import jax.numpy as jnp
 
 from mmfuse.core import Batch, Unavailable
-from mmfuse.encoders import Conv, Norm
+from mmfuse.encoders import Conv
 from mmfuse.encoders._conv import prefer_batch_last
 from mmfuse.encoders._norm import MOMENTUM
 from mmfuse.encoders._pool import max_first
+from mmfuse.encoders._unet import ConvBlock, doubled
 from mmfuse.fusion._late import named_key
 from mmfuse.methods.segmentation._maps import standardised
 
-DOWN, UP, LAST = (1, 2, 4, 4), (2, 1, 1), 1  # channels of each level, in widths
+LEVELS = 4
 
 
 class CamNet(nn.Module):
   """Images [B, H, W, C] -> (maps [B, H, W, classes], features [B, H, W, width]); logits are the maps' mean.
 
-  Two 3 x 3 convolutions, each with batch norm and ReLU, on each of four levels, a 2 x 2 max-pool between
-  them; back by nearest neighbours, the level of that size beside; one more convolution and a 1 x 1 map
-  without bias. A row is standardised by itself first. An odd side is pooled as if it went on, and cut on
-  the way back: any size will do. As in the code released with the paper, whose width is 64 or 16.
+  Two 3 x 3 convolutions, each with batch norm and ReLU, on each level, of 1, 2, 4, 4, ... widths, a 2 x 2
+  max-pool between them; back by nearest neighbours, the level of that size beside, to half as many
+  channels; one more convolution and a 1 x 1 map without bias. A row is standardised by itself first. An
+  odd side is pooled as if it went on, and cut on the way back: any size will do. As in the code released
+  with the paper.
 
   Args:
     width: channels of the first level and of the features.
     classes: C.
+    levels: default 4 (paper).
     formulation: see `encoders.Conv`, default "auto".
   """
 
   width: int
   classes: int
+  levels: int = LEVELS
   formulation: str = "auto"
 
   @nn.compact
-  def __call__(
-    self, x: jax.Array, mask: jax.Array, *, train: bool
-  ) -> tuple[jax.Array, jax.Array]:
+  def __call__(self, x: jax.Array, mask: jax.Array, *, train: bool) -> tuple[jax.Array, jax.Array]:
     x = standardised(x)
     last = prefer_batch_last(x, (3, 3), self.formulation)
-    x = jnp.swapaxes(x, 0, -1) if last else x  # [C, W, H, B]
-    block = functools.partial(self._block, last=last, mask=mask, train=train)
-    levels = []
-    for i, times in enumerate(DOWN):
-      x = _halved(x) if i else x
-      for j in range(2):
-        x = block(x, times * self.width, f"down{i}_{j}")
-      levels.append(x)
-    for i, times in enumerate(UP):
-      skip = levels[-2 - i]
-      x = jnp.concatenate([skip, _doubled(x, skip.shape[1:3])], 0 if last else -1)
-      for j in range(2):
-        x = block(x, times * self.width, f"up{i}_{j}")
-    x = block(x, LAST * self.width, "last")
+    x = jnp.swapaxes(x, 0, -1) if last else x  # [C, H, W, B]
+
+    def block(x, times, name, depth=2):
+      features = times * self.width
+      made = ConvBlock(
+        features, "batch", self.formulation, last, depth, nn.initializers.glorot_normal(), name=name
+      )
+      return made(x, mask, train=train)
+
+    found: list[jax.Array] = []
+    for level in range(self.levels):
+      found.append(block(_largest(found[-1]) if level else x, _times(level), f"down{level}"))
+    x = found[-1]
+    for level in reversed(range(self.levels - 1)):
+      skip = found[level]
+      x = jnp.concatenate([skip, doubled(x, skip.shape[1:3])], 0 if last else -1)
+      x = block(x, max(_times(level) // 2, 1), f"up{level}")
+    x = block(x, 1, "last", 1)
     maps = Conv(
       self.classes,
       (1, 1),
@@ -69,30 +74,17 @@ class CamNet(nn.Module):
     )(x)
     return (jnp.swapaxes(maps, 0, -1), jnp.swapaxes(x, 0, -1)) if last else (maps, x)
 
-  def _block(self, x, width, name, *, last, mask, train):
-    conv = Conv(
-      width,
-      (3, 3),
-      use_bias=False,
-      kernel_init=nn.initializers.glorot_normal(),
-      formulation=self.formulation,
-      batch_last=last,
-      name=f"conv_{name}",
-    )
-    norm = Norm("batch", 0 if last else -1, name=f"norm_{name}")
-    return nn.relu(norm(conv(x), mask, train=train))
+
+def _times(level: int) -> int:
+  """Channels of a level on the way down, in widths."""
+  return min(1 << level, 4)
 
 
-def _halved(x: jax.Array) -> jax.Array:
+def _largest(x: jax.Array) -> jax.Array:
   """The maximum of each 2 x 2, [_, H, W, _] -> [_, ceil(H / 2), ceil(W / 2), _]."""
   odd = [(0, n % 2) for n in x.shape[1:3]]
   x = jnp.pad(x, ((0, 0), *odd, (0, 0)), constant_values=-jnp.inf)
   return max_first(jnp.stack([x[:, i::2, j::2] for i in (0, 1) for j in (0, 1)]))
-
-
-def _doubled(x: jax.Array, size: tuple[int, ...]) -> jax.Array:
-  """Every place twice along both axes, cut to `size`."""
-  return x.repeat(2, 1).repeat(2, 2)[:, : size[0], : size[1]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,6 +93,7 @@ class Nets:
 
   modalities: tuple[str, ...]
   width: int
+  levels: int
   outputs: Callable[[Mapping, Mapping], int]  # (inputs, mask) -> C
   same_size: bool  # maps of all modalities have to fit on each other
 
@@ -111,9 +104,12 @@ class Nets:
     classes = self.outputs(batch.inputs, batch.mask)
     params, stats = {}, {}
     for m in self.modalities:
-      net = CamNet(self.width, classes)
-      every = jnp.ones(1, bool)
-      found = net.init(named_key(key, m), images[m][:1], every, train=False)
+      x = jax.ShapeDtypeStruct((1, *images[m].shape[1:]), jnp.float32)
+      every = jax.ShapeDtypeStruct(
+        (1,), bool
+      )  # of shapes alone, parameters are drawn and nothing else is
+      net = CamNet(self.width, classes, self.levels)
+      found = net.lazy_init(named_key(key, m), x, every, train=False)
       params[m], stats[m] = found["params"], found["batch_stats"]
     return {"params": params, "batch_stats": stats}, {}
 
@@ -153,7 +149,7 @@ class Nets:
     return maps, jax.tree.map(moved, own["batch_stats"], each)
 
   def _net(self, variables: Mapping, m: str) -> CamNet:
-    return CamNet(self.width, variables["params"][m]["cam"]["kernel"].shape[-1])
+    return CamNet(self.width, variables["params"][m]["cam"]["kernel"].shape[-1], self.levels)
 
 
 def _of(variables: Mapping, m: str) -> dict[str, Any]:
@@ -169,5 +165,7 @@ def images_of(modalities: Sequence[str], inputs: Mapping, same_size: bool) -> di
   sizes = {m: inputs[m].shape[1:3] for m in modalities}
   if same_size and len(set(sizes.values())) > 1:
     said = ", ".join(f"{m} {h} x {w}" for m, (h, w) in sizes.items())
-    raise Unavailable(f"its maps are compared place by place, and the images differ in size: {said}")
+    raise Unavailable(
+      f"its maps are compared place by place, and the images differ in size: {said}"
+    )
   return {m: inputs[m] for m in modalities}

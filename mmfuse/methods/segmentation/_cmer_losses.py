@@ -35,9 +35,7 @@ def cross_entropy(m: str, views: tuple[View, View], rows: Rows) -> jax.Array:
   return objectives.weighted_mean(0.5 * (losses[0] + losses[1]), weight)
 
 
-def mutual_learning(
-  m: str, views: tuple[View, View], rows: Rows, temperature: float
-) -> jax.Array:
+def mutual_learning(m: str, views: tuple[View, View], rows: Rows, temperature: float) -> jax.Array:
   r"""1/(M-1) \sum_{j != m} 1/2 \sum_v T^2 KL(softmax(pv_j / T) || softmax(pv_m / T)), the others constants."""
 
   def pair(j: str, weight: jax.Array) -> jax.Array:

@@ -16,7 +16,7 @@ from mmfuse import fusion, train
 from mmfuse.core import Batch, Method, Outputs, Unavailable, label_weight
 from mmfuse.methods.segmentation import _cmer_losses as losses
 from mmfuse.methods.segmentation import _transforms
-from mmfuse.methods.segmentation._cam_net import Nets
+from mmfuse.methods.segmentation._cam_net import LEVELS, Nets
 from mmfuse.methods.segmentation._maps import grad_cam, grad_cam_pp, max_normalised, pooled, shown
 from mmfuse.objectives._branches import check_classes
 
@@ -59,9 +59,7 @@ class Loss:
     moved = {}
     for m in self.nets.modalities:
       x = batch.inputs[m]
-      (raw, other), moved[m] = self.nets.learn(
-        variables, m, jnp.stack([x, move(x)]), batch.mask[m]
-      )
+      (raw, other), moved[m] = self.nets.learn(variables, m, jnp.stack([x, move(x)]), batch.mask[m])
       first.logits[m], second.logits[m] = pooled(raw), pooled(other)
       first.maps[m], second.maps[m] = move(max_normalised(raw)), max_normalised(other)
     return (first, second), moved
@@ -114,6 +112,7 @@ def wss_cmer(
   tx: optax.GradientTransformation,
   *,
   width: int = 16,
+  levels: int = LEVELS,
   equivariance: float = 1.0,
   cross: float = 1.0,
   mutual: float = 0.5,
@@ -136,6 +135,7 @@ def wss_cmer(
     model: whose modalities and number of outputs are used, its encoders and fusion are not.
     tx: the optimiser of all networks; the paper's is AdamW, 1e-4 or 5e-5, decay .5.
     width: of the first level of a U-Net, default 16 (the paper's of the smaller set; 64 of the larger).
+    levels: of that U-Net, default 4 (paper).
     equivariance: weight of ER, default 1 (paper).
     cross: weight of CMER, default 1 (paper).
     mutual: weight of KL, default .5 (paper).
@@ -144,7 +144,7 @@ def wss_cmer(
       lose no pixel. The paper has all four, and resizes a whole batch where "scale" keeps its size.
 
   Raises:
-    ValueError: a width below 1, a negative weight, a temperature that is not positive, no transform or
+    ValueError: a size below 1, a negative weight, a temperature that is not positive, no transform or
       an unknown one; (in a step) other labels than classes.
     Unavailable: one modality; at `init` what are no images [B, H, W, C], or of different sizes.
 
@@ -152,19 +152,20 @@ def wss_cmer(
   """
   names = tuple(sorted(model.modalities))
   weights = {"kl": mutual, "er": equivariance, "cmer": cross}
-  _check(names, width, weights, temperature, transforms)
-  nets = Nets(names, width, train.Width(model), same_size=cross > 0)
+  _check(names, {"width": width, "levels": levels}, weights, temperature, transforms)
+  nets = Nets(names, width, levels, train.Width(model), same_size=cross > 0)
   loss = Loss(nets, tuple(weights.items()), temperature, tuple(transforms))
   method = train.minimise(nets.begin, loss, tx, predict=Predict(nets))
   return method._replace(functions={"saliency": Saliency(nets)})
 
 
-def _check(names, width, weights, temperature, transforms) -> None:
+def _check(names, sizes, weights, temperature, transforms) -> None:
   if len(names) < 2:
     raise Unavailable("its maps of one modality learn from those of others: needs two or more")
-  if width < 1:
-    raise ValueError(f"width must be at least 1, got {width}")
-  for name, value in {**weights}.items():
+  for name, value in sizes.items():
+    if value < 1:
+      raise ValueError(f"{name} must be at least 1, got {value}")
+  for name, value in weights.items():
     if value < 0:
       raise ValueError(f"the weight of {name} must not be negative, got {value}")
   if not temperature > 0:

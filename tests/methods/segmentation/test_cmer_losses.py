@@ -20,7 +20,7 @@ def drawn(names=NAMES, classes=2):
 
 def rows(label=LABEL, mask=None, names=NAMES, known=None):
   ones = jnp.ones(len(label))
-  mask = {m: ones > 0 for m in names} if mask is None else mask
+  mask = dict.fromkeys(names, ones > 0) if mask is None else mask
   return losses.Rows(label, mask, ones, ones if known is None else known)
 
 

@@ -61,7 +61,7 @@ def test_what_is_shown_of_a_linear_head_is_the_same_by_map_and_by_gradient():
   cam, grad = _maps.shown(a @ w, (9, 7)), _maps.shown(_maps.grad_cam(a, slope), (9, 7))
   np.testing.assert_allclose(cam, grad, atol=1e-5)
   assert cam.shape == (3, 9, 7) and float(cam.max()) <= 1
-  corners = _maps.shown(a @ w, (5, 4))[:, :: 4, :: 3]
+  corners = _maps.shown(a @ w, (5, 4))[:, ::4, ::3]
   np.testing.assert_allclose(cam[:, ::8, ::6], corners, atol=1e-6)
   assert _maps.grad_cam_pp(np.float64(a), np.float64(slope)).dtype == np.float64
 
@@ -79,9 +79,7 @@ def test_images_and_maps_of_them_move_alike(kind):
   for seed in range(3):
     drawn, found = moved(kind, x, seed)
     assert found.shape == x.shape
-    np.testing.assert_allclose(
-      of(found), _transforms.transformed(drawn, of(x), (kind,)), atol=1e-5
-    )
+    np.testing.assert_allclose(of(found), _transforms.transformed(drawn, of(x), (kind,)), atol=1e-5)
 
 
 @pytest.mark.parametrize("size", [(4, 4), (3, 5)])

@@ -21,7 +21,7 @@ def model(names="ab", classes=2):
 
 
 def build(names="ab", classes=2, **options):
-  return METHODS["wss_cmer"](model(names, classes), 0.1, width=WIDTH, **options)
+  return METHODS["wss_cmer"](model(names, classes), 0.1, width=WIDTH, levels=2, **options)
 
 
 @functools.cache
@@ -69,7 +69,7 @@ def test_what_is_said_is_the_mean_of_what_networks_say_of_their_own_maps():
 def test_an_absent_modality_has_no_map_and_no_say():
   state, split = trained().state(), table(1.0).validation
   mask = {"a": np.ones(4, bool), "b": np.arange(4) > 1}
-  outputs = method().predict(state, split.inputs, mask)
+  outputs = jax.jit(method().predict)(state, split.inputs, mask)
   assert not np.any(outputs.aux["cams"]["b"][:2]) and np.any(outputs.aux["cams"]["b"][2:])
   alone = jax.nn.log_softmax(outputs.unimodal_logits["a"][:2])
   np.testing.assert_allclose(outputs.logits[:2], alone, rtol=1e-5)
@@ -78,17 +78,20 @@ def test_an_absent_modality_has_no_map_and_no_say():
 def test_where_a_class_is_seen():
   state, split = trained().state(), table(1.0).validation
   mask = {m: np.arange(4) > 0 for m in "ab"}
-  see = lambda kind: method().functions["saliency"](state, split.inputs, mask, 1, kind)
-  cams, grads = see("cam"), see("grad_cam")
+  of = method().functions["saliency"]
+  kinds = ("cam", "grad_cam", "grad_cam_pp")
+  cams, grads, others = jax.jit(
+    lambda state: [of(state, split.inputs, mask, 1, kind) for kind in kinds]
+  )(state)
   for m in "ab":
     assert cams[m].shape == (4, 6, 6) and not cams[m][0].any()
     np.testing.assert_allclose(cams[m], grads[m], atol=1e-4)
-  assert np.isfinite(see("grad_cam_pp")["a"]).all()
+  assert np.isfinite(others["a"]).all()
 
 
 @pytest.mark.parametrize("size", [(7, 5), (8, 8)])
 def test_a_map_has_the_size_of_the_image_and_pools_to_the_logits(size):
-  net, x = CamNet(1, 3, "lax"), jnp.ones((2, *size, 2))
+  net, x = CamNet(1, 3, formulation="lax"), jnp.ones((2, *size, 2))
   (maps, last), _ = jax.eval_shape(
     lambda: net.init_with_output(jax.random.key(0), x, jnp.ones(2, bool), train=False)
   )
@@ -96,21 +99,23 @@ def test_a_map_has_the_size_of_the_image_and_pools_to_the_logits(size):
 
 
 def test_both_passes_move_the_statistics_one_after_the_other():
-  nets = Nets(("a",), WIDTH, lambda inputs, mask: 2, same_size=True)
+  nets = Nets(("a",), WIDTH, 2, lambda inputs, mask: 2, same_size=True)
   rng = np.random.default_rng(0)
   views = jnp.asarray(rng.normal(size=(2, 4, 4, 4, 1)), jnp.float32)
   present = jnp.asarray([True, True, False, True])
   batch = Batch({"a": views[0]}, None, {"a": present}, np.ones(4), np.arange(4), {})
   variables, _ = nets.begin(jax.random.key(0), batch, 4)
-  maps, stats = nets.learn(variables, "a", views, present)
-  net, now = CamNet(WIDTH, 2), {k: v["a"] for k, v in variables.items()}
+  learn = jax.jit(lambda present: nets.learn(variables, "a", views, present))
+  maps, stats = learn(present)
+  net, now = CamNet(WIDTH, 2, 2), {k: v["a"] for k, v in variables.items()}
+  one = jax.jit(lambda v, x: net.apply(v, x, present, train=True, mutable=["batch_stats"]))
   for x, found in zip(views, maps):
-    (want, _), new = net.apply(now, x, present, train=True, mutable=["batch_stats"])
+    (want, _), new = one(now, x)
     np.testing.assert_allclose(found, want, atol=1e-5)
     now = {**now, **new}
   for x, y in zip(jax.tree.leaves(stats), jax.tree.leaves(now["batch_stats"]), strict=True):
     np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)
-  _, still = nets.learn(variables, "a", views, jnp.zeros(4, bool))
+  _, still = learn(jnp.zeros(4, bool))
   for x, y in zip(jax.tree.leaves(still), jax.tree.leaves(variables["batch_stats"]), strict=True):
     np.testing.assert_array_equal(x, y)
   np.testing.assert_allclose(_maps.pooled(maps[0]), np.asarray(maps[0]).mean((1, 2)), atol=1e-6)
@@ -154,8 +159,6 @@ def test_it_needs_images_of_one_size(shapes, words):
 def test_images_of_different_sizes_will_do_where_maps_are_not_compared():
   apart = build(cross=0.0)
   state = jax.eval_shape(
-    lambda: train.initial(
-      apart, jax.random.key(0), batch_of(a=(6, 6, 1), b=(4, 4, 3))
-    )
+    lambda: train.initial(apart, jax.random.key(0), batch_of(a=(6, 6, 1), b=(4, 4, 3)))
   )
   assert set(state.params) == {"a", "b"}
