@@ -14,7 +14,7 @@ NORM_EPS = 1e-12  # added to every place before the norm of a map, and to a stan
 
 
 def standardised(x: jax.Array) -> jax.Array:
-  """(x - mean) / (std + 1e-12) of each row and channel of x [B, H, W, C]; std unbiased, a constant gives 0."""
+  """(x - mean) / (std + 1e-12) of each row and channel of x [B, H, W, C]; std unbiased, a constant is 0."""
   # Less its first place a constant is 0 to the last bit, whatever its mean is rounded to.
   x = x.astype(jnp.float32)
   x = x - x[:, :1, :1]
