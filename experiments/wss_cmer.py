@@ -39,7 +39,7 @@ PARTS: dict[str, tuple[str, dict[str, float]]] = {
 }
 LEAST = 3.0  # points of DSC that `full` is to be above `cam` by
 SHOWN = 8  # slices of a picture
-SMOKE = (12, 8, 8)  # rows
+SMOKE, SMOKED = (12, 8, 8), ("cam", "full", SUPERVISED)  # rows and parts of a smoke run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +51,7 @@ class Config:
   steps: int = 300
   batch_size: int = 16
   rate: float = 3e-3
+  levels: int = 4
   full: bool = False
   """Width 16 and 600 steps."""
   smoke: bool = False
@@ -69,9 +70,10 @@ def make_method(cfg: Config, part: str):
   """The method of a part."""
   tx = train.adam(cfg.rate)
   if part == SUPERVISED:
-    return _wss_supervised.supervised(MODALITIES, cfg.width, tx)
+    return _wss_supervised.supervised(MODALITIES, cfg.width, cfg.levels, tx)
   model = fusion.LateFusion(dict.fromkeys(MODALITIES, encoders.MLP(2, ())), 2)
-  return methods.METHODS["wss_cmer"](model, tx=tx, width=cfg.width, **PARTS[part][1])
+  sizes = {"width": cfg.width, "levels": cfg.levels}
+  return methods.METHODS["wss_cmer"](model, tx=tx, **sizes, **PARTS[part][1])
 
 
 def run(cfg: Config, seed: int, splits: data.Splits, method: Any, part: str):
@@ -98,7 +100,7 @@ def run(cfg: Config, seed: int, splits: data.Splits, method: Any, part: str):
 
 def pictures(outputs, split, scores) -> list[tuple[str, list[np.ndarray]]]:
   """Lines of a grid: images, masks, and by modality its map and what it says, of slices with a lesion."""
-  mask = metrics_masks(split)
+  mask = masks_of(split)
   rows = np.flatnonzero((mask == 1).any((1, 2)))[:SHOWN]
   pick = lambda x: [np.asarray(x)[i] for i in rows]
   lines = [(m, pick(split.inputs[m][..., 0])) for m in MODALITIES]
@@ -110,7 +112,7 @@ def pictures(outputs, split, scores) -> list[tuple[str, list[np.ndarray]]]:
   return [(words, [np.asarray(p, np.float32) for p in shown]) for words, shown in lines]
 
 
-def metrics_masks(split) -> np.ndarray:
+def masks_of(split) -> np.ndarray:
   """int [N, H, W]."""
   return np.asarray(split.truth["mask"]).astype(int)
 
@@ -120,6 +122,7 @@ def measure(cfg: Config) -> dict[str, list[dict[str, float]]]:
   names = list(PARTS) if cfg.part == "all" else [cfg.part]
   if unknown := sorted(set(names) - set(PARTS)):
     raise ValueError(f"no part {unknown[0]!r}; there are: {', '.join(PARTS)}, all")
+  names = list(SMOKED) if cfg.smoke else names
   out: dict[str, list[dict[str, float]]] = {}
   for part in names:
     method, out[part] = make_method(cfg, part), []
@@ -195,8 +198,8 @@ def page(cfg: Config, found: Mapping[str, list], commands: Sequence[str]) -> str
     f"0..{cfg.seeds - 1}",
   )
   return text + (
-    "\nTest slices with a lesion; DSC and accuracy in percent, ASSD in pixels, mean ± half-width of the 95 % t "
-    "interval over seeds (slices, initialisation, batches, transforms). A place is a lesion where the "
+    "\nTest slices with a lesion; DSC and accuracy in percent, ASSD in pixels, mean ± half-width of the "
+    "95 % t interval over seeds (slices, initialisation, batches, transforms). A place is a lesion where the "
     "network of the modality says that there is one and its normalised map exceeds the threshold of "
     "that modality, which has the best DSC on validation masks; `tag given`: the tag says whether there "
     "is one. An empty prediction counts 0 in DSC and has no ASSD; how many there are stands under "
@@ -230,7 +233,7 @@ def main(argv=None) -> None:
   if cfg.full:
     cfg = dataclasses.replace(cfg, width=16, steps=600)
   if cfg.smoke:
-    cfg = dataclasses.replace(cfg, seeds=2, steps=2, width=2, batch_size=6)
+    cfg = dataclasses.replace(cfg, seeds=2, steps=2, width=2, levels=2, batch_size=6)
   found = measure(cfg)
   if cfg.smoke:
     every, commands = found, [_common.command("wss_cmer", cfg)]

@@ -67,7 +67,7 @@ def _above(values: np.ndarray) -> np.ndarray:
 
 
 def weak_segmentation(*, tagged: bool = False) -> Collected:
-  r"""Dice and ASSD of thresholded `aux["cams"]` {m: [N, H, W, C]}, by modality, of slices that show something.
+  r"""Dice and ASSD of thresholded `aux["cams"]` {m: [N, H, W, C]}, by modality, where there is something.
 
   A place is of class c where the network of a modality says c of the row and its map of c exceeds a
   threshold, one for each modality: that of the best mean Dice on validation masks. Scores are

@@ -36,7 +36,7 @@ def cross_entropy(m: str, views: tuple[View, View], rows: Rows) -> jax.Array:
 
 
 def mutual_learning(m: str, views: tuple[View, View], rows: Rows, temperature: float) -> jax.Array:
-  r"""1/(M-1) \sum_{j != m} 1/2 \sum_v T^2 KL(softmax(pv_j / T) || softmax(pv_m / T)), the others constants."""
+  r"""1/(M-1) \sum_{j != m} 1/2 \sum_v T^2 KL(softmax(pv_j / T) || softmax(pv_m / T)), others constant."""
 
   def pair(j: str, weight: jax.Array) -> jax.Array:
     options = {"kind": "kl", "temperature": temperature}
