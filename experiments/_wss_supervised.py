@@ -9,7 +9,7 @@ import optax
 from mmfuse import objectives, train
 from mmfuse.core import LAST, Batch, Method, Outputs, label_weight
 from mmfuse.methods.segmentation import _transforms
-from mmfuse.methods.segmentation._cam_net import LEVELS, Nets
+from mmfuse.methods.segmentation._cam_net import Nets
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,9 +50,11 @@ class Predict:
     return Outputs(None, said, aux={"cams": cams})
 
 
-def supervised(modalities: tuple[str, ...], width: int, tx: optax.GradientTransformation) -> Method:
+def supervised(
+  modalities: tuple[str, ...], width: int, levels: int, tx: optax.GradientTransformation
+) -> Method:
   """A network for each modality, labels int [B, H, W] of two classes; the last state is kept."""
-  nets = Nets(modalities, width, LEVELS, _two, same_size=True)
+  nets = Nets(modalities, width, levels, _two, same_size=True)
   return train.minimise(nets.begin, Loss(nets), tx, predict=Predict(nets), select=LAST)
 
 

@@ -4,7 +4,7 @@ Claim: maps that were learnt from tags alone are a poor mask; equivariance (ER) 
   (CMER), then of their predictions (KL), make them a better one, at about the same accuracy on the tags.
 Paper: Patel and Dolz, Medical Image Analysis 2022. Its tables were not visible to us.
 Command: python -m experiments.wss_cmer --part cam          (and er, cmer, full, supervised)
-         python -m experiments.wss_cmer --smoke
+         python -m experiments.wss_cmer --smoke             (--full: width 16, 600 steps)
 Expected: CE < + ER <= + ER + CMER (+ KL) by several points of DSC; the full objective at least 3 points above
   cross-entropy alone, mean over modalities.
 Setting: the set `lesions` of each seed (slices, masks, initialisation, batches, transforms), 400 / 100 / 200,
