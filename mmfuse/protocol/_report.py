@@ -84,6 +84,7 @@ def write(
         *_notes.on_readers(done),
         *_ranked.notes(split),
         *_maps.notes(split, records),
+        *_weak.notes(split, records),
         *([interrupted] if interrupted else []),
       ],
     },
