@@ -19,12 +19,15 @@ SHALLOW: dict[str, dict[str, Any]] = {
   "dibs": {"members": 2, "width": 3, "hidden": (4,)},
   "diverse": {"width": 2, "hidden": (4,), "critic_steps": 1},
   "unseen_interaction": {"layers": 1, "width": 8, "heads": 2, "slots": 2},
+  "wss_cmer": {"width": 1, "levels": 2},
   # A step of .1 along a gradient of length 400 leaves numbers that float32 tells nothing of.
   "umurl": {"hidden": 4, "width": 3, "intra": 0.02, "inter": 0.02, "std": 0.02, "cov": 0.01},
 }
 # Rows that read nothing but skeletons: of two frames, one person and three joints. Layer norm of a width
 # of two is a sign, and batch norm of signs that hardly differ is rounding.
 SKELETONS = ("umurl",)
+# Rows of images.
+IMAGES = ("wss_cmer",)
 SKELETON = encoders.Skeleton(4, parents=(0, 0, 1))
 
 
@@ -34,11 +37,13 @@ def encoders_of(name: str, modalities: str, plain: Any) -> dict[str, Any]:
   return dict.fromkeys(modalities, plain) | first
 
 
-def shape(name: str, plain: tuple[int, ...]) -> tuple[int, ...]:
-  """Of what it reads; `plain` is that of a vector."""
-  return (2, 1, 3, 3) if name in SKELETONS else plain
-
-
 def options(name: str) -> dict[str, Any]:
   """Of the row of that name."""
   return {**SHALLOW.get(name, {}), **TOLD.get(name, {})}
+
+
+def shape(name: str, plain: tuple[int, ...]) -> tuple[int, ...]:
+  """Of what it reads; `plain` is that of a vector."""
+  if name in SKELETONS:
+    return (2, 1, 3, 3)
+  return (3, 3, 1) if name in IMAGES else plain

@@ -44,6 +44,7 @@ def test_every_module_is_covered():
     "mmiai",
     "multimodal_vaes",
     "umurl",
+    "wss_cmer",
   }
 
 
@@ -602,3 +603,36 @@ def test_multimodal_vaes_smoke(part, capsys, tmp_path, monkeypatch):
   assert "versions: mmfuse" in printed and results() == before
   doc = multimodal_vaes.__doc__
   assert all(word in doc for word in ("Claim", "Command:", "Expected:", "--smoke", "--full"))
+
+
+@pytest.mark.slow
+def test_wss_cmer_smoke(capsys):
+  from experiments import wss_cmer
+
+  before = results()
+  wss_cmer.main(["--smoke"])
+  printed = capsys.readouterr().out
+  for row in ("cam (CE alone)", "+ ER + CMER + KL", "supervised"):
+    assert f"\n| {row} | " in printed
+  assert "\n| + ER + CMER + KL less cam (CE alone) | " in printed
+  assert "interval above 0: " in printed
+  assert "versions: mmfuse" in printed and results() == before
+  said = ("Claim", "Command:", "Expected:", "--smoke", "--full", "experiments/results/wss_cmer.md")
+  assert all(word in wss_cmer.__doc__ for word in said)
+
+
+def test_contrasts_of_wss_cmer_are_paired_over_seeds():
+  from experiments import wss_cmer
+
+  def runs(*means):
+    names = ("dice_of_slices/a", "dice_of_slices/b", "dice_of_slices")
+    return [dict.fromkeys(names, v) for v in means]
+
+  found = {"cam": runs(0.1, 0.2), "er": runs(0.1, 0.3), "full": runs(0.15, 0.25)}
+  table = wss_cmer.contrasts(found)
+  assert "| + ER + CMER + KL less cam (CE alone) | +5.0 ± 0.0 | +5.0 ± 0.0 | +5.0 ± 0.0 |" in table
+  assert (
+    "| + ER less cam (CE alone) | +5.0 ± 63.5 | " in table and "interval above 0: holds" in table
+  )
+  null = wss_cmer.contrasts({"cam": runs(0.1, 0.2), "full": runs(0.1, 0.3)})
+  assert "does not hold: a null" in null

@@ -53,6 +53,7 @@ def test_every_package_says_what_is_public():
     "heads",
     "missing",
     "representation",
+    "segmentation",
   }
 
 

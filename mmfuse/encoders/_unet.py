@@ -1,6 +1,6 @@
 """A U-Net in two halves: maps at several scales of an image, and logits of every pixel from such maps."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import flax.linen as nn
 import jax
@@ -35,21 +35,26 @@ class ConvBlock(nn.Module):
     norm: see `Norm`.
     formulation: see `Conv`.
     batch_last: default False.
+    depth: how many times, default 2.
+    kernel_init: see `Conv`.
   """
 
   features: int
   norm: str = "instance"
   formulation: str = "auto"
   batch_last: bool = False
+  depth: int = 2
+  kernel_init: Callable[..., jax.Array] = nn.initializers.lecun_normal()
 
   @nn.compact
   def __call__(self, x: jax.Array, mask: jax.Array, *, train: bool) -> jax.Array:
     channel = 0 if self.batch_last else -1
-    for i in range(2):
+    for i in range(self.depth):
       x = Conv(
         self.features,
         (3, 3),
         use_bias=self.norm == "none",
+        kernel_init=self.kernel_init,
         formulation=self.formulation,
         batch_last=self.batch_last,
         name=f"conv{i}",

@@ -13,6 +13,7 @@ from mmfuse.methods import (
   heads,
   missing,
   representation,
+  segmentation,
 )
 from mmfuse.methods._entry import ALL_TASKS
 from mmfuse.methods._entry import CLASSES
@@ -52,7 +53,7 @@ def _rows(*families) -> dict[str, Entry]:
 
 
 METHODS: dict[str, Entry] = _rows(
-  baselines, ensembles, missing, balancing, generative, representation
+  baselines, ensembles, missing, balancing, generative, representation, segmentation
 )
 # I2M2's joint expert alone is `joint`.
 METHODS["inter"] = METHODS["joint"]._replace(

@@ -55,6 +55,11 @@ from mmfuse.metrics._segmentation import mean_iou
 from mmfuse.metrics._surface import SURFACE
 from mmfuse.metrics._surface import assd
 from mmfuse.metrics._surface import slice_scores
+from mmfuse.metrics._weak import best_threshold
+from mmfuse.metrics._weak import has_weak_masks
+from mmfuse.metrics._weak import said_classes
+from mmfuse.metrics._weak import thresholded
+from mmfuse.metrics._weak import weak_segmentation
 
 __all__ = [
   "RECALL",
@@ -71,6 +76,7 @@ __all__ = [
   "average_precision",
   "average_precision_at_k",
   "average_precision_of_hits",
+  "best_threshold",
   "case_of",
   "chance_at_k",
   "class_maps",
@@ -87,6 +93,7 @@ __all__ = [
   "f1",
   "hamming_distances",
   "hamming_ranking",
+  "has_weak_masks",
   "imbalance",
   "iou",
   "knn",
@@ -105,11 +112,14 @@ __all__ = [
   "relevance",
   "relevant_rows",
   "row_mean",
+  "said_classes",
   "score",
   "segmentation",
   "shapley",
   "slice_scores",
   "space_of",
+  "thresholded",
   "thresholds",
   "under_shift",
+  "weak_segmentation",
 ]

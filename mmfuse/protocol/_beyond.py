@@ -1,4 +1,4 @@
-"""What the report adds where the data have parts beyond the test rows: "ood" and "shifted"."""
+"""What the report adds where the data have more than labelled test rows: "ood", "shifted", true masks."""
 
 from typing import Any
 
@@ -7,6 +7,7 @@ import numpy as np
 from mmfuse import metrics, train
 from mmfuse.core import Method, Outputs, State
 from mmfuse.names import CLASSIFICATION
+from mmfuse.protocol import _weak
 from mmfuse.protocol._rows import Row
 from mmfuse.protocol._search import Search
 from mmfuse.tree import FUSED
@@ -45,9 +46,10 @@ def _scores(
 def with_parts(
   records: list[dict], search: Search, row: Row, choice: dict, splits: Any
 ) -> list[dict]:
-  """The records of a row on a split, each with "parts" {score: value}, where there is such a part.
+  """The records of a row on a split, with what is known of it beyond its labels.
 
-  Classification alone: OOD AUROC, accuracy, NLL and ECE under shift, disagreement of members. A run
+  Classification alone. "parts" {score: value}, where there is such a part: OOD AUROC, accuracy, NLL and
+  ECE under shift, disagreement of members. Among "scores": those of maps against masks (`_weak`). A run
   without a score has none of these either.
 
   Args:
@@ -57,8 +59,8 @@ def with_parts(
     choice: of the row on this split.
     splits: with all parts; they are opened here.
   """
-  wanted = _wanted(splits)
-  if not wanted or splits.task != CLASSIFICATION:
+  wanted, masks = _wanted(splits), _weak.has_masks(splits)
+  if not (wanted or masks) or splits.task != CLASSIFICATION:
     return records
   trial = search.chosen(choice)
   method = search.method(row, trial)
@@ -68,6 +70,9 @@ def with_parts(
     scores: dict[str, float] = {}
     if np.isfinite(record["test"].get(FUSED) or 0) and record["selected_epoch"] >= 0:
       state = search.load_weights(row, record["seed"], trial, template)
-      scores = _scores(method, state, splits, wanted)
-    out.append({**record, "parts": scores})
+      scores = _scores(method, state, splits, wanted) if wanted else {}
+      if masks:
+        test = {**record["scores"]["test"], **_weak.further(method, state, splits)}
+        record = {**record, "scores": {**record["scores"], "test": test}}
+    out.append({**record, "parts": scores} if wanted else record)
   return out

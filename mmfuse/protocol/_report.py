@@ -14,6 +14,7 @@ from mmfuse.protocol import (
   _missing,
   _notes,
   _ranked,
+  _weak,
 )
 from mmfuse.protocol._config import Compare
 from mmfuse.protocol._rows import Row
@@ -83,6 +84,7 @@ def write(
         *_notes.on_readers(done),
         *_ranked.notes(split),
         *_maps.notes(split, records),
+        *_weak.notes(split, records),
         *([interrupted] if interrupted else []),
       ],
     },
@@ -97,7 +99,9 @@ def write(
 def _beside(split: data.Splits) -> list[metrics.Score]:
   if split.task == SEGMENTATION:
     return list(metrics.SURFACE)
-  return _generation.passports(split.modalities) if split.task == GENERATION else []
+  if split.task == GENERATION:
+    return _generation.passports(split.modalities)
+  return _weak.passports(split.modalities) if _weak.has_masks(split) else []
 
 
 def _records(

@@ -33,6 +33,7 @@ from . import (
   _unseen_interaction,
   _vaes,
   _weightings,
+  _wss_cmer,
 )
 from ._cases import Case
 
@@ -256,6 +257,14 @@ KERNELS = [
   Kernel("umurl", r"tcrop|tcenter", _umurl.crop, atol=1e-4),
   Kernel("umurl", r"shear", _umurl.shear),
   Kernel("umurl", r"jointcorrupt", _umurl.corrupt),
+  Kernel("wss_cmer", r"maxnorm", _wss_cmer.max_norm),
+  Kernel("wss_cmer", r"samplenorm", _wss_cmer.sample_norm),
+  Kernel("wss_cmer", r"maploss", _wss_cmer.map_loss),
+  # Grad-CAM++ divides by 2 g^2 + sum a g^3, which passes near 0: that float32 code is 2e-7 (median),
+  # 3e-5 (99 %) from float64 over random features.
+  Kernel("wss_cmer", r"cams", _wss_cmer.saliency, loose={"gradcampp": 5e-5}, host=True),
+  Kernel("wss_cmer", r"camhead", _wss_cmer.head),
+  Kernel("wss_cmer", r"objective_", _wss_cmer.objective),
 ]
 
 
