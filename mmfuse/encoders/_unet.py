@@ -151,8 +151,10 @@ class MapHead(nn.Module):
 
   @nn.compact
   def __call__(self, maps: Sequence[jax.Array]) -> jax.Array:
-    y = None
-    for level in reversed(range(len(maps))):
-      own = nn.Dense(self.num_classes, use_bias=level == 0, name=f"scale{level}")(maps[level])
-      y = own if y is None else own + doubled(y, own.shape[1:3])
+    linear = lambda level: nn.Dense(self.num_classes, use_bias=level == 0, name=f"scale{level}")
+    top = len(maps) - 1
+    y: jax.Array = linear(top)(maps[top])
+    for level in reversed(range(top)):
+      own = linear(level)(maps[level])
+      y = own + doubled(y, own.shape[1:3])
     return y

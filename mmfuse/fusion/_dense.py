@@ -24,7 +24,7 @@ Maps = tuple[jax.Array, ...]  # x_0 [B, H, W, D_0], x_1 [B, H/2, W/2, D_1], ...
 
 def joined(features: Mapping[str, Maps], mask: masks.Mask) -> Maps:
   """Maps of all modalities side by side at every scale, zero where a row lacks one; names sorted."""
-  there = masks.fill(features, mask)
+  there: Any = masks.fill(features, mask)  # type: ignore[arg-type]  # a tree of arrays a modality
   return tuple(jnp.concatenate(level, -1) for level in zip(*(there[m] for m in sorted(there))))
 
 
@@ -133,7 +133,7 @@ class DenseFusion:
     )
     if tree.HEADS in stats:
       stats = {**stats, tree.HEADS: {tree.FUSED: new}}
-    unimodal = {
+    unimodal: dict[str, Any] = {
       m: self._head().apply({"params": params[m]}, features[m]) for m in self._own_heads()
     }
     if not unimodal:

@@ -61,7 +61,8 @@ class ESANet(nn.Module):
       for m in names:
         x[m] = self._stage(stage, m)(x[m], mask[m], train=train)
       excited = {m: SqueezeExcite(self.ratio, name=f"{m}_excite{stage}")(x[m]) for m in names}
-      x[main] = sum(masks.fill(excited, {m: mask[m] for m in names}).values(), 0.0)
+      shown = masks.fill(excited, {m: mask[m] for m in names})
+      x[main] = sum(shown.values(), jnp.zeros((), x[main].dtype))
       skips.append(x[main])
       if stage == 0:
         x = {m: max_pool(v, (3, 3), (2, 2), "SAME") for m, v in x.items()}

@@ -47,18 +47,16 @@ def case_of(mask: Mapping[str, Any]) -> Any:
   return sum((mask[m].astype(jnp.int32) << i for i, m in enumerate(names)), jnp.int32(0))
 
 
-def _confusion(counts: np.ndarray, place: np.ndarray) -> np.ndarray:
+def _confusion(counts: Any, place: np.ndarray) -> np.ndarray:
   """Confusion [2, 2] of counts [S, 2, STEPS + 1] where set s calls 1 what exceeds GRID[place[s]]."""
   counts = np.asarray(counts, np.float64)
-  above = counts[..., ::-1].cumsum(-1)[..., ::-1][
-    ..., 1:
-  ]  # [S, 2, STEPS]: of more than j thresholds
+  above = counts[..., ::-1].cumsum(-1)[..., ::-1][..., 1:]  # [S, 2, STEPS]: above j thresholds
   said = np.take_along_axis(above, place[:, None, None], -1)[..., 0].sum(0)
   total = counts.sum((0, 2))
   return np.stack([total - said, said], -1)
 
 
-def _best(counts: np.ndarray, absent: str) -> np.ndarray:
+def _best(counts: Any, absent: str) -> np.ndarray:
   """int [S]: of each set the place in GRID with the largest mIoU, ties to the one nearest .5."""
   counts = np.asarray(counts, np.float64)
   above = counts[..., ::-1].cumsum(-1)[..., ::-1][..., 1:]
@@ -80,7 +78,8 @@ class _Compute:
   places: Any = dataclasses.field(default=None, compare=False)
 
   def __call__(self, sums: Mapping[str, MapSums]) -> dict[str, dict[str, Any]]:
-    return {head: self._scores(head, MapSums(*map(np.asarray, own))) for head, own in sums.items()}
+    on_host = jax.tree.map(np.asarray, dict(sums))
+    return {head: self._scores(head, own) for head, own in on_host.items()}
 
   def _scores(self, head: str, sums: MapSums) -> dict[str, np.float32]:
     two = self.num_classes == 2
@@ -103,7 +102,7 @@ class _Compute:
     wrong = sums.broken > 0 or total == 0
     return {k: np.float32(np.nan if wrong else v) for k, v in found.items()}
 
-  def _table(self, head: str, counts: np.ndarray) -> np.ndarray:
+  def _table(self, head: str, counts: Any) -> np.ndarray:
     place = _best(counts, self.absent) if self.places is None else self.places.get(head)
     if place is None:  # a head that was not there when thresholds were chosen
       place = np.full(len(counts), HALF)

@@ -92,10 +92,8 @@ def run(
 def _prepare(cfg: Compare, command: str, given: data.Table | None, own: Own) -> Prepared:
   cfg = with_own(smoke_of(cfg), own)
   table = load_table(cfg, given)
-  if (
-    table.task == SEGMENTATION
-  ):  # which is read off the labels: what it brings is known from here on
-    cfg = dataclasses.replace(cfg, task=SEGMENTATION)
+  if table.task == SEGMENTATION:  # read off the labels: what it brings is known from here on
+    cfg = dataclasses.replace(cfg, task="segmentation")
   cfg = _missing.configured(cfg, table.modalities, table.task)
   splits = _splits(cfg, table)
   cfg, notes = budgeted(cfg, min(len(s.train.index) for s in splits.values()), table.task)

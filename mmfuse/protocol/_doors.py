@@ -63,7 +63,8 @@ def budgeted(cfg: Compare, rows: int, task: str) -> tuple[Compare, list[str]]:
     task: whose defaults go before those of the number of rows.
   """
   usual = tasks.get(task)
-  cfg = dataclasses.replace(cfg, optimizer=cfg.optimizer or usual.optimizer)
+  optimizer: Any = cfg.optimizer or usual.optimizer
+  cfg = dataclasses.replace(cfg, optimizer=optimizer)
   found = train.budget(rows, cfg.batch_size or usual.batch_size, cfg.epochs)
   said = (
     f"{plural(found.epochs, 'epoch')} of {plural(found.epoch_steps, 'step')} "

@@ -121,7 +121,7 @@ class DenseSharedSpecific:
       )
       specific[m] = maps[-1]
       kept[m] = {} if moved is None else {SPECIFIC: moved}
-    stems = [self._stem().apply({"params": params[m][SHARED]}, inputs[m]) for m in names]
+    stems: list[Any] = [self._stem().apply({"params": params[m][SHARED]}, inputs[m]) for m in names]
     maps, moved = apply_module(  # M passes of S are one
       self.shared,
       params[OWN]["encoder"],

@@ -105,9 +105,8 @@ class Nets:
     params, stats = {}, {}
     for m in self.modalities:
       x = jax.ShapeDtypeStruct((1, *images[m].shape[1:]), jnp.float32)
-      every = jax.ShapeDtypeStruct(
-        (1,), bool
-      )  # of shapes alone, parameters are drawn and nothing else is
+      # Of shapes alone: parameters are drawn and nothing else is.
+      every = jax.ShapeDtypeStruct((1,), bool)
       net = CamNet(self.width, classes, self.levels)
       found = net.lazy_init(named_key(key, m), x, every, train=False)
       params[m], stats[m] = found["params"], found["batch_stats"]
@@ -117,9 +116,7 @@ class Nets:
     self, variables: Mapping, m: str, x: jax.Array, present: jax.Array
   ) -> tuple[jax.Array, jax.Array]:
     """(maps [B, H, W, C], features [B, H, W, width]) of images x, in evaluation mode."""
-    found: tuple[jax.Array, jax.Array] = self._net(variables, m).apply(
-      _of(variables, m), x, present, train=False
-    )
+    found: Any = self._net(variables, m).apply(_of(variables, m), x, present, train=False)
     return found
 
   def learn(

@@ -15,8 +15,8 @@ TERMS = ("ce", "kl", "er", "cmer")
 class View(NamedTuple):
   """What all networks say of one view; every map lies as the second view's do."""
 
-  logits: Mapping[str, jax.Array]  # {m: p [B, C]}
-  maps: Mapping[str, jax.Array]  # {m: [B, H, W, C]}, max-normalised
+  logits: dict[str, jax.Array]  # {m: p [B, C]}
+  maps: dict[str, jax.Array]  # {m: [B, H, W, C]}, max-normalised
 
 
 class Rows(NamedTuple):
@@ -39,9 +39,11 @@ def mutual_learning(m: str, views: tuple[View, View], rows: Rows, temperature: f
   r"""1/(M-1) \sum_{j != m} 1/2 \sum_v T^2 KL(softmax(pv_j / T) || softmax(pv_m / T)), others constant."""
 
   def pair(j: str, weight: jax.Array) -> jax.Array:
-    options = {"kind": "kl", "temperature": temperature}
     each = [
-      objectives.logit_distillation(v.logits[m], v.logits[j], weight, **options) for v in views
+      objectives.logit_distillation(
+        v.logits[m], v.logits[j], weight, kind="kl", temperature=temperature
+      )
+      for v in views
     ]
     return 0.5 * (each[0] + each[1])
 

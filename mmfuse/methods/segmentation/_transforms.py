@@ -72,8 +72,8 @@ def _shift(drawn: Transform, x: jax.Array) -> jax.Array:
   reach = [int(SHIFT * n) + 1 for n in x.shape[1:3]]
   by = [jnp.round(s * n).astype(jnp.int32) for s, n in zip(drawn.shift, x.shape[1:3])]
   padded = jnp.pad(x, ((0, 0), *((r, r) for r in reach), (0, 0)))
-  start = (0, *(r - b for r, b in zip(reach, by)), 0)
-  return jax.lax.dynamic_slice(padded, start, x.shape)
+  y, x0 = (r - b for r, b in zip(reach, by))
+  return jax.lax.dynamic_slice(padded, (0, y, x0, 0), x.shape)
 
 
 def _scale(drawn: Transform, x: jax.Array) -> jax.Array:

@@ -43,7 +43,7 @@ class Loss:
       "er": lambda m: losses.equivariance(m, views, rows),
       "cmer": lambda m: losses.cross_modality(m, views, rows),
     }
-    total, log = jnp.zeros((), jnp.float32), {}
+    total, log = jnp.zeros((), jnp.float32), dict[str, jax.Array]()
     for name in losses.TERMS:
       if weight := weights.get(name, 1.0):
         found = {m: terms[name](m) for m in self.nets.modalities}
@@ -98,7 +98,7 @@ class Saliency:
     variables, found = {"params": state.params, "batch_stats": state.stats}, {}
     for m in self.nets.modalities:
       maps, last = self.nets.look(variables, m, inputs[m], mask[m])
-      size = maps.shape[1:3]
+      size = (maps.shape[1], maps.shape[2])
       kernel = state.params[m]["cam"]["kernel"][0, 0, :, target]
       slope = jnp.broadcast_to(kernel / (size[0] * size[1]), last.shape)  # of the pooled map
       of = {"cam": maps[..., target], "grad_cam": grad_cam(last, slope)}
