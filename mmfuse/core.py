@@ -26,7 +26,7 @@ AUX = MappingProxyType(
     "split_logits": "{modality: [B, C]}: what each adds to the fused logits",
     "mu": "mean [B, D] of the latent, or {modality: [B, D]}",
     "logvar": "logarithm of its variance, of the same shape",
-    "latent": "[B, D], or {modality: [B, D]}",
+    "latent": "[B, D], or {modality: [B, D]}; of maps [B, H, W, D]",
     "reconstructions": "{modality: as its input}",
     "codes": "[B, bits], or {modality: [B, bits]}",
     "members": "[B, members, C], logits of an ensemble",

@@ -37,7 +37,9 @@ class Task(NamedTuple):
   collected: metrics.Collected | None = None
   whole: str = FUSED  # what the column of a row's own score is called
   optimizer: str = "sgd"  # of a table where nobody says: "sgd" or "adam"
-  batch_size: int | None = None  # rows a step where nobody says; None = by the number of training rows
+  batch_size: int | None = (
+    None  # rows a step where nobody says; None = by the number of training rows
+  )
 
 
 def _majority_class(label: np.ndarray, num_outputs: int) -> np.ndarray:

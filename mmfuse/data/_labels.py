@@ -157,7 +157,7 @@ def read_label(
     known: bool `[B]`, rows whose label is known; what stands in others is never read.
 
   Returns:
-    (int32 `[B]`, `[B, L]` or `[B, H, W]`, or float32 `[B]` or `[B, R]`; task; class names, `()` for regression;
+    (int32 `[B]`, `[B, L]`, `[B, H, W]`, float32 `[B]` or `[B, R]`; task; class names, `()` for regression;
     notes).
 
   Raises:

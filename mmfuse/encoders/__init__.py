@@ -16,6 +16,7 @@ from mmfuse.encoders._decoders import ConvDecoder, MLPDecoder, mirrored, token_c
 from mmfuse.encoders._default import NAMES, by_name, default_encoder, keep_steps
 from mmfuse.encoders._describe import check_encoder, check_output, describe, readable, remarks
 from mmfuse.encoders._embedding import Embedding, vocabulary_size
+from mmfuse.encoders._esanet import NonBottleneck1D, PyramidPooling
 from mmfuse.encoders._lenet import LeNet
 from mmfuse.encoders._mlp import MLP, Identity
 from mmfuse.encoders._norm import Norm
@@ -44,7 +45,9 @@ __all__ = [
   "LeNet",
   "MLPDecoder",
   "MapHead",
+  "NonBottleneck1D",
   "Norm",
+  "PyramidPooling",
   "ResNet18",
   "ResNet34",
   "SEResNet18Stem",

@@ -90,7 +90,7 @@ def check_output(h: Any, variables: Any, modality: str, module: Any, rows: int) 
 
 
 def _check_maps(h: Any, variables: Any, modality: str, module: Any, rows: int) -> None:
-  """Raises ValueError unless h is a tuple of maps [rows, H, W, D], each of half the size of the one before."""
+  """Raises ValueError unless h are maps [rows, H, W, D], each of half the size of the one before."""
   what = f"the encoder of {modality!r} ({title(module)})"
   expected = "expected maps ([B, H, W, D], [B, H/2, W/2, E], ...)"
   if not isinstance(h, tuple | list) or not h:

@@ -14,7 +14,7 @@ WIDTH, LEVELS = 8, 3
 
 
 def halved(x: jax.Array) -> jax.Array:
-  """The mean of cells of 2 x 2 pixels, [_, ceil(H / 2), ceil(W / 2), _]; an odd side repeats its last line."""
+  """The mean of cells of 2 x 2 pixels, [_, ceil(H / 2), ceil(W / 2), _]; odd sides repeat a line."""
   odd = [(0, n % 2) for n in x.shape[1:3]]
   if any(high for _, high in odd):
     x = jnp.pad(x, ((0, 0), *odd, (0, 0)), mode="edge")
@@ -98,7 +98,7 @@ class UNet(nn.Module):
 
 
 class UNetDecoder(nn.Module):
-  """Maps (x_0 [B, H, W, D_0], ..., x_L) -> logits [B, H, W, C], the way up of a U-Net.
+  """Maps (x_0 [B, H, W, D_0], ..., x_L) -> (logits [B, H, W, C], {"latent": y_L}), the way up of a U-Net.
 
   y_L = block(x_L), y_l = block([doubled(P_l y_{l+1}); x_l]) with P_l a 1 x 1 convolution, logits = W y_0 + b.
 
@@ -115,7 +115,9 @@ class UNetDecoder(nn.Module):
   formulation: str = "auto"
 
   @nn.compact
-  def __call__(self, maps: Sequence[jax.Array], mask: jax.Array, *, train: bool) -> jax.Array:
+  def __call__(
+    self, maps: Sequence[jax.Array], mask: jax.Array, *, train: bool
+  ) -> tuple[jax.Array, dict[str, jax.Array]]:
     last = prefer_batch_last(maps[0], (3, 3), self.formulation)
     maps = [jnp.swapaxes(x, 0, -1) if last else x for x in maps]
     channel = 0 if last else -1
@@ -129,12 +131,13 @@ class UNetDecoder(nn.Module):
       return made(x, mask, train=train)
 
     top = len(maps) - 1
-    y = block(maps[top], top)
+    y = latent = block(maps[top], top)
     for level in reversed(range(top)):
       above = doubled(point(self.width << level, f"narrow{level}")(y), maps[level].shape[1:3])
       y = block(jnp.concatenate([above, maps[level]], channel), level)
     y = point(self.num_classes, "out")(y)
-    return jnp.swapaxes(y, 0, -1) if last else y
+    rows_first = lambda x: jnp.swapaxes(x, 0, -1) if last else x
+    return rows_first(y), {"latent": rows_first(latent)}
 
 
 class MapHead(nn.Module):

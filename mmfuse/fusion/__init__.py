@@ -14,6 +14,7 @@ from mmfuse.fusion._deep_set import DeepSet
 from mmfuse.fusion._dense import DenseFusion, joined
 from mmfuse.fusion._early import Early
 from mmfuse.fusion._expert_head import ExpertHead
+from mmfuse.fusion._esanet import ESANet
 from mmfuse.fusion._experts import ProductOfExperts, combine_experts, mix_experts
 from mmfuse.fusion._fill import Fill
 from mmfuse.fusion._gated import FiLM, Gated
@@ -44,6 +45,7 @@ __all__ = [
   "Cosine",
   "DeepSet",
   "DenseFusion",
+  "ESANet",
   "Early",
   "ExpertHead",
   "FiLM",

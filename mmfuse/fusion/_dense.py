@@ -39,7 +39,8 @@ class DenseFusion:
   Args:
     encoders: {modality: Linen module `(x, mask, *, train) -> maps`}, default ones: `encoders.UNet`.
     num_classes: C.
-    decoder: Linen module `(maps, mask, *, train) -> logits`, default `encoders.UNetDecoder(C)`.
+    decoder: Linen module `(maps, mask, *, train) -> (logits, {name: value})`, whose second part becomes
+      `Outputs.aux`; default `encoders.UNetDecoder(C)`.
 
   Raises:
     ValueError: no modality, a reserved name, num_classes < 2.
@@ -121,7 +122,7 @@ class DenseFusion:
     params, stats = variables["params"][tree.HEADS], variables["batch_stats"]
     mask = {m: mask[m] for m in self.modalities}
     old = stats.get(tree.HEADS, {})
-    logits, new = apply_module(
+    (logits, beside), new = apply_module(
       self._decoder(),
       params[tree.FUSED],
       old.get(tree.FUSED),
@@ -137,7 +138,7 @@ class DenseFusion:
     }
     if not unimodal:
       unimodal = {self.modalities[0]: logits}
-    return Outputs(logits, unimodal, dict(features)), stats
+    return Outputs(logits, unimodal, dict(features), dict(beside)), stats
 
   def _own_heads(self) -> tuple[str, ...]:
     return self.modalities if len(self.modalities) > 1 else ()

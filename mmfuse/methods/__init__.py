@@ -79,7 +79,7 @@ SMOKE = ("joint", "uniform", "mimo")
 # The same where the task is not one of a label that is predicted.
 DEFAULT_OF = {
   RETRIEVAL: ("cca", "contrastive", "cmimh", "unseen_interaction"),
-  SEGMENTATION: ("unimodal", "joint", "uniform", "dropout"),
+  SEGMENTATION: ("unimodal", "joint", "uniform", "dropout", "shaspec", "dmrnet", "mmanet"),
 }
 # What every row of a table is compared with, where it is not `joint` and `uniform`.
 BASELINES_OF = {RETRIEVAL: ("cca",)}

@@ -50,7 +50,9 @@ def case_of(mask: Mapping[str, Any]) -> Any:
 def _confusion(counts: np.ndarray, place: np.ndarray) -> np.ndarray:
   """Confusion [2, 2] of counts [S, 2, STEPS + 1] where set s calls 1 what exceeds GRID[place[s]]."""
   counts = np.asarray(counts, np.float64)
-  above = counts[..., ::-1].cumsum(-1)[..., ::-1][..., 1:]  # [S, 2, STEPS]: of more than j thresholds
+  above = counts[..., ::-1].cumsum(-1)[..., ::-1][
+    ..., 1:
+  ]  # [S, 2, STEPS]: of more than j thresholds
   said = np.take_along_axis(above, place[:, None, None], -1)[..., 0].sum(0)
   total = counts.sum((0, 2))
   return np.stack([total - said, said], -1)
@@ -191,7 +193,9 @@ def thresholds(metric: Metric, head: str = FUSED) -> np.ndarray | None:
   return None if places is None or head not in places else GRID[places[head]]
 
 
-def class_maps(logits: Any, mask: Mapping[str, Any], limits: np.ndarray | None = None) -> np.ndarray:
+def class_maps(
+  logits: Any, mask: Mapping[str, Any], limits: np.ndarray | None = None
+) -> np.ndarray:
   """int32 [N, H, W], the class of every place.
 
   Args:

@@ -92,7 +92,9 @@ def run(
 def _prepare(cfg: Compare, command: str, given: data.Table | None, own: Own) -> Prepared:
   cfg = with_own(smoke_of(cfg), own)
   table = load_table(cfg, given)
-  if table.task == SEGMENTATION:  # which is read off the labels: what it brings is known from here on
+  if (
+    table.task == SEGMENTATION
+  ):  # which is read off the labels: what it brings is known from here on
     cfg = dataclasses.replace(cfg, task=SEGMENTATION)
   cfg = _missing.configured(cfg, table.modalities, table.task)
   splits = _splits(cfg, table)

@@ -302,9 +302,7 @@ def save_schema(folder: pathlib.Path, splits: Any, fold: int | None) -> None:
       "num_outputs": splits.num_outputs,
       "class_names": list(splits.class_names),
       "target": None if splits.target is None else splits.target.to_json(),
-      **(
-        {"places": list(splits.train.label.shape[1:])} if splits.task == SEGMENTATION else {}
-      ),
+      **({"places": list(splits.train.label.shape[1:])} if splits.task == SEGMENTATION else {}),
       "inputs": {m: _shape(x) for m, x in sorted(splits.train.inputs.items())},
     },
   )

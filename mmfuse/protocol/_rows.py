@@ -156,8 +156,7 @@ def alias_notes(cfg: Compare) -> list[str]:
 def optimiser_notes(cfg: Compare, own: Own) -> list[str]:
   """What is said of bare builders where the table's optimiser is not the default they know."""
   asked, usual = (
-    (c.optimizer or "sgd", c.weight_decay, c.schedule)
-    for c in (cfg, Compare(methods=cfg.methods))
+    (c.optimizer or "sgd", c.weight_decay, c.schedule) for c in (cfg, Compare(methods=cfg.methods))
   )
   bare = [w for w in method_words(cfg) if w in own and not isinstance(own.load(w), methods.Entry)]
   if asked == usual or not bare:

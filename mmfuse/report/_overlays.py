@@ -44,7 +44,7 @@ def overlays(
     label: int [N, H, W], -1 where a place does not count.
     said: int [N, H, W]; void places of `label` are void in it too.
     path: of the PNG.
-    class_names: for the legend; default none, and no legend.
+    class_names: for the line under the picture; default none.
 
   Returns the path.
   """
@@ -66,8 +66,8 @@ def overlays(
       cell.set_axis_off()
     place = {"transform": axes[0].transAxes, "ha": "right", "va": "center"}
     texts.append(axes[0].text(-0.08, 0.5, words, fontsize=8, color=INK, **place))
-  for i, name in enumerate(class_names[1:]):
-    colour = RGB[i % len(RGB)]
-    texts.append(figure.text(0.02 + 0.12 * i, 0.01, f"class {name}", fontsize=7, color=colour))
+  if class_names[1:]:
+    named = ", ".join(class_names[1:8]) + (", ..." if len(class_names) > 8 else "")
+    texts.append(figure.supxlabel(f"in colour: class {named}", fontsize=7, color=INK))
   plain(texts)
   return save(figure, path)

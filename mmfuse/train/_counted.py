@@ -41,7 +41,7 @@ def counted(modalities: Sequence[str], batch: Batch) -> Batch:
 
 
 def is_supervised(label: Any) -> bool:
-  """Whether the supervised losses can read the label: one array of rows, columns of them, or maps of classes."""
+  """Whether the supervised losses can read the label: an array of rows, of columns, or of maps."""
   if not hasattr(label, "dtype"):
     return False
   return label.ndim <= 2 or (label.ndim == 3 and jnp.issubdtype(label.dtype, jnp.integer))

@@ -14,7 +14,7 @@ from mmfuse.methods.missing._mmanet import mmanet
 from mmfuse.methods.missing._modality_distillation import modality_distillation
 from mmfuse.methods.missing._shaspec import shaspec
 from mmfuse.methods.missing._unseen_interaction import unseen_interaction
-from mmfuse.names import RETRIEVAL
+from mmfuse.names import RETRIEVAL, SEGMENTATION
 
 __all__ = [
   "custom",
@@ -38,9 +38,11 @@ ROWS = {
     moddrop, "forward", "equations", "neverova2016moddrop", {"drop": (0.2, 0.5, 0.8)}),
   "mean_fill": row(
     mean_fill, "baseline", "baseline", about="absent features are their training mean"),
-  "dmrnet": row(dmrnet, "forward", "parity", "wei2024robust", {"beta": (0.25, 0.5, 1.0)}),
+  "dmrnet": row(
+    dmrnet, "forward", "parity", "wei2024robust", {"beta": (0.25, 0.5, 1.0)}, tasks=WITH_MAPS),
   "mmanet": row(
-    mmanet, "schedule", "parity", "wei2023mmanet", {"mad": (3.0, 10.0, 30.0)}, tasks=LABELLED,
+    mmanet, "schedule", "parity", "wei2023mmanet", {"mad": (3.0, 10.0, 30.0)},
+    tasks=(*LABELLED, SEGMENTATION),
     reads_validation=True, needs=("task",)),
   "unseen_interaction": row(
     unseen_interaction, "forward", "parity", "zhang2023unseen", {"alpha": (0.2, 0.788, 3.0)},
@@ -53,6 +55,7 @@ ROWS = {
   "custom": row(
     custom, "baseline", "baseline", about="a model per subset of modalities", by_name=True),
   "shaspec": row(
-    shaspec, "forward", "equations", "wang2023shaspec", {"alpha": (0.1, 0.5, 1.0)}),
+    shaspec, "forward", "equations", "wang2023shaspec", {"alpha": (0.1, 0.5, 1.0)},
+    tasks=WITH_MAPS),
 }
 # fmt: on

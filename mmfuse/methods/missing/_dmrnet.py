@@ -12,12 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from mmfuse import fusion, objectives, train
+from mmfuse import fusion, masks, objectives, train
 from mmfuse.balancing._groups import check_choice
 from mmfuse.core import Batch, Method, Objective, Outputs, Unavailable, label_weight
 from mmfuse.methods.missing import _dmrnet_mining as mining
+from mmfuse.methods.missing._branch import BRANCH
 from mmfuse.methods.missing._combinations import MOST, among, chosen, combination_index, hard_loss
 from mmfuse.methods.missing._dropout import Drop
+from mmfuse.methods.missing._gaussian_decoder import GaussianDecoder
 from mmfuse.tree import FUSED
 
 HCR = ("intended", "released")
@@ -47,6 +49,7 @@ class Decoupled:
     """({"fused", "kl", "hcr"}, memory); `batch.mask` is what the step has left of each row."""
     del extra
     losses, weight = objectives.row_losses(outputs.logits, batch.label), label_weight(batch)
+    second = outputs.aux.get(BRANCH)
     index, logvar = combination_index(batch.mask), outputs.aux["logvar"]
     warm = clock.epoch < jnp.minimum(self.start_epoch, clock.epochs // 2)
     seen = mining.added(memory, batch, logvar, losses)
@@ -56,10 +59,15 @@ class Decoupled:
     memory = jax.tree.map(lambda new, old: jnp.where(warm, new, old), kept, dict(memory))
     # A row that has nothing has no Gaussian of its own.
     some = jnp.where(index < memory["hard"].shape[0], batch.weight, 0.0)
-    kl = objectives.weighted_mean(objectives.kl_losses(outputs.aux["mu"], logvar), some)
-    hcr = hard_loss(losses, among(memory["hard"], index), weight, self.hcr)
+    apart = objectives.kl_losses(outputs.aux["mu"], logvar)
+    kl = objectives.weighted_mean(apart.reshape(apart.shape[0], -1).mean(-1), some)
+    hard = among(memory["hard"], index)
+    if second is None:
+      hcr = hard_loss(losses, hard, weight, self.hcr)
+    else:  # of maps, over the places of the hard rows, said by the second decoder
+      hcr = objectives.multi_scale_loss([second], [batch.label], jnp.where(hard, weight, 0.0))
     return {
-      FUSED: objectives.weighted_mean(losses, weight),
+      FUSED: objectives.fused(outputs, batch)[FUSED],
       "kl": self.alpha * (jax.lax.stop_gradient(kl) if self.kl_detach else kl),
       "hcr": jnp.where(warm, 0.0, self.beta * hcr),
     }, memory
@@ -102,10 +110,12 @@ def dmrnet(
   from then on; that a larger variance means harder is the paper's, and measured otherwise
   (experiments/dmrnet.py). The log has both, "mined/variance", "mined/loss" [C] and "mined/hard", in
   the order of `masks.combinations`. Any number of modalities up to 10, one alone has no hard subset;
-  labels of any task.
+  labels of any task. Of maps the Gaussian is that of every place at the coarsest scale, its KL a mean over
+  places; all incomplete subsets are hard unless `hard` or `num_hard` says otherwise, and the last term is
+  the mean over the places of hard rows of the loss of a second decoder (authors).
 
   Args:
-    model: a `fusion.LateFusion`.
+    model: a `fusion.LateFusion`, or a `fusion.DenseFusion`.
     tx: the optimiser of all its parameters.
     alpha: default .001 (authors).
     beta: default .5 (authors, where their code has this form: segmentation).
@@ -123,7 +133,7 @@ def dmrnet(
   Raises:
     ValueError: a negative number, an unknown choice or combination, more hard combinations than there are
       incomplete ones, mining without a warm-up.
-    Unavailable: a model that is no `LateFusion`, more than 10 modalities.
+    Unavailable: a model that is neither, more than 10 modalities, or maps and hcr="released".
   """
   names = tuple(sorted(model.modalities))
   if len(names) > MOST:
@@ -135,6 +145,11 @@ def dmrnet(
       raise ValueError(f"{name} must not be negative, got {value}")
   check_choice("mine", mine, mining.MINES)
   check_choice("hcr", hcr, HCR)
+  dense = isinstance(model, fusion.DenseFusion)
+  if dense and hcr == "released":
+    raise Unavailable("of maps the released code has the intended form, so hcr='released' is none")
+  if dense and not hard and num_hard is None:
+    hard = [s for s in masks.combinations(names) if len(s) < len(names)]
   given = tuple(map(bool, chosen(hard, names))) if hard else None
   if given is None and start_epoch < 1:
     raise ValueError("hard combinations are mined in the warm-up: start_epoch must be at least 1")
@@ -143,7 +158,10 @@ def dmrnet(
   if not 0 <= count <= incomplete:
     raise ValueError(f"num_hard must lie in 0..{incomplete}, got {num_hard}")
   losses = Decoupled(alpha, beta, mine, count, given, start_epoch, hcr, kl_detach)
-  gaussian = fusion.with_fusion(model, fusion.GaussianHead(width), "dmrnet")
+  if dense:
+    gaussian = dataclasses.replace(model, decoder=GaussianDecoder(model.decoder, width))
+  else:
+    gaussian = fusion.with_fusion(model, fusion.GaussianHead(width), "dmrnet")
   method = train.supervised(gaussian, Objective(losses.init, losses.apply), tx, perturb=Drop(names))
   phase = train.only_phase(method)
   return method._replace(phases=(phase._replace(step=_Logged(phase.step)),))

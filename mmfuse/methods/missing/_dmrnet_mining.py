@@ -76,11 +76,11 @@ def added(memory: dict, batch: Batch, logvar: jax.Array, losses: jax.Array) -> d
   Args:
     memory: {"variance": Sums of mean_j sigma_j^2, "loss": Sums of l_i, ...}.
     batch: with the mask that the step has left; a loss counts where the label is known.
-    logvar: [B, D].
+    logvar: [B, D], of maps [B, H, W, D].
     losses: [B].
   """
   index, num = combination_index(batch.mask), memory["loss"].total.shape[0]
-  variance = jnp.exp(logvar.astype(jnp.float32)).mean(-1)
+  variance = jnp.exp(logvar.astype(jnp.float32)).reshape(logvar.shape[0], -1).mean(-1)
   new = {
     "variance": sums_of(index, variance, batch.weight, num),
     "loss": sums_of(index, losses, label_weight(batch), num),

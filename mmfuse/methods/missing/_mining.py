@@ -4,18 +4,19 @@ Wei, Luo and Luo, CVPR 2023, eq. 9 to 13 as the released code has them; between 
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mmfuse import masks, objectives, train
-from mmfuse.core import Batch, State
+from mmfuse import masks, objectives, tasks, train
+from mmfuse.core import Batch, Method, State
 from mmfuse.methods.missing._branch import own_part
 from mmfuse.methods.missing._combinations import chosen
-from mmfuse.names import MULTILABEL
+from mmfuse.names import MULTILABEL, SEGMENTATION
+from mmfuse.tree import FUSED
 
 FORMS = ("softmax", "plain")
 
@@ -108,17 +109,58 @@ class Predicted:
 
 
 @dataclasses.dataclass(frozen=True)
+class HistogramDistance:
+  """(state, validation rows) -> [Q]: `histogram_distance` of each candidate."""
+
+  predicted: Predicted
+  form: str
+
+  def __call__(self, state: State, split) -> np.ndarray:
+    names = self.predicted.names
+    *counts, whole = [self._counts(state, split, s) for s in (*candidates(names), names)]
+    return histogram_distance(np.stack(counts), whole, self.form)
+
+  def _counts(self, state: State, split, subset: tuple[str, ...]) -> np.ndarray:
+    """[C]: how often each label is predicted from a subset, over the rows that have some of it."""
+    keep = {m: jnp.asarray(m in subset) for m in self.predicted.names}
+    return train.over_split(self.predicted, state._replace(memory={"keep": keep}), split).sum(0)
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoreGap:
+  """(state, validation rows) -> [Q]: the squared gap of the mIoU from each candidate; it reads labels."""
+
+  predict: Any
+  names: tuple[str, ...]
+
+  def __call__(self, state: State, split) -> np.ndarray:
+    shape = jax.eval_shape(self.predict, state, *_one_row(split)).logits.shape
+    metric = tasks.metric(SEGMENTATION, shape[-1])
+    subsets = [*candidates(self.names), self.names]
+    method = Method(None, self.predict, ())  # type: ignore[arg-type]
+    found = train.evaluate_subsets(method, state, split, metric=metric, subsets=subsets)
+    *scores, whole = [s[FUSED][tasks.get(SEGMENTATION).primary] for _, s in found]
+    # A subset that no row has, or a prediction that is not finite, is at no distance.
+    return np.nan_to_num(score_gap(np.asarray(scores), np.asarray(whole)), nan=0.0)
+
+
+def _one_row(split) -> tuple[Any, Any]:
+  batch = next(split.batches(1))
+  return batch.inputs, batch.mask
+
+
+@dataclasses.dataclass(frozen=True)
 class Hooks:
   """What happens between epochs: the teacher is kept, and weak subsets are looked for."""
 
-  predicted: Predicted
+  distance: Callable[[State, Any], np.ndarray]  # (state, validation rows) -> [Q] of `candidates`
+  names: tuple[str, ...]
   warm_up: float
-  histogram: str
 
   def memory(self, state: State, num_rows: int) -> dict[str, Any]:
     """{"initial": weights, "objective": the memory of `Distilled`}."""
     del num_rows
-    number, start = len(self.predicted.names), train.weights_of(state)
+    number, start = len(self.names), train.weights_of(state)
     weak = jnp.zeros(2**number - 1, bool)
     own = {"teacher": _own(start), "distance": jnp.zeros(number), "weak": weak}
     return {"initial": start, "objective": own}
@@ -140,21 +182,13 @@ class Hooks:
     del key
     if not is_mining(clock.epoch, warm_up_epochs(clock.epochs, self.warm_up)):
       return state
-    names, split = self.predicted.names, train.validation_of(splits, "mmanet")
-    subsets = candidates(names)
-    *counts, whole = [self._counts(state, split, s) for s in (*subsets, names)]
+    split = train.validation_of(splits, "mmanet")
     own = state.memory["objective"]
-    distance = np.asarray(own["distance"]) + histogram_distance(
-      np.stack(counts), whole, self.histogram
-    )
-    weak = chosen(with_singles(subsets[int(np.argmax(distance))]), names)
+    distance = np.asarray(own["distance"]) + self.distance(state, split)
+    subsets = candidates(self.names)
+    weak = chosen(with_singles(subsets[int(np.argmax(distance))]), self.names)
     new = {"distance": jnp.asarray(distance, jnp.float32), "weak": jnp.asarray(weak)}
     return train.remember(state, objective={**own, **new})
-
-  def _counts(self, state: State, split, subset: tuple[str, ...]) -> np.ndarray:
-    """[C]: how often each label is predicted from a subset, over the rows that have some of it."""
-    keep = {m: jnp.asarray(m in subset) for m in self.predicted.names}
-    return train.over_split(self.predicted, state._replace(memory={"keep": keep}), split).sum(0)
 
 
 def _own(kept: dict[str, Any]) -> dict[str, Any]:

@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mmfuse import masks, objectives, train
+from mmfuse import fusion, masks, objectives, train
 from mmfuse.core import Batch, Method, Outputs, Unavailable, used
+from mmfuse.methods.missing._shaspec_dense import DenseSharedSpecific
 from mmfuse.methods.missing._shaspec_model import OWN, SHARED, SPECIFIC, SharedSpecific
 from mmfuse.tree import FUSED
 
@@ -117,7 +118,7 @@ def shared_std(outputs: Outputs, batch: Batch) -> dict[str, jax.Array]:
   weight = _present_weight(batch, outputs.features)
   stds, there = [], []
   for m, h in outputs.features.items():
-    r = h[SHARED].astype(jnp.float32)
+    r = h[SHARED].astype(jnp.float32).reshape(h[SHARED].shape[0], -1)
     mean = objectives.mean_rows(r, weight[m])
     variance = objectives.mean_rows(jnp.square(r - mean[None]), weight[m])
     stds.append(jnp.sqrt(variance).mean())
@@ -145,10 +146,12 @@ def shaspec(
   a modality: twice the cost where encoders dominate; S and P have 2 D^2 weights each. The log has
   "shared_std".
 
-  Any number of modalities (of one, L_dao = L_dco = 0), labels of any task, any head of vectors.
+  Any number of modalities (of one, L_dao = L_dco = 0), labels of any task, any head of vectors. Of maps
+  that is what happens at the coarsest scale; the others are shared, means over what is present
+  (`DenseSharedSpecific`).
 
   Args:
-    model: a `core.Model` whose encoders return vectors.
+    model: a `core.Model` whose encoders return vectors, or a `fusion.DenseFusion`.
     tx: the optimiser of all its parameters.
     alpha, beta: of L_dao and L_dco, defaults .1 and .02 (the authors').
     residual: "shared" (default: the authors' code), or "specific": u_m = q_m + P_m([q_m; r_m]), as
@@ -171,8 +174,9 @@ def shaspec(
     "auxiliary": auxiliary,
   }
   _check(model, chosen, {"alpha": alpha, "beta": beta}, warmup)
+  dense = isinstance(model, fusion.DenseFusion)
   return train.supervised(
-    SharedSpecific(model, residual, stand_in),
+    (DenseSharedSpecific if dense else SharedSpecific)(model, residual, stand_in),
     ShaSpecLoss(alpha, beta, alignment, auxiliary),
     tx,
     perturb=Combinations(tuple(sorted(model.modalities)), warmup),
