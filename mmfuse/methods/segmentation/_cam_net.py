@@ -16,6 +16,7 @@ from mmfuse.encoders._pool import max_first
 from mmfuse.encoders._unet import ConvBlock, doubled
 from mmfuse.fusion._late import named_key
 from mmfuse.methods.segmentation._maps import standardised
+from mmfuse.train import init_module
 
 LEVELS = 4
 
@@ -88,6 +89,16 @@ def _largest(x: jax.Array) -> jax.Array:
 
 
 @dataclasses.dataclass(frozen=True)
+class _Start:
+  """What `train.init_module` compiles; the draws are all that is left of it."""
+
+  net: CamNet
+
+  def init(self, key: jax.Array, x: jax.Array, mask: jax.Array):
+    return self.net.init(key, x, mask, train=False)
+
+
+@dataclasses.dataclass(frozen=True)
 class Nets:
   """A `CamNet` for each modality; parameters and statistics stand under its name."""
 
@@ -104,11 +115,8 @@ class Nets:
     classes = self.outputs(batch.inputs, batch.mask)
     params, stats = {}, {}
     for m in self.modalities:
-      x = jax.ShapeDtypeStruct((1, *images[m].shape[1:]), jnp.float32)
-      # Of shapes alone: parameters are drawn and nothing else is.
-      every = jax.ShapeDtypeStruct((1,), bool)
-      net = CamNet(self.width, classes, self.levels)
-      found = net.lazy_init(named_key(key, m), x, every, train=False)
+      start, every = _Start(CamNet(self.width, classes, self.levels)), jnp.ones(1, bool)
+      found = init_module(start, named_key(key, m), images[m][:1], every)
       params[m], stats[m] = found["params"], found["batch_stats"]
     return {"params": params, "batch_stats": stats}, {}
 
