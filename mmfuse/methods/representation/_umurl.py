@@ -118,7 +118,7 @@ class _Loss:
       u, stats[m] = self.nets.project(moved, m, dict.fromkeys(STREAMS, joined), mask)
       weight = jnp.where(mask, batch.weight, 0.0)
       found.append(consistency_terms(z, u, weight, std=self.std, cov=self.cov))
-    parts = {k: sum((f[k] for f in found), jnp.zeros(())) for k in found[0]}
+    parts = {k: jnp.stack([f[k] for f in found]).sum() for k in found[0]}
     loss = sum(c * parts[k] for k, c in self.weights) + parts["spread"]
     log = {f"part/{k}": v for k, v in parts.items()}
     return loss, train.Aux({HEADS: stats}, log=log)
