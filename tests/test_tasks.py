@@ -19,6 +19,7 @@ def test_every_name_has_a_row_with_passports():
     "r2",
     "elbo",
     "map_at_50",
+    "miou",
   ]
   for name, task in tasks.TASKS.items():
     scores = {s.name: s for s in tasks.metric(name, 3).scores}
@@ -45,6 +46,9 @@ def test_a_metric_gives_what_it_says_for_every_head():
     outputs = Outputs(logits, {"a": logits[:, ::-1]})
     label = {"classification": np.array([1, 0]), "multilabel": np.array([[1, 0], [0, 1]])}
     label = label.get(name, np.array([[0.5, 1.0], [2.0, 0.0]], np.float32))
+    if name == names.SEGMENTATION:  # a row is one place here
+      label = np.array([[[1]], [[0]]])
+      outputs = Outputs(logits[:, None, None], {"a": logits[:, None, None, ::-1]})
     batch = _batch(label, {"a": np.array([True, False])})
     found = metric.compute(metric.update(metric.init(outputs), outputs, batch))
     assert set(found) == {FUSED, "a"}

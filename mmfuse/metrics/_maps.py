@@ -11,7 +11,7 @@ import numpy as np
 from mmfuse.core import label_weight
 from mmfuse.masks import MOST_SUBSETS
 from mmfuse.metrics._metric import Metric, heads_of
-from mmfuse.metrics._scores import Score
+from mmfuse.metrics._scores import scores
 from mmfuse.metrics._segmentation import check_absent, iou_of
 from mmfuse.names import VOID
 from mmfuse.tree import FUSED
@@ -21,12 +21,9 @@ LOW, STEPS, PER_UNIT = -6.0, 97, 8
 GRID = LOW + np.arange(STEPS) / PER_UNIT
 HALF = int(np.argmin(np.abs(GRID)))
 
-MIOU = Score("miou", share=True, words="mIoU")
-AT_HALF = Score("miou_at_half", share=True, words="mIoU at .5")
-DICE = Score("dice", share=True, words="Dice")
-FOREGROUND = Score("foreground_iou", share=True, words="IoU of the second class")
-PIXELS = Score("pixel_accuracy", share=True, words="pixel accuracy")
-NLL = Score("nll", larger_is_better=False, words="negative log likelihood")
+MIOU, AT_HALF, DICE, FOREGROUND, PIXELS, NLL = scores(
+  "miou", "miou_at_half", "dice", "foreground_iou", "pixel_accuracy", "nll"
+)
 
 
 class MapSums(NamedTuple):

@@ -34,6 +34,11 @@ SCORES = {
     Score("mae", larger_is_better=False),
     Score("rmse", larger_is_better=False),
     Score("pearson"),
+    Score("miou", share=True, words="mIoU"),
+    Score("miou_at_half", share=True, words="mIoU at .5"),
+    Score("dice", share=True, words="Dice"),
+    Score("foreground_iou", share=True, words="IoU of the second class"),
+    Score("pixel_accuracy", share=True, words="pixel accuracy"),
   )
 }
 

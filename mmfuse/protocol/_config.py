@@ -30,7 +30,7 @@ class Compare:
   encoder: tuple[str, ...] = ()
   """`text=embedding "heart rate=gru" gait=mine.py:MyEncoder` (Flax Linen or NNX), else by rank and
   dtype. Names: linear, identity, mlp, conv1d, conv1d_steps, conv2d, lenet, resnet18, resnet34, gru,
-  lstm, transformer, transformer_steps, embedding."""
+  lstm, transformer, transformer_steps, embedding, skeleton."""
   modalities: tuple[str, ...] = ()
   """Use these modalities only: `accel,gyro`. Default: all."""
   ignore: tuple[str, ...] = ()

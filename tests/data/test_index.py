@@ -23,6 +23,8 @@ def test_catalogue():
     "mini_polymnist",
     "mini_polymnist_28",
     "skeletons",
+    "phantom",
+    "lesions",
   }
   for row in rows:
     assert set(row) == {"name", "what", "size", "licence", "how"} and all(row.values())

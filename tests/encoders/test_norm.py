@@ -73,8 +73,10 @@ def test_none_has_no_parameters_and_unknown_is_refused():
   module, variables = _init("none", X, MASK)
   assert not variables
   chex.assert_trees_all_equal(module.apply(variables, X, MASK, train=True), X)
-  with pytest.raises(ValueError, match=r"norm is one of layer, batch, group, none, got 'instance'"):
-    _init("instance", X, MASK)
+  with pytest.raises(
+    ValueError, match=r"norm is one of layer, batch, group, instance, none, got 'weight'"
+  ):
+    _init("weight", X, MASK)
 
 
 @pytest.mark.parametrize("kind", ["layer", "batch", "group"])

@@ -102,6 +102,7 @@ def test_esanet_gives_a_class_to_every_pixel_of_any_size(size):
   assert sum(n.startswith("skip") for n in names) == 3
 
 
+@pytest.mark.slow
 def test_esanet_of_the_paper_has_the_weights_of_two_factorised_resnets():
   net = fusion.ESANet(40)
   made = fusion.from_linen(net, ("depth", "rgb"))

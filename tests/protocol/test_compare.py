@@ -37,6 +37,7 @@ def _row(folder, name) -> report.Row:
 # Fair numbers.
 
 
+@pytest.mark.slow
 def test_a_rule_equal_to_joint_under_another_name_differs_by_exactly_nothing(finished):
   difference = _row(finished.run, "twin").differences["joint"]
   assert (difference.mean, difference.half, difference.p, difference.p_holm) == (0.0, 0.0, 1.0, 1.0)
@@ -134,6 +135,7 @@ def test_nine_trials_for_rows_with_a_grid_and_without(place, monkeypatch):
   assert len({(t["learning_rate"], t["hyper"]["mu"]) for t in stch["tuning"]["trials"][:9]}) == 9
 
 
+@pytest.mark.slow
 def test_folds_by_group_test_every_group_once(place, monkeypatch):
   _quick(monkeypatch)
   made = arrays(group=np.arange(80) // 2 % 5)

@@ -157,6 +157,7 @@ def test_a_student_reads_a_frozen_teacher_and_does_not_move_it():
   assert _differ(after.params["student"], state.params["student"])
 
 
+@pytest.mark.slow
 def test_parts_run_through_fit_with_several_seeds():
   """Both phases are logged under their names; two seeds together are two seeds apart."""
   method = train.parts(

@@ -54,9 +54,9 @@ def test_the_python_loop_is_the_same(state, split):
 
 
 def test_all_subsets_take_one_compilation(state, split):
-  before = _evaluate._map_views._cache_size()
+  before = _evaluate.map_views._cache_size()
   found = train.evaluate_subsets(METHOD, state, split, metric=ACCURACY, batch_size=6)
-  assert _evaluate._map_views._cache_size() == before + 1
+  assert _evaluate.map_views._cache_size() == before + 1
   assert [s for s, _ in found] == masks.combinations("ab")
   for subset, scores in found:
     for head, value in oracle(state, split, subset).items():

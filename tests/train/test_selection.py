@@ -21,9 +21,9 @@ def splits():
 
 @pytest.fixture(scope="module")
 def by_mean(splits):
-  before = _evaluate._map_views._cache_size()
+  before = _evaluate.map_views._cache_size()
   result = train.fit(METHOD, splits, select="mean/accuracy", loop="scan", **FIT)
-  assert _evaluate._map_views._cache_size() == before + 1  # three epochs, every subset
+  assert _evaluate.map_views._cache_size() == before + 1  # three epochs, every subset
   return result
 
 
@@ -111,9 +111,9 @@ def test_all_subsets_and_nine_tables_take_one_compilation(splits):
   tables = [masks.missing_table(0, 24, r / 10, ("a", "b")) for r in range(1, 10)]
   views = [train.subset_view(split, s, covered=True) for s in masks.combinations("ab")]
   views += [train.View(masks.without(split.mask, t)) for t in tables]
-  before = _evaluate._map_views._cache_size()
+  before = _evaluate.map_views._cache_size()
   found = train.evaluate_views(METHOD, state, split, views, metric=ACCURACY, batch_size=7)
-  assert _evaluate._map_views._cache_size() == before + 1
+  assert _evaluate.map_views._cache_size() == before + 1
   want = of_subsets(state, split)
   for subset, scores in zip(want, found):
     assert scores["fused"]["accuracy"] == pytest.approx(want[subset], abs=1e-6)

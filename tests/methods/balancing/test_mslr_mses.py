@@ -51,6 +51,7 @@ def test_encoder_head_and_branch_are_scaled(build):
   assert not any(x.weak_type for x in (*state.coefficients.values(),))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("build", [_mslr.scale_by_mslr, _mses.scale_by_mses])
 def test_the_contract_is_kept(build):
   balancing.check_contract(lambda: build(("modality_0", "modality_1")))
@@ -89,6 +90,7 @@ def test_a_loss_that_is_not_known_changes_nothing():
   assert not better["a"] and not stops["a"] and int(state.waited["a"]) == 0
 
 
+@pytest.mark.slow
 def test_mslr_fits_and_follows_its_heads():
   state, log = _modulated.fitted(
     METHODS["mslr"](_modulated.model(2), 0.1, initial={"a": 1.5}), epochs=3

@@ -68,6 +68,7 @@ def one_step(objective, key, rows=None, **options):
   return state, jax.jit(phase.step)(state, rows, key, clock)[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("alpha", "objective", "half"), [(1.0, "mp", 0), (0.0, "pcd", 1)])
 def test_the_ends_of_the_hybrid_are_multi_prediction_and_likelihood(alpha, objective, half):
   key = jax.random.key(2)

@@ -169,6 +169,7 @@ MOVED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("phase", MOVED)
 def test_what_a_phase_moves(phase):
   """Kernels of both modalities, in the layers of the phase, and no leaf of the others."""

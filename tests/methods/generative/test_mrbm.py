@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from mmfuse.methods.generative import mrbm
 from mmfuse.methods.generative.mrbm import _enumerate, _mrbm, _multi_prediction
@@ -79,6 +80,7 @@ def test_rows_without_weight_do_not_count():
   np.testing.assert_allclose(kept, few, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_without_weights_the_information_is_that_of_each_alone():
   params, x = problem()
   assert float(mrbm.exact(params, x)["variation_of_information"]) >= 0

@@ -23,6 +23,7 @@ def test_slots_add_up_to_the_tokens_that_count():
   )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("branches", [1, 2])
 def test_branches_do_not_see_each_other(branches):
   x = draw(2, branches * 4, 6)

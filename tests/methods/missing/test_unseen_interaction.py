@@ -216,6 +216,7 @@ def test_bad_settings_are_refused_at_the_door(options, message):
     BUILD(_small.model(), **options)
 
 
+@pytest.mark.slow
 def test_max_margin_by_hand_and_rows_that_do_not_count():
   scores = jnp.asarray([[0.5, 0.45, 9.0], [0.2, 0.5, 9.0], [9.0, 9.0, 0.0]])
   # rows 0 and 1: .094 + .45 - .5 of row 0, and of row 1 from the other side

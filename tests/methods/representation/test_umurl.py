@@ -133,6 +133,7 @@ def test_numbers_that_make_no_sense_are_refused():
       METHODS["umurl"](model(), **options)
 
 
+@pytest.mark.slow
 def test_rows_that_end_early_beside_another_modality_are_read_to_their_end():
   found = splits(length_body=2 + np.arange(24) % 3, other=RNG.normal(size=(24, 2)))
   method = METHODS["umurl"](
