@@ -1,3 +1,4 @@
+# A file of tests goes to one worker, which then compiles what they share once.
 # Three commands: `make compare`, `make test` and, the slow tests too, `make check`. All set up .venv first. PYTHON=python3.12 picks another Python.
 PYTHON ?= python3
 VENV ?= .venv
@@ -11,10 +12,10 @@ compare: $(STAMP)
 	$(BIN)/mmfuse compare $(ARGS)
 
 test: $(STAMP) lint
-	$(BIN)/python -m pytest -n 2 $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 check: $(STAMP) lint
-	$(BIN)/python -m pytest -n 2 -m "" $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "" $(ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .
