@@ -1,4 +1,3 @@
-# A file of tests goes to one worker, which then compiles what they share once.
 # Three commands: `make compare`, `make test` and, the slow tests too, `make check`. All set up .venv first. PYTHON=python3.12 picks another Python.
 PYTHON ?= python3
 VENV ?= .venv
@@ -11,6 +10,7 @@ export MMFUSE_DATA_DIR ?= $(abspath $(wildcard ../shared/data))
 compare: $(STAMP)
 	$(BIN)/mmfuse compare $(ARGS)
 
+# A file of tests goes to one worker, which then makes what they share once.
 test: $(STAMP) lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
