@@ -37,9 +37,8 @@ class Task(NamedTuple):
   collected: metrics.Collected | None = None
   whole: str = FUSED  # what the column of a row's own score is called
   optimizer: str = "sgd"  # of a table where nobody says: "sgd" or "adam"
-  batch_size: int | None = (
-    None  # rows a step where nobody says; None = by the number of training rows
-  )
+  # rows a step where nobody says; None = by the number of training rows
+  batch_size: int | None = None
 
 
 def _majority_class(label: np.ndarray, num_outputs: int) -> np.ndarray:

@@ -10,8 +10,7 @@ def kept(key: jax.Array, rate: float, shape: tuple[int, ...]) -> jax.Array:
   """bool of `shape` [B, ..., D], each True with probability 1 - rate, to 2^-17.
 
   A random word serves two entries, and a row's do not depend on how many rows there are. One draw for all
-  layers, of two axes: XLA makes a loop of every draw, a long one of one with more axes, and with one a
-  layer they took half of the time to compile.
+  layers, of two axes: XLA makes a loop of every draw, and compiles that of more axes several times as long.
   """
   entries = math.prod(shape[1:])
   words = jax.random.bits(key, (shape[0], -(-entries // 2)), "uint32")

@@ -1,6 +1,6 @@
 """Max-pooling by slices and selects: on CPU faster than `lax.reduce_window`, also in a loop."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -43,6 +43,17 @@ def _max_first_jvp(primals, tangents):
   best, at = _first_largest(x)
   here = at[None] == jnp.expand_dims(jnp.arange(x.shape[0], dtype=jnp.int8), range(1, x.ndim))
   return best, jnp.sum(jnp.where(here, dx, 0), 0)
+
+
+def entry_at(x: jax.Array, where: Callable[..., jax.Array]) -> jax.Array:
+  """[B, C] of x [B, n, C]: the entry at the place that `where` (`jnp.argmax`, `jnp.argmin`) chooses.
+
+  It alone has the gradient, of entries that tie the first. By its place, for the reason that `larger` says;
+  for any n, where `max_first` is for the few entries of a window.
+  """
+  at = where(jax.lax.stop_gradient(x), axis=1)[:, None]
+  here = jnp.arange(x.shape[1])[None, :, None] == at
+  return jnp.sum(jnp.where(here, x, jnp.zeros((), x.dtype)), 1)
 
 
 def max_pool(

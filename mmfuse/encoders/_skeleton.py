@@ -14,6 +14,7 @@ import numpy as np
 
 from mmfuse.data._skeleton_graph import NTU_PARENTS
 from mmfuse.encoders._norm import Norm
+from mmfuse.encoders._pool import entry_at
 from mmfuse.encoders._skeleton_streams import (
   STREAMS,
   skeleton_streams,
@@ -30,17 +31,6 @@ def interleaved_positions(rows: int, width: int) -> np.ndarray:
   angle = np.arange(rows)[:, None] * 1e4 ** (-np.arange(0, width, 2) / width)
   table = np.stack([np.sin(angle), np.cos(angle)], -1).reshape(rows, -1)
   return table[:, :width].astype(np.float32)
-
-
-def max_tokens(h: jax.Array) -> jax.Array:
-  """max_n h [B, n, D] -> [B, D]; of tokens that tie, the first has the gradient.
-
-  By its place: the gradient of a maximum asks which tokens equal it, and where XLA computes them anew
-  behind a normalisation, none may. (`max_first` is for the few entries of a window.)
-  """
-  at = jnp.argmax(jax.lax.stop_gradient(h), 1)[:, None]
-  here = at == jnp.arange(h.shape[1])[None, :, None]
-  return jnp.sum(jnp.where(here, h, jnp.zeros((), h.dtype)), 1)
 
 
 class Embed(nn.Module):
@@ -144,7 +134,7 @@ class Skeleton(nn.Module):
         h = h + jnp.asarray(interleaved_positions(*h.shape[1:]), h.dtype)[None]
       for i in range(self.layers):
         h = self.blocks[f"{b}{i}"](h)
-      found.append(max_tokens(h))
+      found.append(entry_at(h, jnp.argmax))
     return jnp.concatenate(found, -1)
 
   def apart_and_joined(

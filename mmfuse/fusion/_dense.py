@@ -12,8 +12,10 @@ from mmfuse import encoders, masks, tree
 from mmfuse.core import Outputs
 from mmfuse.fusion._late import (
   apply_module,
+  check_known,
   check_modalities,
   check_present,
+  encode_each,
   named_key,
   named_rngs,
   store_variables,
@@ -67,11 +69,7 @@ class DenseFusion:
 
   def restrict(self, modalities: Sequence[str]) -> "DenseFusion":
     """The same model on fewer modalities. Raises ValueError for a name it does not have."""
-    unknown = sorted(set(modalities) - set(self.encoders))
-    if unknown:
-      raise ValueError(
-        f"modality {unknown[0]!r} not in the model; available: {', '.join(self.modalities)}"
-      )
+    check_known(self, modalities)
     return dataclasses.replace(self, encoders={m: self.encoders[m] for m in sorted(modalities)})
 
   def init(self, key: jax.Array, inputs: Mapping[str, Any], mask: masks.Mask) -> dict[str, Any]:
@@ -101,20 +99,7 @@ class DenseFusion:
   def encode(self, variables, inputs, mask, *, train: bool, rngs=None):
     """({m: maps}, batch_stats). Maps of absent rows are zero and pass no gradient."""
     inputs = self._select(inputs, mask)
-    old = variables["batch_stats"]
-    stats, features = dict(old), {}
-    for m in self.modalities:
-      features[m], new = apply_module(
-        self.encoders[m],
-        variables["params"][m],
-        old.get(m),
-        train,
-        named_rngs(rngs, m),
-        inputs[m],
-        mask[m],
-      )
-      if m in old:
-        stats[m] = new
+    features, stats = encode_each(self, variables, inputs, mask, train, rngs)
     return masks.fill(features, {m: mask[m] for m in self.modalities}), stats
 
   def heads(self, variables, features, mask, *, train: bool, rngs=None):

@@ -104,11 +104,7 @@ class LateFusion:
 
   def restrict(self, modalities: Sequence[str]) -> "LateFusion":
     """The same model on fewer modalities. Raises ValueError for a name it does not have."""
-    unknown = sorted(set(modalities) - set(self.encoders))
-    if unknown:
-      raise ValueError(
-        f"modality {unknown[0]!r} not in the model; available: {', '.join(self.modalities)}"
-      )
+    check_known(self, modalities)
     fusion = self.fusion.restrict(modalities) if hasattr(self.fusion, "restrict") else self.fusion
     fewer = {m: self.encoders[m] for m in sorted(modalities)}
     return dataclasses.replace(self, encoders=fewer, fusion=fusion)
@@ -146,23 +142,11 @@ class LateFusion:
 
   def encode(self, variables, inputs, mask, *, train: bool, rngs=None):
     """({m: [B, D_m]}, batch_stats). Features of absent rows are zero and pass no gradient."""
-    inputs = self._select(inputs, mask)
-    old = variables["batch_stats"]
-    stats, features = dict(old), {}
-    for m in self.modalities:
-      h, new = apply_module(
-        self.encoders[m],
-        variables["params"][m],
-        old.get(m),
-        train,
-        named_rngs(rngs, m),
-        inputs[m],
-        mask[m],
-      )
+    found, stats = encode_each(self, variables, self._select(inputs, mask), mask, train, rngs)
+    features = {}
+    for m, h in found.items():
       h = h.reshape(h.shape[0], -1)
       features[m] = jnp.where(mask[m].reshape(-1, 1), h, jnp.zeros((), h.dtype))
-      if m in old:
-        stats[m] = new
     return features, stats
 
   def heads(self, variables, features, mask, *, train: bool, rngs=None):
@@ -228,6 +212,34 @@ class LateFusion:
     check_present(self.modalities, inputs, mask)
     filled = masks.fill({m: inputs[m] for m in self.modalities}, mask)
     return {m: encoders.readable(self.encoders[m], x) for m, x in filled.items()}
+
+
+def check_known(model, modalities):
+  """Raises ValueError for a name that the model does not have."""
+  unknown = sorted(set(modalities) - set(model.modalities))
+  if unknown:
+    raise ValueError(
+      f"modality {unknown[0]!r} not in the model; available: {', '.join(model.modalities)}"
+    )
+
+
+def encode_each(model, variables, inputs, mask, train, rngs):
+  """({m: what `model.encoders[m]` gives}, batch_stats) of every modality of a model."""
+  old = variables["batch_stats"]
+  stats, found = dict(old), {}
+  for m in model.modalities:
+    found[m], new = apply_module(
+      model.encoders[m],
+      variables["params"][m],
+      old.get(m),
+      train,
+      named_rngs(rngs, m),
+      inputs[m],
+      mask[m],
+    )
+    if m in old:
+      stats[m] = new
+  return found, stats
 
 
 def store_variables(variables, name, params, stats):

@@ -44,25 +44,27 @@ def case_of(mask: Mapping[str, Any]) -> Any:
   return sum((mask[m].astype(jnp.int32) << i for i, m in enumerate(names)), jnp.int32(0))
 
 
+def _above(counts: Any) -> tuple[np.ndarray, np.ndarray]:
+  """([..., STEPS] of counts [..., STEPS + 1]: the weight above each threshold; [..., 1], of all)."""
+  counts = np.asarray(counts, np.float64)
+  return counts[..., ::-1].cumsum(-1)[..., ::-1][..., 1:], counts.sum(-1, keepdims=True)
+
+
 def _confusion(counts: Any, place: np.ndarray) -> np.ndarray:
   """Confusion [2, 2] of counts [S, 2, STEPS + 1] where set s calls 1 what exceeds GRID[place[s]]."""
-  counts = np.asarray(counts, np.float64)
-  above = counts[..., ::-1].cumsum(-1)[..., ::-1][..., 1:]  # [S, 2, STEPS]: above j thresholds
-  said = np.take_along_axis(above, place[:, None, None], -1)[..., 0].sum(0)
-  total = counts.sum((0, 2))
-  return np.stack([total - said, said], -1)
+  above, total = _above(counts)
+  said = np.take_along_axis(above, place[:, None, None], -1).sum(0)
+  return np.concatenate([total.sum(0) - said, said], -1)
 
 
 def _best(counts: Any, absent: str) -> np.ndarray:
   """int [S]: of each set the place in GRID with the largest mIoU, ties to the one nearest .5."""
-  counts = np.asarray(counts, np.float64)
-  above = counts[..., ::-1].cumsum(-1)[..., ::-1][..., 1:]
-  total = counts.sum(-1, keepdims=True)
+  above, total = _above(counts)
   table = np.stack([total - above, above], -1)  # [S, 2, STEPS, 2]: truth, threshold, said
   score = iou_of(np.moveaxis(table, 2, 1), absent)  # [S, STEPS]
   order = np.argsort(np.abs(np.arange(STEPS) - HALF), kind="stable")
   best = order[np.argmax(np.nan_to_num(score, nan=-1.0)[:, order], -1)]
-  return np.where(counts.sum((1, 2)) > 0, best, -1)
+  return np.where(total.sum((1, 2)) > 0, best, -1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,8 +166,9 @@ def segmentation(num_classes: int, *, absent: str = "zero", void: int = VOID) ->
       at = (jnp.broadcast_to(case[:, None, None], label.shape), label, jnp.clip(over, 0, STEPS))
     else:
       at = (jnp.zeros_like(label), label, jnp.argmax(z, -1))
+    # A batch first: added one by one, places beyond 2^24 in a bin would be lost in float32.
     return MapSums(
-      sums.counts.at[at].add(weight),
+      sums.counts + jnp.zeros_like(sums.counts).at[at].add(weight),
       sums.nll - jnp.sum(weight * own),
       sums.broken + jnp.sum(known & ~finite, dtype=jnp.float32),
     )

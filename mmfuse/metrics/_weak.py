@@ -72,8 +72,9 @@ def weak_segmentation(*, tagged: bool = False) -> Collected:
   A place is of class c where the network of a modality says c of the row and its map of c exceeds a
   threshold, one for each modality: that of the best mean Dice on validation masks. Scores are
   "dice_of_slices/<m>", "assd/<m>", "empty_predictions/<m>" and "map_threshold/<m>", as `slice_scores` has
-  them, and without a modality their means. Masks are `truth["mask"]`, int [N, H, W], classes as those of
-  the label or -1; rows that lack a modality are not scored by it.
+  them, and without a modality their means; NaN where no validation mask shows anything. Masks are
+  `truth["mask"]`, int [N, H, W], classes as those of the label or -1, which what is no number counts as;
+  rows that lack a modality are not scored by it.
 
   Args:
     tagged: default False; True reads the map of the row's label instead of the class that was said.
@@ -93,6 +94,9 @@ def weak_segmentation(*, tagged: bool = False) -> Collected:
     names = sorted(_maps_of(outputs["test"], parts["test"]))
     for m in names:
       maps, said, mask = of(m, outputs["validation"], parts["validation"])
+      if not (mask > 0).any():  # nothing to choose a threshold by
+        found |= {f"{s.name}/{m}": float("nan") for s in WEAK}
+        continue
       limit = best_threshold(maps, said, mask)
       maps, said, mask = of(m, outputs["test"], parts["test"])
       classes = range(1, maps.shape[-1])
@@ -118,8 +122,9 @@ def has_weak_masks(outputs: Outputs, part: Any) -> bool:
 
 
 def masks_of(part: Any) -> np.ndarray:
-  """int [N, H, W]."""
-  return np.asarray(part.truth[MASK]).astype(np.int64)
+  """int [N, H, W]; VOID where it is no number."""
+  mask = np.asarray(part.truth[MASK])
+  return np.where(np.isfinite(mask), mask, VOID).astype(np.int64)
 
 
 def _maps_of(outputs: Outputs, part: Any):

@@ -108,9 +108,8 @@ def supervised_losses(
 
     def loss(logits, weight):
       if task_of(batch.label) == SEGMENTATION and not label_smoothing:
-        return dense_loss(
-          logits, batch.label, weight
-        )  # over places: a slice counts by how many it has
+        # Over places: a slice counts by how many it has.
+        return dense_loss(logits, batch.label, weight)
       return weighted_mean(row_losses(logits, batch.label, label_smoothing=label_smoothing), weight)
 
     losses = {}

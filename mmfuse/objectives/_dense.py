@@ -29,15 +29,20 @@ def dense_loss(
     void: default -1.
   """
   known = (label != void) & (weight > 0).reshape((-1,) + (1,) * (label.ndim - 1))
-  label = jnp.where(known, label, 0)
-  logits = jnp.where(known[..., None], logits.astype(jnp.float32), 0.0)
-  losses = optax.softmax_cross_entropy_with_integer_labels(logits, label)
+  losses, label = _of_places(logits, label, known)
   each = weight.reshape((-1,) + (1,) * (label.ndim - 1)).astype(jnp.float32)
   if class_weights is not None:
     each = each * jnp.asarray(class_weights, jnp.float32)[label]
   each = jnp.where(known, each, 0.0)
   total = each.sum()
   return jnp.sum(each * losses) / jnp.where(total > 0, total, 1.0)
+
+
+def _of_places(logits: jax.Array, label: jax.Array, known: jax.Array):
+  """(cross-entropy, label) of every position; where it is not known nothing is read, and the label is 0."""
+  label = jnp.where(known, label, 0)
+  logits = jnp.where(known[..., None], logits.astype(jnp.float32), 0.0)
+  return optax.softmax_cross_entropy_with_integer_labels(logits, label), label
 
 
 def dense_rows(logits: jax.Array, label: jax.Array, void: int = VOID) -> jax.Array:
@@ -49,9 +54,7 @@ def dense_rows(logits: jax.Array, label: jax.Array, void: int = VOID) -> jax.Arr
     void: default -1.
   """
   known = label != void
-  losses = optax.softmax_cross_entropy_with_integer_labels(
-    jnp.where(known[..., None], logits.astype(jnp.float32), 0.0), jnp.where(known, label, 0)
-  )
+  losses, _ = _of_places(logits, label, known)
   axes = tuple(range(1, label.ndim))
   count = known.sum(axes)
   return jnp.where(known, losses, 0.0).sum(axes) / jnp.maximum(count, 1)

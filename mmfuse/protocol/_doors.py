@@ -64,6 +64,11 @@ def budgeted(cfg: Compare, rows: int, task: str) -> tuple[Compare, list[str]]:
   """
   usual = tasks.get(task)
   optimizer: Any = cfg.optimizer or usual.optimizer
+  chosen = (
+    []
+    if cfg.optimizer or optimizer == "sgd"
+    else [f"optimiser: {optimizer}, the default of {task}"]
+  )
   cfg = dataclasses.replace(cfg, optimizer=optimizer)
   found = train.budget(rows, cfg.batch_size or usual.batch_size, cfg.epochs)
   said = (
@@ -75,7 +80,10 @@ def budgeted(cfg: Compare, rows: int, task: str) -> tuple[Compare, list[str]]:
     notes = [f"{said}; an epoch of {rows} training rows has fewer than {train.FEW_STEPS} steps"]
   elif found.steps < train.LEAST_STEPS:
     notes = [f"{said}, fewer than the {train.LEAST_STEPS} of the default"]
-  return dataclasses.replace(cfg, batch_size=found.batch_size, epochs=found.epochs), notes
+  return dataclasses.replace(cfg, batch_size=found.batch_size, epochs=found.epochs), [
+    *chosen,
+    *notes,
+  ]
 
 
 def with_own(cfg: Compare, own: Own) -> Compare:

@@ -101,11 +101,8 @@ def checked_model(splits: Any, fusion_name: str, task: str) -> Any:
         encoders.check_encoder(model.encoders[m], x, m, train=True, maps=dense)
   except (TypeError, ValueError) as error:
     raise UsageError(str(error)) from error
-  headless = task in (
-    GENERATION,
-    RETRIEVAL,
-    SEGMENTATION,
-  )  # whatever is trained reads the encoders alone
+  # Of these, whatever is trained reads the encoders alone.
+  headless = task in (GENERATION, RETRIEVAL, SEGMENTATION)
   if not headless and task not in (tasks := methods.METHODS[fusion_name].tasks):
     raise UsageError(f"--fusion {fusion_name} needs {' or '.join(tasks)} labels, these are {task}")
   return model

@@ -26,9 +26,11 @@ def further(method: Method, state: State, splits: data.Splits) -> dict[str, floa
     splits: with all parts, and `has_masks`.
   """
   parts = {name: splits.parts[name] for name in READS}
-  outputs = {name: train.predict_split(method, state, part) for name, part in parts.items()}
-  if not all(metrics.has_weak_masks(outputs[name], part) for name, part in parts.items()):
-    return {}
+  outputs = {}
+  for name, part in parts.items():
+    outputs[name] = train.predict_split(method, state, part)
+    if not metrics.has_weak_masks(outputs[name], part):
+      return {}
   found = metrics.weak_segmentation().compute(outputs, parts)
   return {name: value for name, value in found.items() if "/" in name and np.isfinite(value)}
 
@@ -57,7 +59,10 @@ def notes(splits: data.Splits, records: list[dict[str, Any]]) -> list[str]:
       if any(values.values()):
         found.append(f"{row} {m} {', '.join(_shown(s, values[s.name]) for s in SCORES)}")
   if not found:
-    return []
+    blind = has_masks(splits) and not (np.asarray(splits.validation.truth["mask"]) > 0).any()
+    return [
+      "maps are not scored: no validation mask shows anything, to choose a threshold by."
+    ] * blind
   words = ", ".join(s.words or s.name for s in SCORES)
   return [
     f"maps against masks that no step has seen, a threshold a modality by the Dice of validation masks; test "

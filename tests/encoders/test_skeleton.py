@@ -8,7 +8,8 @@ import pytest
 from mmfuse import encoders
 from mmfuse.core import Sequence
 from mmfuse.data._skeleton_graph import NTU_PARENTS
-from mmfuse.encoders._skeleton import interleaved_positions, max_tokens
+from mmfuse.encoders._pool import entry_at
+from mmfuse.encoders._skeleton import interleaved_positions
 
 RNG = np.random.default_rng(0)
 PARENTS = (1, 1, 0, 1)
@@ -105,7 +106,7 @@ def test_positions_alternate_sine_and_cosine():
 @pytest.mark.parametrize("count", [1, 5, 300])
 def test_the_largest_of_many_tokens(count):
   h = jnp.asarray(RNG.normal(size=(2, count, 3)), jnp.float32)
-  np.testing.assert_array_equal(max_tokens(h), h.max(1))
+  np.testing.assert_array_equal(entry_at(h, jnp.argmax), h.max(1))
 
 
 def _shape(module, shape):

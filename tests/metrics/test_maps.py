@@ -52,6 +52,17 @@ def test_a_class_that_is_nowhere_counts_zero_or_is_left_out():
     metrics.segmentation(1)
 
 
+@pytest.mark.parametrize("classes", [2, 3])
+def test_bins_of_millions_of_places_go_on_counting(classes):
+  label = np.zeros((1, 2, 2), int)
+  metric = metrics.segmentation(classes)
+  given = Outputs(jnp.asarray(np.eye(classes)[label] * 5.0)), batch(label, {"a": np.ones(1, bool)})
+  sums = metric.update(metric.init(given[0]), *given)
+  full = {h: s._replace(counts=s.counts * 2.0**22) for h, s in sums.items()}  # 4 places: 2^24
+  found = metric.update(full, *given)
+  assert float(found["fused"].counts.sum()) == 2.0**24 + 4
+
+
 def test_the_threshold_is_the_best_until_one_is_fitted():
   label = np.array([[[0, 0, 1, 1]]])
   metric = metrics.segmentation(2)

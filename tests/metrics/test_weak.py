@@ -75,6 +75,25 @@ def test_rows_without_a_modality_are_not_scored_by_it():
   assert found["dice_of_slices/a"] == 1 and found["empty_predictions/a"] == 0
 
 
+def test_what_is_no_number_in_a_mask_counts_nowhere():
+  mask, maps = (RAMP > 0.6).astype(float).repeat(2, 0), RAMP.repeat(2, 0)
+  mask[1] = np.nan  # a slice that nobody drew
+  found = metrics.weak_segmentation().compute(
+    dict.fromkeys(("validation", "test"), outputs(maps, [1, 1])),
+    dict.fromkeys(("validation", "test"), part(mask)),
+  )
+  assert found["dice_of_slices/a"] == 1 and found["empty_predictions/a"] == 0
+
+
+def test_without_a_validation_mask_that_shows_something_there_is_no_score():
+  mask = (RAMP > 0.6).astype(int)
+  found = metrics.weak_segmentation().compute(
+    dict.fromkeys(("validation", "test"), outputs(RAMP, [1])),
+    {"validation": part(np.zeros_like(mask)), "test": part(mask)},
+  )
+  assert np.isnan(found["dice_of_slices"]) and np.isnan(found["map_threshold/a"])
+
+
 def test_it_needs_maps_and_masks_of_one_size():
   maps = outputs(RAMP, [1])
   assert metrics.has_weak_masks(maps, part(RAMP > 0.5))

@@ -44,6 +44,7 @@ def test_the_table_is_by_miou_and_other_rows_are_not_available(run):
     )
   text = (folder / "out" / "table.md").read_text()
   assert "read as segmentation with 2 classes (3, 7)" in text
+  assert "optimiser: adam, the default of segmentation" in text
   assert "mIoU at .5" in text and "ASSD in pixels" in text
   assert (folder / "out" / "maps_joint.png").read_bytes().startswith(b"\x89PNG")
   config = report.read_jsonl(folder / "out" / "results.jsonl")[0]

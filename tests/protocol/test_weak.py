@@ -52,7 +52,7 @@ def test_maps_are_scored_in_the_report_alone(tmp_path, monkeypatch):
 
 
 def test_what_is_said_of_maps_under_a_table():
-  splits = types.SimpleNamespace(modalities=("a", "b"))
+  splits = types.SimpleNamespace(modalities=("a", "b"), parts={})
   scores = {"dice_of_slices/a": 0.25, "assd/a": 2.0, "empty_predictions/a": 3.0}
   of = lambda method, test: {"method": method, "scores": {"test": test}}
   records = [of("joint", {"accuracy": 1.0}), of("wss_cmer", scores), of("wss_cmer", scores)]
@@ -61,6 +61,18 @@ def test_what_is_said_of_maps_under_a_table():
   assert _weak.notes(splits, records[:1]) == []
   names = [s.name for s in _weak.passports(("a", "b"))]
   assert "dice_of_slices/a" in names and len(names) == len(set(names)) == 8
+
+
+def test_masks_that_show_nothing_are_said():
+  part = lambda mask: types.SimpleNamespace(truth={"mask": np.asarray(mask)})
+  of = lambda mask: types.SimpleNamespace(
+    modalities=("a",),
+    validation=part(mask),
+    parts={"validation": part(mask), "test": part([[1]])},
+  )
+  (note,) = _weak.notes(of([[0, -1]]), [])
+  assert note.startswith("maps are not scored: no validation mask shows anything")
+  assert _weak.notes(of([[0, 1]]), []) == []
 
 
 def test_masks_are_wanted_of_validation_and_test_rows():

@@ -76,9 +76,8 @@ class View:
     values = steps(x)[0]
     rows, size, coordinates = values.shape[0], values.shape[3], values.shape[4]
     sizes = (2, 2, size, coordinates**2, coordinates * (coordinates - 1))
-    drawn = jax.random.uniform(
-      key, (rows, sum(sizes))
-    )  # row by row: those after it draw nothing of it
+    # Row by row: those after it draw nothing of it.
+    drawn = jax.random.uniform(key, (rows, sum(sizes)))
     time, choice, order, matrix, pose = jnp.split(drawn, np.cumsum(sizes)[:-1], 1)
     view = self.timed(time, x, frames)
     chosen = jnp.argsort(jnp.argsort(order, 1), 1) < round(self.joints * size)

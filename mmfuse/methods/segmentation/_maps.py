@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mmfuse.encoders._pool import entry_at
+
 EPS = 1e-8  # of the normalisation
 NORM_EPS = 1e-12  # added to every place before the norm of a map, and to a standard deviation
 
@@ -30,20 +32,9 @@ def max_normalised(maps: jax.Array) -> jax.Array:
   maps: c [B, H, W, C]. In [0, 1], and the same of a map times a positive number, up to the 1e-8.
   """
   r = jax.nn.relu(maps.astype(jnp.float32))
-  least, most = _entry(r, jnp.argmin), _entry(r, jnp.argmax)
-  return jax.nn.relu(r - least - EPS) / (most - least + EPS)
-
-
-def _entry(r: jax.Array, where) -> jax.Array:
-  """The entry [B, 1, 1, C] at the place that `where` chooses, which alone has the gradient.
-
-  Not `r.max()`, whose gradient asks which entries equal it: behind a fusion that rounds otherwise
-  there may be none.
-  """
   flat = r.reshape(r.shape[0], -1, r.shape[-1])
-  at = where(jax.lax.stop_gradient(flat), axis=1)[:, None]
-  here = jnp.arange(flat.shape[1])[None, :, None] == at
-  return jnp.where(here, flat, 0.0).sum(1)[:, None, None]
+  least, most = (entry_at(flat, where)[:, None, None] for where in (jnp.argmin, jnp.argmax))
+  return jax.nn.relu(r - least - EPS) / (most - least + EPS)
 
 
 def unit_map(p: jax.Array) -> jax.Array:

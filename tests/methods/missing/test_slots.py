@@ -24,7 +24,7 @@ def test_slots_add_up_to_the_tokens_that_count():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("branches", [1, 2])
+@pytest.mark.parametrize("branches", [1, 2, 3])
 def test_branches_do_not_see_each_other(branches):
   x = draw(2, branches * 4, 6)
   np.testing.assert_array_equal(slots.from_branches(slots.to_branches(x, branches), branches), x)
