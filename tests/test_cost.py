@@ -37,9 +37,9 @@ def flops(name, model="mlp", modalities=2, batch_size=64, classes=7):
     ("agm", 2),
     ("mmpareto", 2),
     ("upgrad", 2),
-    ("mimo", 4),
     ("mmpareto", 4),
-    ("upgrad", 4),
+    pytest.param("mimo", 4, marks=pytest.mark.slow),
+    pytest.param("upgrad", 4, marks=pytest.mark.slow),
   ],
 )
 def test_no_more_than_its_limit(name, modalities):

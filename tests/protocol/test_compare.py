@@ -252,23 +252,25 @@ MANY = (
   "umt",
   "mdrnn_pcd",
 )
+SOME = ("unimodal", "joint", "gblending", "greedy", "umt", "mdrnn_pcd")
 
 
-def test_every_kind_runs_on_one_modality_and_regression(place, monkeypatch, cheap_programs):
+@pytest.mark.parametrize("names", [SOME, pytest.param(MANY, marks=pytest.mark.slow)])
+def test_every_kind_runs_on_one_modality_and_regression(place, monkeypatch, cheap_programs, names):
   _quick(monkeypatch)
   made = arrays(modalities=("a",))
   made["label"] = made["a"][:, 0] * 2.0 + 1.0
   np.savez(place / "one.npz", **made)
-  options = ("--methods", ",".join(MANY), "--encoder", "a=mine.py:Line", "--out", "run", *QUICK)
+  options = ("--methods", ",".join(names), "--encoder", "a=mine.py:Line", "--out", "run", *QUICK)
   said = call(place, "compare", "--data", "one.npz", *options)
   assert said.code == 0, said
   found = records(place / "run")
-  expected = [n for n in MANY if "regression" in methods.METHODS[n].tasks and n != "greedy"]
+  expected = [n for n in names if "regression" in methods.METHODS[n].tasks and n != "greedy"]
   assert [r["method"] for r in found] == [{"unimodal": "unimodal/a"}.get(n, n) for n in expected]
   assert {r["metric"] for r in found} == {"r2"}
   assert all(np.isfinite(r["test"]["fused"]) and r["contribution"] == {} for r in found)
   lines = (place / "run" / "table.md").read_text().splitlines()
-  for name in set(MANY) - set(expected):
+  for name in set(names) - set(expected):
     reason = "two modalities" if name == "greedy" else "labels, these are regression"
     assert re.search(f"^{name}: n/a: .*{reason}", said.out, re.MULTILINE)
     assert any(name in line and reason in line for line in lines)
