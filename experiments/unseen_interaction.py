@@ -8,6 +8,7 @@ Source: Zhang, Doughty, Snoek, "Learning Unseen Modality Interaction", NeurIPS 2
 Command: python -m experiments.unseen_interaction --part digits    (5 seeds, under 10 minutes on 2 cores)
          python -m experiments.unseen_interaction --part mfeat --data-dir DIR     (likewise; mfeat.npz in DIR)
          python -m experiments.unseen_interaction --part digits --validation complete
+         python -m experiments.unseen_interaction --part digits --optimizer adam
          python -m experiments.unseen_interaction --full           (10 seeds, all rows; both parts)
          python -m experiments.unseen_interaction --smoke          (seconds, digits)
 Parts: digits, two noisy halves of an image, half of the training rows have A alone and half B alone, tested
@@ -20,7 +21,7 @@ Rows: late_average, joint (features side by side, zeros for what is absent), sum
 Expected: joint falls behind late_average on the combination; the method is within 3 points of late_average
   on either side; (2) within noise, unless one modality is much the weaker.
 Results: experiments/results/unseen_interaction.md of both parts, unseen_interaction_<part>.md of one, with
-  "_complete" where validation rows are.
+  "_complete" where validation rows are, "_adam" where every row has Adam instead of the protocol's SGD.
 """
 
 import dataclasses
@@ -56,6 +57,8 @@ class Config:
   """Default 5, with --full 10."""
   validation: Literal["as training", "complete"] = "as training"
   """`complete` rows leak the combination."""
+  optimizer: Literal["sgd", "adam"] = "sgd"
+  """Of every row, at rates of its own."""
   full: bool = False
   """All rows, two seeds a trial."""
   data_dir: str | None = None
@@ -148,7 +151,7 @@ def compare(cfg: Config, part: str) -> _common.Compared:
   """All rows under the shared protocol."""
   few = ("joint", "unseen_interaction")
   names = tuple(OWN) if cfg.full else ("late_tokens", "unseen_label")
-  options: dict[str, Any] = {"trial_seeds": 2 if cfg.full else 1}
+  options: dict[str, Any] = {"trial_seeds": 2 if cfg.full else 1, "optimizer": cfg.optimizer}
   return _common.compared(
     "unseen_interaction",
     given=table(cfg, part),
@@ -264,6 +267,7 @@ def main(argv=None) -> None:
   pages = [part_page(cfg, part) for part in parts]
   name = "unseen_interaction" + ("" if cfg.part == "all" else f"_{cfg.part}")
   name += "_complete" if cfg.validation == "complete" else ""
+  name += "_adam" if cfg.optimizer == "adam" else ""
   _common.write(name, "\n".join([heading, note, *pages]), cfg.smoke)
 
 
