@@ -38,6 +38,31 @@ def batch_moments(x: jax.Array, mask: jax.Array, row: int = 0, channel: int = -1
   return mean, total(jnp.square(x - along(mean, channel, x.ndim))) / count
 
 
+def view_moments(x: jax.Array, mask: jax.Array, views: int, channel: int):
+  """`batch_moments` [V, C] of V equal runs of rows, and `beside` that puts a [V, C] beside x.
+
+  x: [V B, ..., C], or [..., C, ..., V B] where `channel` is not the last axis; mask: bool [B], of each run.
+  """
+  last = channel != x.ndim - 1
+  row = x.ndim - 1 if last else 0
+  positions = tuple(a for a in range(x.ndim) if a not in (row, channel))
+  rows, size = mask | ~jnp.any(mask), x.shape[row] // views
+  count = jnp.sum(rows, dtype=jnp.float32) * (x.size // (x.shape[row] * x.shape[channel]))
+
+  def total(y):
+    y = jnp.sum(y, positions)
+    runs = (y.T if last else y).reshape(views, size, -1)
+    return jnp.sum(jnp.where(rows[None, :, None], runs, 0.0), 1)
+
+  def beside(v):
+    v = jnp.repeat(v, size, 0)
+    return jnp.expand_dims(v.T if last else v, positions)
+
+  x = x.astype(jnp.float32)
+  mean = total(x) / count
+  return mean, total(jnp.square(x - beside(mean))) / count, beside
+
+
 def group_norm(x: jax.Array, groups: int, valid: jax.Array | None = None) -> jax.Array:
   """(x - mean) / sqrt(var + eps) per row and channel group of x [B, ..., C], in float32.
 
@@ -103,19 +128,25 @@ layer_norm.defvjp(_layer_norm, _layer_norm_vjp)
 class Norm(nn.Module):
   """y = scale * (x - mean) / sqrt(var + 1e-5) + bias over x [B, ..., C]; scale, bias [C].
 
-  kind: "layer" takes mean and var over the channels of each position; "group" over all positions
-  and the channels of each of gcd(32, C) groups (Wu and He, Group Normalization, ECCV 2018); "instance"
-  over all positions of each row and channel (Ulyanov, Vedaldi and Lempitsky, arXiv 1607.08022);
-  "batch" over the present rows and all positions in training (`mask` [B], True = present) and from
-  running averages (momentum 0.9, biased variance) otherwise (Ioffe and Szegedy, Batch
-  Normalization, ICML 2015); "none" returns x. A batch without any present row leaves the running
-  averages as they were. A mask bool [B, T], of x [B, T, C], says which positions count instead of
-  which rows. channel: the axis of the channels; -1 (default) has the rows first, any other
-  has them last: 0 in [C, ..., B], 1 in [4, C, ..., B]. Raises ValueError for another kind.
+  "layer" takes mean and var over the channels of each position; "group" over all positions and the
+  channels of each of gcd(32, C) groups (Wu and He, Group Normalization, ECCV 2018); "instance" over all
+  positions of each row and channel (Ulyanov, Vedaldi and Lempitsky, arXiv 1607.08022); "batch" over the
+  present rows and all positions in training (`mask` [B], True = present) and from running averages
+  (momentum 0.9, biased variance) otherwise (Ioffe and Szegedy, Batch Normalization, ICML 2015); "none"
+  returns x. A batch without any present row leaves the running averages as they were. A mask bool [B, T],
+  of x [B, T, C], says which positions count instead of which rows. Raises ValueError for another kind.
+
+  Args:
+    kind: one of those, default "layer".
+    channel: the axis of the channels; -1 (default) has the rows first, any other has them last: 0 in
+      [C, ..., B], 1 in [4, C, ..., B].
+    views: default 1; V has "batch" take x in training for V passes side by side, [V B, ..., C] of a mask
+      [B]: each is normalised by its own moments, and the running averages move V times.
   """
 
   kind: str = "layer"
   channel: int = -1
+  views: int = 1
 
   @nn.compact
   def __call__(self, x: jax.Array, mask: jax.Array, *, train: bool) -> jax.Array:
@@ -129,6 +160,10 @@ class Norm(nn.Module):
     bias = self.param("bias", nn.initializers.zeros, shape)
     if self.kind == "layer":
       return layer_norm(x.astype(jnp.float32), scale, bias, channel).astype(x.dtype)
+    if self.kind == "batch" and self.views > 1 and train:
+      mean, var, beside = self._side_by_side(x, mask, channel)
+      factor = beside(jax.lax.rsqrt(var + EPSILON) * scale[None])
+      return ((x - beside(mean)) * factor + along(bias, channel, x.ndim)).astype(x.dtype)
     scale, bias = along(scale, channel, x.ndim), along(bias, channel, x.ndim)
     if self.kind == "batch":  # one factor per channel: one product less per position
       mean, var = (along(a, channel, x.ndim) for a in self._moments(x, mask, train, channel))
@@ -152,18 +187,31 @@ class Norm(nn.Module):
       group_norm(jnp.moveaxis(x, (-1, channel), (0, -1)), groups), (0, -1), (-1, channel)
     )
 
+  def _running(self, channels):
+    mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,), jnp.float32)
+    return mean, self.variable("batch_stats", "var", jnp.ones, (channels,), jnp.float32)
+
+  def _side_by_side(self, x, mask, channel):
+    running = self._running(x.shape[channel])
+    mean, var, beside = view_moments(x, mask, self.views, channel)
+    for moments in zip(mean, var):
+      self._move(running, moments, mask)
+    return mean, var, beside
+
   def _moments(self, x, mask, train, channel):
-    shape = (x.shape[channel],)
-    mean = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
-    var = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)
+    running = self._running(x.shape[channel])
     if not train:
-      return mean.value, var.value
+      return tuple(r.value for r in running)
     if mask.ndim > 1:  # every position is a row of its own
       x, mask, channel = x.reshape(-1, x.shape[-1]), mask.reshape(-1), 1
     moments = batch_moments(x, mask, 0 if channel == x.ndim - 1 else -1, channel)
-    if not self.is_initializing():
-      seen = jnp.any(mask)
-      for running, new in zip((mean, var), moments):
-        moved = MOMENTUM * running.value + (1 - MOMENTUM) * jax.lax.stop_gradient(new)
-        running.value = jnp.where(seen, moved, running.value)
+    self._move(running, moments, mask)
     return moments
+
+  def _move(self, running, moments, mask):
+    if self.is_initializing():
+      return
+    seen = jnp.any(mask)
+    for average, new in zip(running, moments):
+      moved = MOMENTUM * average.value + (1 - MOMENTUM) * jax.lax.stop_gradient(new)
+      average.value = jnp.where(seen, moved, average.value)

@@ -37,6 +37,7 @@ class ConvBlock(nn.Module):
     batch_last: default False.
     depth: how many times, default 2.
     kernel_init: see `Conv`.
+    views: see `Norm`, default 1.
   """
 
   features: int
@@ -45,6 +46,7 @@ class ConvBlock(nn.Module):
   batch_last: bool = False
   depth: int = 2
   kernel_init: Callable[..., jax.Array] = nn.initializers.lecun_normal()
+  views: int = 1
 
   @nn.compact
   def __call__(self, x: jax.Array, mask: jax.Array, *, train: bool) -> jax.Array:
@@ -59,7 +61,7 @@ class ConvBlock(nn.Module):
         batch_last=self.batch_last,
         name=f"conv{i}",
       )(x)
-      x = nn.relu(Norm(self.norm, channel, name=f"norm{i}")(x, mask, train=train))
+      x = nn.relu(Norm(self.norm, channel, self.views, name=f"norm{i}")(x, mask, train=train))
     return x
 
 

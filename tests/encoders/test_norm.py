@@ -124,3 +124,36 @@ def test_the_written_gradient_of_layer_norm_is_the_derived_one(channel):
   ours, derived = both(lambda *given: layer_norm(*given, channel)), both(plain)
   for mine, other in zip(jax.tree.leaves(ours), jax.tree.leaves(derived), strict=True):
     np.testing.assert_allclose(mine, other, rtol=1e-4, atol=1e-5 * float(jnp.abs(other).max()))
+
+
+@pytest.mark.parametrize("channel", [-1, 0, 1])
+def test_passes_side_by_side_are_passes_one_after_the_other(channel):
+  x = np.random.default_rng(0).normal(size=(3, 4, 2, 2, 5)).astype(np.float32)  # V, B, ..., C
+  x[1] = 3 * x[1] + 1
+  places = {-1: (0, 1, 2, 3), 0: (3, 1, 2, 0), 1: (1, 3, 2, 0)}[channel]
+  laid = lambda rows: jnp.asarray(rows.transpose(places))
+  mask = jnp.asarray([True, False, True, True])
+  module = Norm("batch", channel)
+  variables = module.init(jax.random.key(0), laid(x[0]), mask, train=False)
+  params = {"scale": jnp.arange(1.0, 6.0), "bias": jnp.arange(5.0)}
+  apply = lambda module, rows, stats: module.apply(
+    {"params": params, "batch_stats": stats}, laid(rows), mask, train=True, mutable=["batch_stats"]
+  )
+  stats, alone = variables["batch_stats"], []
+  for rows in x:
+    y, new = apply(module, rows, stats)
+    stats = new["batch_stats"]
+    alone.append(y)
+  views = Norm("batch", channel, views=3)
+  together, new = apply(views, x.reshape(-1, *x.shape[2:]), variables["batch_stats"])
+  row = 0 if channel == -1 else together.ndim - 1
+  np.testing.assert_allclose(together, np.concatenate(alone, row), atol=1e-5)
+  chex.assert_trees_all_close(new["batch_stats"], stats, atol=1e-6)
+  nobody = views.apply(
+    {"params": params, "batch_stats": stats},
+    laid(x.reshape(-1, *x.shape[2:])),
+    jnp.zeros(4, bool),
+    train=True,
+    mutable=["batch_stats"],
+  )
+  chex.assert_trees_all_equal(nobody[1]["batch_stats"], stats)

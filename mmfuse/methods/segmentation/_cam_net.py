@@ -11,7 +11,6 @@ import jax.numpy as jnp
 from mmfuse.core import Batch, Unavailable
 from mmfuse.encoders import Conv
 from mmfuse.encoders._conv import prefer_batch_last
-from mmfuse.encoders._norm import MOMENTUM
 from mmfuse.encoders._pool import max_first
 from mmfuse.encoders._unet import ConvBlock, doubled
 from mmfuse.fusion._late import named_key
@@ -35,12 +34,14 @@ class CamNet(nn.Module):
     classes: C.
     levels: default 4 (paper).
     formulation: see `encoders.Conv`, default "auto".
+    views: see `encoders.Norm`, default 1.
   """
 
   width: int
   classes: int
   levels: int = LEVELS
   formulation: str = "auto"
+  views: int = 1
 
   @nn.compact
   def __call__(self, x: jax.Array, mask: jax.Array, *, train: bool) -> tuple[jax.Array, jax.Array]:
@@ -49,9 +50,15 @@ class CamNet(nn.Module):
     x = jnp.swapaxes(x, 0, -1) if last else x  # [C, H, W, B]
 
     def block(x, times, name, depth=2):
-      features = times * self.width
       made = ConvBlock(
-        features, "batch", self.formulation, last, depth, nn.initializers.glorot_normal(), name=name
+        times * self.width,
+        "batch",
+        self.formulation,
+        last,
+        depth,
+        nn.initializers.glorot_normal(),
+        self.views,
+        name=name,
       )
       return made(x, mask, train=train)
 
@@ -135,23 +142,15 @@ class Nets:
     As V passes one after the other: each is normalised by its own moments, and the running averages
     move V times, from what the pass before left.
     """
-    own = _of(variables, m)
-
-    def one(x):
-      (maps, _), new = self._net(variables, m).apply(
-        own, x, present, train=True, mutable=["batch_stats"]
-      )
-      return maps, new["batch_stats"]
-
-    maps, each = jax.vmap(one)(views)
-
-    def moved(before, after):
-      now = before
-      for one_pass in after:  # momentum * before + (1 - momentum) * its moment
-        now = MOMENTUM * now + (one_pass - MOMENTUM * before)
-      return jnp.where(jnp.any(present), now, before)
-
-    return maps, jax.tree.map(moved, own["batch_stats"], each)
+    net = dataclasses.replace(self._net(variables, m), views=views.shape[0])
+    (maps, _), new = net.apply(
+      _of(variables, m),
+      views.reshape(-1, *views.shape[2:]),
+      present,
+      train=True,
+      mutable=["batch_stats"],
+    )
+    return maps.reshape(*views.shape[:2], *maps.shape[1:]), new["batch_stats"]
 
   def _net(self, variables: Mapping, m: str) -> CamNet:
     return CamNet(self.width, variables["params"][m]["cam"]["kernel"].shape[-1], self.levels)
