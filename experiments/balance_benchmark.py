@@ -59,7 +59,7 @@ SETS = {
 @dataclasses.dataclass(frozen=True)
 class Config:
   data: Literal["watch_imu", "synthetic_1", "synthetic_2", "av_mnist"] = "watch_imu"
-  methods: tuple[str, ...] = ("all",)
+  methods: tuple[str, ...] = ("baselines", "late_average", "balancing")
   """As in `mmfuse compare`; more may join an unfinished or finished run."""
   seeds: int = 5
   out: str | None = None

@@ -31,6 +31,7 @@ __all__ = [
   "DEFAULT",
   "DEFAULT_OF",
   "FACTS",
+  "FAMILY_NAMES",
   "HEADS",
   "LABELLED",
   "METHODS",
@@ -61,6 +62,7 @@ METHODS["inter"] = METHODS["joint"]._replace(
 )
 METHODS |= _rows(heads)  # last: under one `--fusion` they are another axis
 HEADS = tuple(heads.ROWS)
+FAMILY_NAMES = tuple(dict.fromkeys(entry.family for entry in METHODS.values()))
 
 # What `compare` runs unless told otherwise.
 DEFAULT = (

@@ -24,7 +24,8 @@ class Compare:
   data: str = "watch_imu"
   """A built-in data set (see `mmfuse data`) or the path of an .npz file."""
   methods: tuple[str, ...] = ("default",)
-  """Names, commas or spaces: `all`, `heads`, `default`, or `mine.py:builder` for one of your own."""
+  """Names, commas or spaces: `default`, `all`, a family (`balancing`, `heads`; `mmfuse methods` has them),
+  or `mine.py:builder` for one of your own."""
   set: tuple[str, ...] = ()
   """Hyper-parameters: `mimo.lam=2 ogm.alpha=.1 early.hidden=[64,64]`."""
   encoder: tuple[str, ...] = ()

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from mmfuse import data, tasks, train
+from mmfuse import data, methods, tasks, train
 from mmfuse.protocol._config import Compare, UsageError, split_words
 from mmfuse.protocol._model import encoder_choices
 from mmfuse.protocol._own import Own
@@ -11,7 +11,7 @@ from mmfuse.protocol._rows import method_words
 from mmfuse.report._format import plural
 
 SMOKE_ROWS = 96
-SETS = ("all", "heads", "default")  # words that bring several methods
+SETS = ("all", "default", *methods.FAMILY_NAMES)  # words that bring several methods
 
 
 def load_table(cfg: Compare, table: data.Table | None = None) -> data.Table:

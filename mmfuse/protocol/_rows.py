@@ -89,7 +89,9 @@ def _entry(spec: str, own: Own) -> tuple[str, methods.Entry, str]:
   """A word of `--methods` -> (name, entry, digest of its source)."""
   if spec not in own:
     if spec not in methods.METHODS:
-      raise UsageError(f"unknown method {spec!r}; {closest(spec, methods.METHODS)}")
+      raise UsageError(
+        f"unknown method {spec!r}; {closest(spec, (*methods.METHODS, *methods.FAMILY_NAMES))}"
+      )
     return spec, methods.METHODS[spec], ""
   found = own.load(spec)
   name = spec.rpartition(":")[2]
@@ -120,15 +122,18 @@ def _check_entry(spec: str, entry: methods.Entry) -> None:
 
 
 def method_words(cfg: Compare) -> list[str]:
-  """`--methods` with `all`, `heads` and `default` spelt out, each word once."""
+  """`--methods` with `all`, `default` and the names of families spelt out, each word once."""
   words = []
   for word in split_words(cfg.methods):
-    if word == "all":  # under one fusion; `heads` are the fusions
-      words += [
-        n for n, e in methods.METHODS.items() if not (n in methods.HEADS or e.by_name or e.alias_of)
-      ]
-    elif word == "heads":  # `joint` is the one of --fusion
+    if word == "heads":  # `joint` is the one of --fusion
       words += ["joint", *(name for name in methods.HEADS if name != cfg.fusion)]
+    elif word == "all" or word in methods.FAMILY_NAMES:  # under one fusion; `heads` are the fusions
+      words += [
+        name
+        for name, entry in methods.METHODS.items()
+        if word in ("all", entry.family)
+        and not (name in methods.HEADS or entry.by_name or entry.alias_of)
+      ]
     elif word == "default":
       usual = methods.SMOKE if cfg.smoke else methods.DEFAULT
       words += list(methods.DEFAULT_OF.get(cfg.task or "", usual))

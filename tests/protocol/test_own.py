@@ -95,7 +95,12 @@ def test_own_methods_run_where_they_are_named_else_last():
   assert with_own(Compare(methods=("mimo",)), Own({"mimo": methods.METHODS["joint"]})).methods == (
     "mimo",
   )
-  for words, name in ((("default",), "joint"), (("joint", "all"), "joint"), ((), "heads")):
+  for words, name in (
+    (("default",), "joint"),
+    (("joint", "all"), "joint"),
+    ((), "heads"),
+    ((), "balancing"),
+  ):
     with pytest.raises(UsageError, match=f"two methods are called '{name}'; rename yours"):
       with_own(Compare(methods=words), Own({name: methods.METHODS["joint"]}))
 

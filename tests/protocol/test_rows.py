@@ -171,6 +171,16 @@ def test_default_and_smoke():
   ]  # `joint` is concat
 
 
+def test_a_family_brings_its_rows_but_those_by_name_only_and_aliases():
+  words = lambda *given: rows.method_words(Compare(methods=given))
+  assert words("baselines,balancing")[:4] == ["unimodal", "joint", "uniform", "ogm"]
+  assert set(words("balancing")) == {
+    n for n, e in methods.METHODS.items() if e.family == "balancing"
+  }
+  assert "custom" not in words("missing") and words("ensembles", "i2m2").count("i2m2") == 1
+  assert set(methods.FAMILY_NAMES) & set(methods.METHODS) == set()
+
+
 def test_the_model_takes_an_encoder_by_rank_by_name_or_of_the_user(finished, tmp_path):
   file = tmp_path / "net.py"
   file.write_text(
