@@ -12,9 +12,14 @@ from mmfuse.core import Clock
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 
-@functools.cache
-def flops(name, model="mlp", modalities=2, batch_size=64, classes=7):
+def flops(name, model="mlp", **problem):
   """Of one compiled step."""
+  return cost(name, model, **problem).flops
+
+
+@functools.cache
+def cost(name, model="mlp", modalities=2, batch_size=64, classes=7):
+  """XLA's, of one compiled step."""
   cfg = method_overhead.Config(
     model=model, modalities=modalities, batch_size=batch_size, classes=classes
   )
@@ -23,7 +28,7 @@ def flops(name, model="mlp", modalities=2, batch_size=64, classes=7):
   state = jax.eval_shape(functools.partial(train.initial, method), jax.random.key(0), batch)
   clock = Clock(*(jax.numpy.int32(v) for v in (0, 0, 0, 1, 1)))
   step = jax.jit(method.phases[-1].step, compiler_options=QUICK)
-  return train.cost_of(step.lower(state, batch, jax.random.key(1), clock).compile()).flops
+  return train.cost_of(step.lower(state, batch, jax.random.key(1), clock).compile())
 
 
 @pytest.mark.parametrize(
@@ -57,6 +62,24 @@ def test_prototypes_of_many_classes():
   """309 classes at batch 64: distances to all prototypes, no loop over rows or classes."""
   ratio = flops("pmr", classes=309) / flops("joint", classes=309)
   assert 1.0 < ratio <= method_overhead.LIMITS["pmr"].flops
+
+
+@pytest.mark.parametrize(
+  "name",
+  [
+    "mimo",
+    "mmpareto",
+    *(pytest.param(n, marks=pytest.mark.slow) for n in ("ogm_ge", "agm", "pmr", "upgrad", "bogc")),
+  ],
+)
+def test_activations_are_held_once(name):
+  ratio = cost(name, "lenet").temp_bytes / cost("joint", "lenet").temp_bytes
+  assert 0.9 < ratio <= method_overhead.LIMITS[name].memory
+
+
+def test_noise_is_drawn_where_it_is_added():
+  ratio = cost("ogm_ge", model="conv1d").temp_bytes / cost("joint", model="conv1d").temp_bytes
+  assert 1.0 < ratio <= method_overhead.LIMITS["ogm_ge"].memory
 
 
 def test_a_gaussian_head_is_cheap_beside_encoders_and_runs_once():
