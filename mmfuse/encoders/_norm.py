@@ -134,7 +134,8 @@ class Norm(nn.Module):
   present rows and all positions in training (`mask` [B], True = present) and from running averages
   (momentum 0.9, biased variance) otherwise (Ioffe and Szegedy, Batch Normalization, ICML 2015); "none"
   returns x. A batch without any present row leaves the running averages as they were. A mask bool [B, T],
-  of x [B, T, C], says which positions count instead of which rows. Raises ValueError for another kind.
+  of x [B, T, C], says which positions count instead of which rows; "layer", "instance" and "none" do not read
+  it. Raises ValueError for another kind.
 
   Args:
     kind: one of those, default "layer".
@@ -149,7 +150,7 @@ class Norm(nn.Module):
   views: int = 1
 
   @nn.compact
-  def __call__(self, x: jax.Array, mask: jax.Array, *, train: bool) -> jax.Array:
+  def __call__(self, x: jax.Array, mask: jax.Array | None, *, train: bool) -> jax.Array:
     if self.kind not in KINDS:
       raise ValueError(f"norm is one of {', '.join(KINDS)}, got {self.kind!r}")
     if self.kind == "none":

@@ -13,6 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from mmfuse.data._skeleton_graph import NTU_PARENTS
+from mmfuse.encoders._attend import attend, split_heads
+from mmfuse.encoders._dense import Dense
 from mmfuse.encoders._norm import Norm
 from mmfuse.encoders._pool import entry_at
 from mmfuse.encoders._skeleton_streams import (
@@ -21,7 +23,6 @@ from mmfuse.encoders._skeleton_streams import (
   skeleton_tokens,
   whole_frames,
 )
-from mmfuse.encoders._transformer import attend
 
 BRANCHES = ("temporal", "spatial")
 
@@ -40,9 +41,9 @@ class Embed(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    h = nn.Dense(self.width, name="up")(x)
-    h = Norm(name="norm")(h, jnp.ones(h.shape[:1], bool), train=False)
-    return nn.Dense(self.width, name="out")(nn.relu(h))
+    h = Dense(self.width, name="up")(x)
+    h = Norm(name="norm")(h, None, train=False)
+    return Dense(self.width, name="out")(nn.relu(h))
 
 
 class PostNorm(nn.Module):
@@ -52,14 +53,13 @@ class PostNorm(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    rows, count, width = x.shape
-    every = jnp.ones((rows, count), bool)
-    norm = lambda name, a: Norm(name=name)(a, every, train=False)
-    qkv = nn.Dense(3 * width, name="qkv")(x).reshape(rows, count, 3, self.heads, -1)
-    read = attend(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2], every).reshape(x.shape)
-    x = norm("norm1", x + nn.Dense(width, name="read")(read))
-    up = nn.relu(nn.Dense(width, name="up")(x))
-    return norm("norm2", x + nn.Dense(width, name="down")(up))
+    width = x.shape[-1]
+    norm = lambda name, a: Norm(name=name)(a, None, train=False)
+    q, k, v = split_heads(Dense(3 * width, name="qkv")(x), self.heads)
+    read = attend(q, k, v, None).reshape(x.shape)
+    x = norm("norm1", x + Dense(width, name="read")(read))
+    up = nn.relu(Dense(width, name="up")(x))
+    return norm("norm2", x + Dense(width, name="down")(up))
 
 
 class Skeleton(nn.Module):
@@ -101,7 +101,7 @@ class Skeleton(nn.Module):
       raise ValueError(f"hidden ({self.hidden}) must be a multiple of heads ({self.heads})")
     pairs = [(k, b) for k in STREAMS for b in BRANCHES]
     self.embeddings = {f"{k}_{b}": Embed(self.hidden) for k, b in pairs}
-    self.joined = {b: nn.Dense(self.hidden, use_bias=False) for b in BRANCHES}
+    self.joined = {b: Dense(self.hidden, use_bias=False) for b in BRANCHES}
     depth = range(self.layers)
     self.blocks = {f"{b}{i}": PostNorm(self.heads) for b in BRANCHES for i in depth}
 

@@ -6,36 +6,39 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mmfuse.encoders._attend import attend, split_heads
+from mmfuse.encoders._dense import Dense
 from mmfuse.encoders._kept import dropped, kept
 from mmfuse.encoders._norm import Norm
-from mmfuse.encoders._sequence import mean_over, steps_of_vectors
+from mmfuse.encoders._sequence import length_of, mean_over, steps_of_vectors
 
 POOLS = ("token", "mean", "none")
 
 
-def attend(q: jax.Array, k: jax.Array, v: jax.Array, valid: jax.Array) -> jax.Array:
-  """softmax(q k^T / sqrt(d)) v over valid keys; q, k, v [B, T, heads, d], valid [B, T]."""
-  scores = jnp.einsum("bqhd,bkhd->bhqk", q, k) / jnp.sqrt(q.shape[-1]).astype(q.dtype)
-  scores = jnp.where(valid[:, None, None, :], scores.astype(jnp.float32), -1e30)
-  return jnp.einsum("bhqk,bkhd->bqhd", jax.nn.softmax(scores).astype(v.dtype), v)
+# Its tanh is not kept for the gradient but computed again: on CPU that costs less than reading it.
+gelu = jax.checkpoint(nn.gelu)
 
 
-def attend_read_only(prompts: Any, tokens: Any, valid: jax.Array) -> jax.Array:
+def attend_read_only(prompts: Any, tokens: Any, valid: jax.Array | None) -> jax.Array:
   """What prompts read, of tokens and of each other: [B, P, heads, d].
 
-  prompts, tokens: (q, k, v), each [B, P or T, heads, d]; valid [B, T]. Tokens never read prompts: theirs
-  is `attend` of themselves, the same numbers with prompts and without.
+  prompts, tokens: (q, k, v), each [B, P or T, heads, d]; valid [B, T], None = all. Tokens never read
+  prompts: theirs is `attend` of themselves, the same numbers with prompts and without.
   """
   k, v = (jnp.concatenate(pair, 1) for pair in zip(tokens[1:], prompts[1:], strict=True))
+  if valid is None:
+    return attend(prompts[0], k, v, None)
   seen = jnp.pad(valid, ((0, 0), (0, prompts[0].shape[1])), constant_values=True)
-  return attend(prompts[0], k, v, seen)
+  return attend(prompts[0], k, v, seen[:, None])
 
 
 class Block(nn.Module):
   """x + attention(norm(x)), then x + MLP(norm(x)) with GELU and a hidden width of 4 D.
 
-  With prompts [B, P, D], (x, prompts) of the same layers: prompts read x and themselves, x reads itself.
-  keep bool [B, 2, T + P, D] is what dropout leaves of both halves, None everything.
+  valid bool [B, T], None = all. With prompts [B, P, D], (x, prompts) of the same layers: prompts read x and
+  themselves, x reads itself.
+  keep bool [B, 2, T + P, D] is what dropout leaves of both halves, None everything. first: of x only that
+  many positions are wanted, which read all of x; None = all.
   """
 
   heads: int
@@ -45,35 +48,35 @@ class Block(nn.Module):
   def __call__(
     self,
     x: jax.Array,
-    valid: jax.Array,
+    valid: jax.Array | None,
     prompts: jax.Array | None = None,
     *,
     keep: jax.Array | None = None,
+    first: int | None = None,
     train: bool,
   ) -> Any:
     steps, width = x.shape[1:]
     norm1, norm2 = Norm(name="norm1"), Norm(name="norm2")
-    qkv, out = nn.Dense(3 * width, name="qkv"), nn.Dense(width, name="out")
-    up, down = nn.Dense(4 * width, name="up"), nn.Dense(width, name="down")
+    qkv, out = Dense(3 * width, name="qkv"), Dense(width, name="out")
+    up, down = Dense(4 * width, name="up"), Dense(width, name="down")
 
-    def dealt(x, valid) -> tuple[jax.Array, jax.Array, jax.Array]:
-      h = qkv(norm1(x, valid, train=train)).reshape(*x.shape[:2], 3, self.heads, -1)
-      return h[:, :, 0], h[:, :, 1], h[:, :, 2]
+    def dealt(x) -> list[jax.Array]:
+      return split_heads(qkv(norm1(x, None, train=train)), self.heads)
 
-    def finished(x, h, valid, own):
+    def finished(x, h, own):
       drop = lambda a, half: dropped(a, None if keep is None else keep[:, half, own], self.dropout)
       x = x + drop(out(h.reshape(x.shape)), 0)
-      h = norm2(x, valid, train=train)
-      return x + drop(down(nn.gelu(up(h))), 1)
+      h = norm2(x, None, train=train)
+      return x + drop(down(gelu(up(h))), 1)
 
-    q, k, v = dealt(x, valid)
-    h = finished(x, attend(q, k, v, valid), valid, slice(steps))
+    q, k, v = dealt(x)
+    h = attend(q[:, :first], k, v, None if valid is None else valid[:, None])
+    h = finished(x[:, :first], h, slice(first or steps))
     if prompts is None:
       return h
     # In products of their own: no number of the tokens' changes.
-    every = jnp.ones(prompts.shape[:2], bool)
-    read = attend_read_only(dealt(prompts, every), (q, k, v), valid)
-    return h, finished(prompts, read, every, slice(steps, None))
+    read = attend_read_only(dealt(prompts), (q, k, v), valid)
+    return h, finished(prompts, read, slice(steps, None))
 
 
 class Transformer(nn.Module):
@@ -125,13 +128,14 @@ class Transformer(nn.Module):
     self._check()
     values, valid = steps_of_vectors(x)
     normal = nn.initializers.normal(0.02)
-    h = nn.Dense(self.features, name="embed")(values)
+    h = Dense(self.features, name="embed")(values)
     spread = nn.initializers.normal(self.position_std)
     h = h + self.param("positions", spread, (1, *h.shape[1:]))
     if self.pool == "token":
       token = self.param("token", normal, (1, 1, self.features))
       h = jnp.concatenate([jnp.broadcast_to(token, (h.shape[0], 1, self.features)), h], 1)
       valid = jnp.pad(valid, ((0, 0), (1, 0)), constant_values=True)
+    asked = None if length_of(x) is None else valid
     read = None
     if self.prompts:
       learned = self.param("prompts", normal, (self.prompts, self.features))
@@ -140,18 +144,20 @@ class Transformer(nn.Module):
     for i in range(self.layers):
       block = Block(self.heads, self.dropout, name=f"block{i}")
       own = None if keep is None else keep[:, 2 * i : 2 * i + 2]
+      # Of the last block the token alone is read: half of that block's arithmetic is not done.
+      first = 1 if self.pool == "token" and i == self.layers - 1 else None
       if read is None:
-        h = block(h, valid, keep=own, train=train)
+        h = block(h, asked, keep=own, first=first, train=train)
       else:
-        h, read = block(h, valid, read, keep=own, train=train)
+        h, read = block(h, asked, read, keep=own, first=first, train=train)
     norm = Norm(name="norm")
-    h = norm(h, valid, train=train)
+    h = norm(h, None, train=train)
     if self.pool == "none":
       return jnp.where(valid[..., None], h, jnp.zeros((), h.dtype))
     pooled = h[:, 0] if self.pool == "token" else mean_over(h, valid)
     if read is None:
       return pooled
-    read = norm(read, jnp.ones(read.shape[:2], bool), train=train)
+    read = norm(read, None, train=train)
     return jnp.concatenate([pooled[:, None], read], 1)
 
   def _keep(self, h: jax.Array, read: jax.Array | None) -> jax.Array:

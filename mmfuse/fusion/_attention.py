@@ -4,15 +4,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-
-def attend(q: jax.Array, k: jax.Array, v: jax.Array, allowed: jax.Array) -> jax.Array:
-  """softmax(q k^T / sqrt(d)) v over allowed keys, 0 where none is allowed.
-
-  q [B, Tq, heads, d]; k, v [B, Tk, heads, d]; allowed bool, [B, Tq, Tk] or broadcasting to it.
-  """
-  scores = jnp.einsum("bqhd,bkhd->bhqk", q, k) / jnp.sqrt(q.shape[-1]).astype(q.dtype)
-  weights = masked_softmax(scores, allowed[:, None])
-  return jnp.einsum("bhqk,bkhd->bqhd", weights.astype(v.dtype), v)
+from mmfuse.encoders._attend import attend
+from mmfuse.encoders._dense import Dense
 
 
 def masked_softmax(scores: jax.Array, allowed: jax.Array) -> jax.Array:
@@ -30,9 +23,9 @@ class MultiHead(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array, context: jax.Array, allowed: jax.Array) -> jax.Array:
     width = x.shape[-1]
-    deal = lambda h, name: nn.Dense(width, name=name)(h).reshape(*h.shape[:2], self.heads, -1)
+    deal = lambda h, name: Dense(width, name=name)(h).reshape(*h.shape[:2], self.heads, -1)
     h = attend(deal(x, "query"), deal(context, "key"), deal(context, "value"), allowed)
-    return nn.Dense(width, name="out")(h.reshape(x.shape))
+    return Dense(width, name="out")(h.reshape(x.shape))
 
 
 class Block(nn.Module):
@@ -47,8 +40,8 @@ class Block(nn.Module):
     h = nn.LayerNorm(name="norm1")(x)
     other = h if context is None else nn.LayerNorm(name="norm_context")(context)
     x = x + MultiHead(self.heads, name="attention")(h, other, allowed)
-    h = nn.Dense(4 * x.shape[-1], name="up")(nn.LayerNorm(name="norm2")(x))
-    return x + nn.Dense(x.shape[-1], name="down")(nn.gelu(h))
+    h = Dense(4 * x.shape[-1], name="up")(nn.LayerNorm(name="norm2")(x))
+    return x + Dense(x.shape[-1], name="down")(nn.gelu(h))
 
 
 def check_width(width: int, heads: int, least: int = 1) -> None:

@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mmfuse.encoders._dense import Dense
 from mmfuse.fusion._attention import Block, check_counts, check_width
 from mmfuse.fusion._features import presence, sequences, within
 
@@ -74,7 +75,7 @@ class Bottleneck(nn.Module):
     normal, x, own = nn.initializers.normal(0.02), {}, {}
     for m, h in sequences(features, mask).items():
       place = self.param(f"positions_{m}", normal, (1, h.values.shape[1], self.width))
-      x[m] = nn.Dense(self.width, name=f"project_{m}")(h.values) + place
+      x[m] = Dense(self.width, name=f"project_{m}")(h.values) + place
       own[m] = within(h)
     b = self.param("bottleneck", normal, (1, self.tokens, self.width))
     b = jnp.broadcast_to(b, (_rows(x), self.tokens, self.width))

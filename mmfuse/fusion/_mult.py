@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mmfuse.core import Sequence
+from mmfuse.encoders._dense import Dense
 from mmfuse.fusion._attention import MultiHead, check_counts, check_width
 from mmfuse.fusion._features import sequences, within
 
@@ -62,8 +63,8 @@ class CrossEncoder(nn.Module):
       own = norm(h)
       other = own if keys is None else norm(keys)
       h = h + drop(MultiHead(self.heads, name=f"attention_{i}")(own, other, allowed))
-      up = nn.Dense(4 * h.shape[-1], name=f"up_{i}")(nn.LayerNorm(1e-5, name=f"norm1_{i}")(h))
-      h = h + drop(nn.Dense(h.shape[-1], name=f"down_{i}")(drop(nn.relu(up))))
+      up = Dense(4 * h.shape[-1], name=f"up_{i}")(nn.LayerNorm(1e-5, name=f"norm1_{i}")(h))
+      h = h + drop(Dense(h.shape[-1], name=f"down_{i}")(drop(nn.relu(up))))
     return nn.LayerNorm(1e-5, name="norm")(h)
 
 
@@ -120,7 +121,7 @@ class MulT(nn.Module):
 
   @nn.compact
   def __call__(self, features, mask, *, num_classes: int, train: bool):
-    narrow = lambda m: nn.Dense(self.width, use_bias=False, name=f"project_{m}")
+    narrow = lambda m: Dense(self.width, use_bias=False, name=f"project_{m}")
     x = {m: h._replace(values=narrow(m)(h.values)) for m, h in sequences(features, mask).items()}
     encoder = lambda layers, name: CrossEncoder(
       layers, self.heads, self.masked, self.dropout, name=name

@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mmfuse.encoders._dense import Dense
 from mmfuse.fusion._attention import Block, check_counts, check_width
 from mmfuse.fusion._features import sequences, within
 
@@ -68,7 +69,7 @@ class Perceiver(nn.Module):
       rows, steps = h.values.shape[:2]
       place = fourier(h.length, steps, self.bands).astype(h.values.dtype)
       which = self.param(f"modality_{m}", normal, (1, 1, self.width))
-      dense = nn.Dense(self.width, name=f"project_{m}")
+      dense = Dense(self.width, name=f"project_{m}")
       tokens.append(dense(jnp.concatenate([h.values, place], -1)) + which)
       allowed.append(within(h))
     z = self.param("latents", normal, (1, self.latents, self.width))

@@ -13,8 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mmfuse.encoders._attend import attend
 from mmfuse.fusion._attend_sum import Attention, weighted_sum
-from mmfuse.fusion._attention import attend, masked_softmax
+from mmfuse.fusion._attention import masked_softmax
 from mmfuse.fusion._bottleneck import Bottleneck, mean_present
 from mmfuse.fusion._confidence import Confidence
 from mmfuse.fusion._deep_set import DeepSet, normalized, pool_present

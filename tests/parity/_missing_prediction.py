@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 
 from mmfuse import objectives
-from mmfuse.encoders._transformer import attend, attend_read_only
+from mmfuse.encoders._attend import attend
+from mmfuse.encoders._transformer import attend_read_only
 from mmfuse.methods.missing import _prompted
 
 from ._cases import Case
@@ -30,12 +31,12 @@ def read_only_attention(case: Case) -> dict:
     return deal("wq"), deal("wk"), deal("wv")
 
   own, asked = dealt(tokens), dealt(prompts)
-  both = [attend(*own, valid), attend_read_only(asked, own, valid)]
+  both = [attend(*own, valid[:, None]), attend_read_only(asked, own, valid)]
   out = jnp.concatenate(both, 1).reshape(rows, -1, tokens.shape[2])
   total = count + prompts.shape[1]
   place = jnp.broadcast_to(jnp.eye(total)[None, :, None], (rows, total, heads, total))
   named = (*own[:2], place[:, :count]), (*asked[:2], place[:, count:])
-  reach = [attend(*named[0], valid), attend_read_only(named[1], named[0], valid)]
+  reach = [attend(*named[0], valid[:, None]), attend_read_only(named[1], named[0], valid)]
   seen = jnp.concatenate(reach, 1) > 0  # [B, reader, heads, read]
   return {"out": out, "allow_mask": seen.all((0, 2)).astype(jnp.float32)}
 

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 
 from mmfuse import masks
 from mmfuse.encoders import Norm
-from mmfuse.encoders._transformer import attend
+from mmfuse.encoders._attend import attend, split_heads
+from mmfuse.encoders._dense import Dense
 from mmfuse.fusion._features import sequences, within
 from mmfuse.names import CLASSIFICATION, MULTILABEL
 
@@ -78,9 +79,9 @@ class Attention(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array, valid: jax.Array) -> jax.Array:
     rows, steps, features = x.shape
-    qkv = nn.Dense(3 * self.heads * self.width, use_bias=False, name="qkv")(x)
-    q, k, v = jnp.moveaxis(qkv.reshape(rows, steps, 3, self.heads, self.width), 2, 0)
-    return nn.Dense(features, name="out")(attend(q, k, v, valid).reshape(rows, steps, -1))
+    qkv = Dense(3 * self.heads * self.width, use_bias=False, name="qkv")(x)
+    q, k, v = split_heads(qkv, self.heads)
+    return Dense(features, name="out")(attend(q, k, v, valid[:, None]).reshape(rows, steps, -1))
 
 
 class Layers(nn.Module):
@@ -96,8 +97,8 @@ class Layers(nn.Module):
     for i in range(self.layers):
       attention = Attention(self.heads, 2 * width // self.heads, name=f"attention{i}")
       x = x + attention(norm(f"norm{i}")(x, valid, train=train), valid)
-      h = nn.Dense(2 * width, name=f"up{i}")(norm(f"norm_mlp{i}")(x, valid, train=train))
-      x = x + nn.Dense(width, name=f"down{i}")(nn.gelu(h))
+      h = Dense(2 * width, name=f"up{i}")(norm(f"norm_mlp{i}")(x, valid, train=train))
+      x = x + Dense(width, name=f"down{i}")(nn.gelu(h))
     return x
 
 
