@@ -57,18 +57,21 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def figure(
-  found: report.Estimate | report.Difference | None, sign: str = "", scale: float = 1
+  found: report.Estimate | report.Difference | None,
+  sign: str = "",
+  scale: float = 1,
+  digits: int = 1,
 ) -> str:
   """mean ± half-width of the 95 % t interval, times `scale`; n/a of nothing. sign "+": of differences."""
   if found is None:
     return "n/a"
-  half = "" if found.half is None else f" ± {scale * found.half:.1f}"
-  return f"{scale * found.mean:{sign}.1f}{half}"
+  half = "" if found.half is None else f" ± {scale * found.half:.{digits}f}"
+  return f"{scale * found.mean:{sign}.{digits}f}{half}"
 
 
-def interval(values) -> str:
+def interval(values, digits: int = 1) -> str:
   """`figure` of values, one per seed."""
-  return figure(report.estimate(list(values)))
+  return figure(report.estimate(list(values)), digits=digits)
 
 
 def less(a, b) -> list[float]:

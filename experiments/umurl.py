@@ -67,7 +67,7 @@ class Config:
   """Of the ablations and of the supervised row."""
   steps: int = 400
   batch_size: int = 64
-  rate: float = 1e-3
+  rate: float = 3e-3
   width: int = 64
   """Of the encoder; projectors have twice that inside, and four times that at their end."""
   full: bool = False
