@@ -1,16 +1,16 @@
 """Is a training step of MoPoE on PolyMNIST's shapes as fast as eager PyTorch's of the same model?
 
-Command: python -m experiments.bench.mopoe_step            (minutes on 2 cores; prints JSON)
+Command: python -m experiments.bench.mopoe_step            (minutes on 2 cores; prints and writes JSON)
          python -m experiments.bench.mopoe_step --smoke
 Five modalities [28, 28, 3]; encoders 32-64-128 (kernel 3, stride 2) to 2048 numbers, L = 512; decoders the
 same backwards; all 31 subsets; Laplace of scale .75; Adam; batch 256. Rounds of both are interleaved;
 without PyTorch (the extra `bench` names it) its figure and the ratio are "n/a". Goal: .8 x; at most 1.1 x.
+Results: experiments/results/mopoe_step.json
 """
 
 import dataclasses
 import importlib.util
 import itertools
-import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -22,6 +22,7 @@ import numpy as np
 import tyro
 
 from experiments import _common
+from experiments.bench import _race
 from mmfuse import encoders, fusion, methods, train
 from mmfuse.core import Batch, Clock
 from mmfuse.names import GENERATION
@@ -54,8 +55,12 @@ class Strided(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array, mask: jax.Array, *, train: bool) -> jax.Array:
     del mask, train
+    last = jax.default_backend() == "cpu"  # as the library's own encoders of images
+    x = x.transpose(3, 1, 2, 0) if last else x
     for i, width in enumerate(WIDTHS):
-      x = nn.relu(encoders.Conv(width, (3, 3), (2, 2), padding=1, name=f"conv{i}")(x))
+      conv = encoders.Conv(width, (3, 3), (2, 2), padding=1, batch_last=last, name=f"conv{i}")
+      x = nn.relu(conv(x))
+    x = x.transpose(3, 1, 2, 0) if last else x
     return x.reshape(x.shape[0], -1)
 
   @nn.nowrap
@@ -185,15 +190,18 @@ def measure(cfg: Config) -> dict:
     "mmfuse_ms": milliseconds("mmfuse"),
     "pytorch_ms": milliseconds("pytorch") if both else "n/a",
     "ratio": round(ratio, 3) if both else "n/a",
-    "load": os.getloadavg()[0],
-    "device": jax.devices()[0].device_kind,
-    "jax": jax.__version__,
+    "threads": cfg.threads,
+    **_race.machine(),
   }
 
 
 def main(argv=None) -> dict:
-  """Prints JSON."""
-  return _common.print_json(measure, tyro.cli(Config, args=argv))
+  """Prints JSON; a full run also writes it."""
+  cfg = tyro.cli(Config, args=argv)
+  found = _common.print_json(measure, cfg)
+  command = _common.command("bench.mopoe_step", cfg)
+  _common.write_json("mopoe_step", {"command": command, **found}, cfg.smoke)
+  return found
 
 
 if __name__ == "__main__":

@@ -2,19 +2,17 @@
 
 import math
 from collections.abc import Sequence
-from itertools import product
 from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from mmfuse.core import Unavailable
-from mmfuse.encoders._conv import Conv
 from mmfuse.encoders._conv2d import LEAST, SIDE, Conv2D
 from mmfuse.encoders._embedding import Embedding
 from mmfuse.encoders._mlp import MLP
 from mmfuse.encoders._norm import Norm
+from mmfuse.encoders._up_conv import UpConv
 
 
 class MLPDecoder(nn.Module):
@@ -68,12 +66,17 @@ class ConvDecoder(nn.Module):
       sizes.append(tuple(-(-n // self.stride) if n >= self.least else n for n in sizes[-1]))
     x = nn.Dense(math.prod(sizes[-1]) * self.widths[-1], name="dense")(z)
     x = x.reshape(z.shape[0], *sizes[-1], self.widths[-1])
-    x = _block(x, self.norm, "norm")
+    # Narrow maps of many rows: on CPU [C, h, w, N] has the longer rows of numbers.
+    last = jax.default_backend() == "cpu"
+    x = x.transpose(3, 1, 2, 0) if last else x
+    channel = 0 if last else -1
+    x = _block(x, self.norm, "norm", channel)
     cut = patch != (1, 1)
     ends = (self.widths[0] if cut else channels, *self.widths[:-1])
     for i in reversed(range(len(self.widths))):
-      x = UpConv(ends[i], self.kernel, sizes[i], name=f"conv{i}")(x)
-      x = _block(x, self.norm, f"norm{i}") if i or cut else x
+      x = UpConv(ends[i], self.kernel, sizes[i], last, name=f"conv{i}")(x)
+      x = _block(x, self.norm, f"norm{i}", channel) if i or cut else x
+    x = x.transpose(3, 1, 2, 0) if last else x
     if cut:
       x = nn.Dense(math.prod(patch) * channels, name="stem")(x)
       x = x.reshape(*x.shape[:3], *patch, channels).transpose(0, 1, 3, 2, 4, 5)
@@ -82,73 +85,8 @@ class ConvDecoder(nn.Module):
     return x if len(self.shape) == 3 else x[..., 0]
 
 
-class UpConv(nn.Module):
-  r"""x [N, h, w, C] -> [N, H, W, features], a transposed convolution to a size given.
-
-  y[o] = \sum_{i, t: o = s i - p + t} x[i] W[t] + b along an axis, p = (kernel - 1) // 2, s = 1 where the
-  sizes are equal and else ceil(H / h). It is computed phase by phase, o mod s: each phase is a product
-  of a few shifted copies with its own taps, so that no product with an inserted zero is made.
-
-  Args:
-    features: channels of the result.
-    kernel: its size along both axes.
-    size: (H, W).
-  """
-
-  features: int
-  kernel: int
-  size: Sequence[int]
-
-  @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
-    strides = tuple(-(-big // small) for big, small in zip(self.size, x.shape[1:3]))
-    if strides == (1, 1):
-      return Conv(self.features, (self.kernel,) * 2, name="same")(x)
-    shape = (self.kernel, self.kernel, x.shape[-1], self.features)
-    kernel = self.param("kernel", nn.initializers.lecun_normal(), shape).astype(x.dtype)
-    bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(x.dtype)
-    return up_conv(x, kernel, strides, self.size) + bias.reshape(1, 1, 1, -1)
-
-
-def up_conv(
-  x: jax.Array, kernel: jax.Array, strides: Sequence[int], size: Sequence[int]
-) -> jax.Array:
-  """The transposed convolution of `UpConv`, without its bias.
-
-  Args:
-    x: [N, h, w, C].
-    kernel: [k, k, C, F].
-    strides: s of both axes.
-    size: (H, W), at most s (h, w).
-  """
-  reach = kernel.shape[0]
-  padded = jnp.pad(x, ((0, 0), (reach, reach), (reach, reach), (0, 0)))
-  h, w = x.shape[1:3]
-
-  def taps(phase, stride):
-    """[(tap, shift)]: output s p + phase reads x[p + shift] by that tap."""
-    at = phase + (reach - 1) // 2
-    return [(t, (at - t) // stride) for t in range(reach) if (at - t) % stride == 0]
-
-  def one(a, b):
-    pairs = list(product(taps(a, strides[0]), taps(b, strides[1])))
-    if not pairs:
-      return jnp.zeros((*x.shape[:3], kernel.shape[-1]), x.dtype)
-    moved = [
-      padded[:, reach + i : reach + i + h, reach + j : reach + j + w] for (_, i), (_, j) in pairs
-    ]
-    rows = jnp.concatenate([kernel[s, t] for (s, _), (t, _) in pairs], 0)
-    return jnp.concatenate(moved, -1) @ rows
-
-  phases = [jnp.stack([one(a, b) for b in range(strides[1])], 3) for a in range(strides[0])]
-  y = jnp.stack(phases, 2)  # [N, h, s, w, s, F]
-  y = y.reshape(x.shape[0], h * strides[0], w * strides[1], kernel.shape[-1])
-  return y[:, : size[0], : size[1]]
-
-
-def _block(x: jax.Array, norm: str, name: str) -> jax.Array:
-  everywhere = jnp.ones(x.shape[0], bool)
-  return nn.relu(Norm(norm, name=name)(x, everywhere, train=False))
+def _block(x: jax.Array, norm: str, name: str, channel: int = -1) -> jax.Array:
+  return nn.relu(Norm(norm, channel, name=name)(x, None, train=False))
 
 
 def mirrored(encoder: Any, shape: Sequence[int]) -> nn.Module:

@@ -9,7 +9,7 @@ import pytest
 
 from mmfuse import encoders
 from mmfuse.core import Unavailable
-from mmfuse.encoders._decoders import up_conv
+from mmfuse.encoders._up_conv import UpConv, up_conv, up_conv_last
 
 
 @pytest.mark.parametrize("size, kernel", [((7, 8), 3), ((4, 5), 5), ((3, 3), 1)])
@@ -30,11 +30,29 @@ def test_a_transposed_convolution_is_that_of_xla(size, kernel):
       lhs_dilation=(2, 2),
       dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
-    return up_conv(x, k, (2, 2), size), spread[:, : size[0], : size[1]]
+    turned = up_conv_last(x.transpose(3, 1, 2, 0), k, (2, 2), size).transpose(3, 1, 2, 0)
+    return up_conv(x, k, (2, 2), size), turned, spread[:, : size[0], : size[1]]
 
-  ours, theirs = jax.jit(run)(x, k)
-  assert ours.shape == (2, *size, 4)
-  np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+  def loss(which):
+    return lambda x, k: jnp.sum(jnp.sin(run(x, k)[which]))
+
+  first, turned, theirs = jax.jit(run)(x, k)
+  grads = jax.jit(lambda x, k: [jax.grad(loss(i), (0, 1))(x, k) for i in range(3)])(x, k)
+  for ours, of in ((first, grads[0]), (turned, grads[1])):
+    assert ours.shape == (2, *size, 4)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+    for a, b in zip(of, grads[2], strict=True):
+      np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [(6, 5), (3, 9), (3, 3)])  # both axes grow, one of them, none
+def test_both_orders_of_axes_are_one_layer(size):
+  x = jax.random.normal(jax.random.key(0), (2, 3, 3, 4))
+  first, last = UpConv(5, 3, size), UpConv(5, 3, size, batch_last=True)
+  params = first.init(jax.random.key(1), x)
+  params = jax.tree.map(lambda p: p + 0.1, params)  # a bias that is there
+  turned = last.apply(params, x.transpose(3, 1, 2, 0)).transpose(3, 1, 2, 0)
+  np.testing.assert_allclose(first.apply(params, x), turned, rtol=1e-4, atol=1e-5)
 
 
 SHAPES = {

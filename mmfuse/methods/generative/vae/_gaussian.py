@@ -1,5 +1,7 @@
 """Diagonal Gaussians and their products: what joins what several encoders say of one latent."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -43,6 +45,23 @@ def product(
   return mu, -jax.nn.logsumexp(precision, 0)
 
 
+@jax.custom_vjp
+def _votes_times(votes: jax.Array, x: jax.Array) -> jax.Array:
+  r"""\sum_m votes[s, m, b] x[m, b, l]: [S, B, L].
+
+  Forward a sum of M arrays, of which XLA makes one pass with what follows; backward products of matrices,
+  as a sum over S is slow on CPU.
+  """
+  each = [jnp.where(votes[:, m, :, None], x[m][None], 0.0) for m in range(len(x))]
+  return functools.reduce(jnp.add, each)
+
+
+_votes_times.defvjp(
+  lambda votes, x: (_votes_times(votes, x), votes),
+  lambda votes, g: (None, jnp.einsum("smb,sbl->mbl", votes.astype(g.dtype), g)),
+)
+
+
 def products(
   mus: jax.Array, lvs: jax.Array, votes: jax.Array, prior: jax.Array, eps: float = 1e-8
 ) -> tuple[jax.Array, jax.Array]:
@@ -63,6 +82,6 @@ def products(
   precision = jnp.where(seen, 1.0 / (jnp.exp(jnp.where(seen, lvs, 0.0)) + eps), 0.0)
   weighted = precision * jnp.where(seen, mus, 0.0)
   also = jnp.where(prior | ~votes.any(1), 1.0 / (1.0 + eps), 0.0)[..., None]
-  over = lambda x: jnp.einsum("smb,mbl->sbl", votes.astype(x.dtype), x)
+  over = lambda x: _votes_times(votes, x)
   total = over(precision) + also
   return over(weighted) / total, -jnp.log(total)
