@@ -201,9 +201,11 @@ def test_packed_ranking_equals_brute_force_in_a_32nd_of_the_memory(capsys):
 
 @pytest.mark.slow
 def test_compile_smoke(capsys):
-  before = jax.config.jax_enable_compilation_cache
+  names = ("jax_enable_compilation_cache", "jax_compilation_cache_dir")
+  before = [getattr(jax.config, name) for name in names]
   found = compile.main(["--smoke"])
-  assert jax.config.jax_enable_compilation_cache == before
+  assert [getattr(jax.config, name) for name in names] == before
+  assert all(row["warm_cpu"] < row["cpu"] for row in found["rows"].values())  # it was read
   assert list(found["rows"]) == ["joint", "uniform"] and found["rows"]["joint"]["over_joint"] == 1
   printed = capsys.readouterr().out
   assert "| uniform | 1 |" in printed and "versions: mmfuse" in printed
@@ -213,13 +215,16 @@ def test_compile_sums_phases_and_says_what_is_not_there(monkeypatch):
   def seconds(name, model, batch):
     if name == "greedy":
       raise Unavailable("needs mmtm")
-    return {"trace": 1.0, "compile": 2.0, "cpu": {"joint": 2.0, "moco": 9.0}[name], "phases": 1}
+    cpu = {"joint": 2.0, "moco": 9.0}[name]
+    warm = {"warm_cpu": 1.0, "warm_over_cold": 1 / cpu, "start_warm_over_cold": 0.25}
+    return {"trace": 1.0, "compile": 2.0, "cpu": cpu, "largest": cpu, "phases": 1, **warm}
 
   monkeypatch.setattr(compile, "seconds", seconds)
   found = compile.measure(compile.Config(methods=("moco", "greedy", "joint"), batch_size=2))
   assert found["rows"]["moco"]["over_joint"] == 4.5 and list(found["rows"]) == ["joint", "moco"]
   page = compile.page(found, "the command")
-  assert "| moco | 1 | 1.0 | 2.0 | 9.0 | 4.5 |\n| joint | 1 |" in page
+  assert "| moco | 1 | 1.0 | 2.0 | 9.0 | 4.5 | 4.5 | 1.0 | 0.11 | 0.25 |\n| joint | 1 |" in page
+  assert "Warm starts take 0.25 of cold ones" in page and "3 times joint's: moco." in page
   assert "- greedy: n/a: needs mmtm" in page
   with pytest.raises(ValueError, match="unknown method 'mocko'; closest: moco"):
     compile.main(["--methods", "mocko"])
