@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from mmfuse import data, metrics, report, tasks, train
 from mmfuse.methods import Entry
 from mmfuse.names import SEGMENTATION
-from mmfuse.protocol import _finish, _missing, _notes, _report, _resume
+from mmfuse.protocol import _finish, _missing, _notes, _report, _resume, _worth
 from mmfuse.protocol._built import Built, defined
 from mmfuse.protocol._config import Compare, parse_pairs
 from mmfuse.protocol._doors import budgeted, load_table, smoke_of, with_own
@@ -170,7 +170,8 @@ def _run(found: Prepared, store: Store, info: dict) -> report.Summary:
   }
   earlier, more = earlier_rows(found.rows, found.named, searches)
   partial_rows = _notes.on_complete_rows(rows, splits)
-  info["notes"] = [*_notes.of_splits(splits), *found.notes, *partial_rows, *more]
+  noise = _worth.notes(rows, cfg, next(iter(splits.values())))
+  info["notes"] = [*_notes.of_splits(splits), *found.notes, *partial_rows, *noise, *more]
   for note in info["notes"]:
     print(f"note: {note}")
   for name, why in unavailable.items():

@@ -1,0 +1,61 @@
+"""A likelihood whose noise drowns the rows is said before anything is trained."""
+
+import types
+
+import numpy as np
+import pytest
+
+from mmfuse import data
+from mmfuse.protocol import _worth
+
+
+@pytest.mark.parametrize("shape", [(400, 6), (40, 90)])
+def test_the_worth_of_a_latent_is_the_gain_of_probabilistic_pca(shape):
+  """Against log N(x; mean, C) with its best C = W W^T + 1, from the eigenvectors and not the formula."""
+  rng = np.random.default_rng(0)
+  x = 0.5 * rng.normal(size=shape) + 3 * rng.normal(size=(shape[0], 1)) * rng.normal(size=shape[1])
+  centred = x - x.mean(0)
+  values, vectors = np.linalg.eigh(centred.T @ centred / len(x))
+  best = (vectors * np.maximum(values, 1)) @ vectors.T
+
+  def log_p(cov):
+    away = np.einsum("ni,ij,nj->n", centred, np.linalg.inv(cov), centred)
+    return float(np.mean(-0.5 * (away + np.linalg.slogdet(cov)[1])))
+
+  gain = log_p(best) - log_p(np.eye(shape[1]))
+  assert gain > 1
+  np.testing.assert_allclose(_worth.worth(x), gain, rtol=1e-9)
+  assert _worth.worth(0.01 * x) == 0
+
+
+def _splits(scale, tokens=False):
+  rng = np.random.default_rng(0)
+  said = rng.normal(size=(60, 1))
+  x = {m: scale * (said + 0.1 * rng.normal(size=(60, 5))) for m in ("röntgen", "b")}
+  as_they_are = dict.fromkeys(["röntgen"] if tokens else x, "raw")
+  if tokens:
+    x["b"] = rng.integers(0, 4, (60, 5))
+  present = np.arange(60) > 6
+  x["röntgen"][~present] = np.nan
+  given = {**x, "label": rng.integers(0, 2, 60), "mask_röntgen": present}
+  return data.from_arrays(given, scale=as_they_are)
+
+
+def _notes(splits, *likelihood, needs=("likelihood",)):
+  row = types.SimpleNamespace(name="mvae", entry=types.SimpleNamespace(needs=needs))
+  return _worth.notes([row], types.SimpleNamespace(likelihood=likelihood), splits)
+
+
+def test_noise_that_drowns_the_rows_is_said_with_a_smaller_one():
+  (note,) = _notes(_splits(0.1), "röntgen=normal:1", "b=normal:9")
+  assert "at normal(1) of röntgen; normal(9) of b the best linear latent is worth 0.00 nats" in note
+  assert "--likelihood röntgen=normal:0.1" in note
+  (note,) = _notes(_splits(0.1), "laplace:9")
+  assert "laplace(9) of b, röntgen" in note
+
+
+def test_nothing_is_said_where_a_latent_has_something_to_say_or_nobody_asks():
+  assert _notes(_splits(0.1), "normal:.01") == []
+  assert _notes(_splits(9.0)) == []
+  assert _notes(_splits(0.1), "normal:9", needs=()) == []
+  assert _notes(_splits(0.1, tokens=True)) == []
