@@ -56,10 +56,11 @@ def _said(nats: float, kinds: Mapping[str, Any], columns: list[np.ndarray]) -> s
   for m, kind in kinds.items():
     of.setdefault(str(kind), []).append(m)
   said = "; ".join(f"{kind} of {', '.join(who)}" for kind, who in of.items())
-  (m, kind), values = next(iter(kinds.items())), columns[0]
-  spread = kind.scale * float(values.std(0).mean())
+  drowned = [float(values.std(0).mean()) for values in columns]  # in units of the noise
+  m, least = min(zip(kinds, drowned, strict=True), key=lambda pair: pair[1])
+  kind, less = kinds[m], kinds[m].scale * min(least, 0.5)
   return (
     f"log p: at {said} the best linear latent is worth {nats:.2f} nats a row over none: posteriors will "
     "say next to nothing of the rows; with less noise, as --likelihood "
-    f"{m}={kind.kind}:{spread:.1g}, they have more to say"
+    f"{m}={kind.kind}:{less:.1g}, they have more to say"
   )
