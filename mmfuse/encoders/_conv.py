@@ -1,12 +1,14 @@
 """One convolution, two formulations: `lax.conv` and patches + matrix product (same parameters)."""
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
-from itertools import product
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+
+from mmfuse.encoders._dense import product
 
 FORMULATIONS = ("auto", "lax", "patches")
 PATCH_LIMIT = 1 << 19  # elements of one row's patches; above it they cost more memory than time
@@ -37,7 +39,7 @@ def windows(x: jax.Array, kernel: Sequence[int], strides: Sequence[int]) -> list
     limits = [o + (n - 1) * s + 1 for o, n, s in zip(offset, out, strides)]
     return jax.lax.slice(x, (0, *offset, 0), (x.shape[0], *limits, x.shape[-1]), (1, *strides, 1))
 
-  return [one(offset) for offset in product(*(range(k) for k in kernel))]
+  return [one(offset) for offset in itertools.product(*(range(k) for k in kernel))]
 
 
 def conv_lax(x, kernel, strides, padding, batch_last=False):
@@ -60,7 +62,10 @@ def conv_patches(x, kernel, strides, padding, batch_last=False):
   x = jax.lax.optimization_barrier(jnp.pad(x, ((0, 0), *padding, (0, 0))))
   patches = jnp.concatenate(windows(x, kernel.shape[:-2], strides), 0 if batch_last else -1)
   matrix = kernel.reshape(-1, kernel.shape[-1])
-  return _product(matrix, patches) if batch_last else patches @ matrix
+  if batch_last:
+    return _product(matrix, patches)
+  rows = product(patches.reshape(-1, patches.shape[-1]), matrix)
+  return rows.reshape(*patches.shape[:-1], -1)
 
 
 def conv_cells(x, kernel):
