@@ -323,7 +323,11 @@ class Tried(NamedTuple):
 def best_trial(found: Mapping[Trial, Tried]) -> Trial:
   """The largest score, then the smallest loss, then the smallest rate, then the first."""
   if all(t.score == -np.inf for t in found.values()):
-    raise Diverged("every trial diverged (non-finite loss or gradient)")
+    tried = ", ".join(f"{rate:g}" for rate in sorted({t.rate for t in found}))
+    raise Diverged(
+      f"every trial diverged (non-finite loss or gradient) at learning rates {tried}; "
+      "--rates takes smaller ones, and --optimizer adam may not diverge"
+    )
   order = list(found)
   return min(order, key=lambda t: (-found[t].score, found[t].loss, t.rate, order.index(t)))
 
