@@ -5,9 +5,9 @@ import dataclasses
 import functools
 import json
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -21,14 +21,11 @@ from mmfuse.protocol._model import make_model
 from mmfuse.protocol._names import trial_name
 from mmfuse.protocol._rows import MOST_OUTWARDS, Row, Trial
 from mmfuse.protocol._store import ForeignFile, Store, read_own, write_json
+from mmfuse.protocol._tried import Tried, best_trial, on_edge, score_of
 
 
 class Stopped(RuntimeError):
   """A run was ended because another one failed or was interrupted."""
-
-
-class Diverged(RuntimeError):
-  """No trial of a row has a usable epoch."""
 
 
 @dataclasses.dataclass
@@ -272,7 +269,7 @@ class Search:
           "learning_rate": t.rate,
           "hyper": dict(t.hyper),
           "seed": s,
-          "validation": _finite(_score(log)),
+          "validation": _finite(score_of(log)),
           "validation_loss": log.best_loss,
           "diverged_at": log.diverged_at,
         }
@@ -284,7 +281,7 @@ class Search:
     write_json(self.store.choice_path(row.slug, self.fold), choice)
     return choice
 
-  def _try(self, row: Row, trials: list[Trial], seeds: list[int]) -> dict[Trial, "Tried"]:
+  def _try(self, row: Row, trials: list[Trial], seeds: list[int]) -> dict[Trial, Tried]:
     """{trial: how it went}, in the order given."""
     logs = iter(self.runs(row, [(s, t) for t in trials for s in seeds]))
     return {t: Tried.of([next(logs) for _ in seeds]) for t in trials}
@@ -305,49 +302,6 @@ def _as_tuple(value: Any) -> Any:
 
 def _as_text(identity: dict) -> dict[str, str]:
   return {k: json.dumps(v, sort_keys=True) for k, v in identity.items()}
-
-
-class Tried(NamedTuple):
-  """How a trial went over its seeds."""
-
-  score: float  # mean best validation score, -inf where a seed has none
-  loss: float  # mean validation loss at those epochs
-  logs: list[train.RunLog]
-
-  @classmethod
-  def of(cls, logs: list[train.RunLog]) -> "Tried":
-    losses = [np.inf if log.best_loss is None else log.best_loss for log in logs]
-    return cls(float(np.mean([_score(log) for log in logs])), float(np.mean(losses)), logs)
-
-
-def best_trial(found: Mapping[Trial, Tried]) -> Trial:
-  """The largest score, then the smallest loss, then the smallest rate, then the first."""
-  if all(t.score == -np.inf for t in found.values()):
-    tried = ", ".join(f"{rate:g}" for rate in sorted({t.rate for t in found}))
-    raise Diverged(
-      f"every trial diverged (non-finite loss or gradient) at learning rates {tried}; "
-      "--rates takes smaller ones, and --optimizer adam may not diverge"
-    )
-  order = list(found)
-  return min(order, key=lambda t: (-found[t].score, found[t].loss, t.rate, order.index(t)))
-
-
-def on_edge(chosen: Trial, found: Mapping[Trial, Tried]) -> bool:
-  """Whether a chosen value, rate or hyper-parameter, is the first or last of those tried.
-
-  Not where a trial whose value lies inside has the same score.
-  """
-  point = lambda t: {"": t.rate, **dict(t.hyper)}
-  axes = {name: sorted({point(t)[name] for t in found}) for name in point(chosen)}
-  tied = [t for t, v in found.items() if v.score == found[chosen].score]
-  return any(
-    len(values) > 1 and all(point(t)[name] in (values[0], values[-1]) for t in tied)
-    for name, values in axes.items()
-  )
-
-
-def _score(log: train.RunLog) -> float:
-  return -np.inf if log.best is None else log.best
 
 
 def _finite(value: float) -> float | None:

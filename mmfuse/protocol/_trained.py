@@ -14,8 +14,9 @@ from mmfuse.protocol import _baselines, _resume
 from mmfuse.protocol._ahead import Ahead
 from mmfuse.protocol._progress import Progress
 from mmfuse.protocol._rows import Row
-from mmfuse.protocol._search import Diverged, Search
+from mmfuse.protocol._search import Search
 from mmfuse.protocol._store import ForeignFile, Store
+from mmfuse.protocol._tried import Diverged
 
 REASON = 500  # characters of a failed row's reason beside the row
 

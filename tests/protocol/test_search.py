@@ -10,8 +10,8 @@ import pytest
 from mmfuse import methods, objectives, train
 from mmfuse.protocol import Compare, Search
 from mmfuse.protocol._rows import Row, Trial, make_rows
-from mmfuse.protocol._search import Diverged
 from mmfuse.protocol._store import Store, read_json
+from mmfuse.protocol._tried import Diverged
 
 from ._helpers import records
 
