@@ -22,8 +22,8 @@ Setting: data.load("skeletons"), drawn anew for each seed, raw; 800 training row
   the 400 test rows, database the training rows, cosine. encoders.Skeleton(64), projectors 128-128-256,
   batches of 64, 400 steps, Adam with L2 1e-5 in the gradient; the state after the last step. No crop in
   time, as 64 frames are its least and there are 32. The rate is the smaller of the two best by --validation
-  (1-NN 94.0, 99.0, 100.0, 100.0 at 5e-4, 1e-3, 3e-3, 1e-2). A seed fixes rows, initialisation, batches and views.
-  spread: VC alone; intra and inter: with VC and without the other; no_spread: both, without VC.
+  (1-NN 94.0, 99.0, 100.0, 100.0 at 5e-4, 1e-3, 3e-3, 1e-2). A seed fixes rows, initialisation, batches and
+  views. spread: VC alone; intra and inter: with VC and without the other; no_spread: both, without VC.
 Results: experiments/results/umurl.md, umurl.json, umurl.png.
 """
 

@@ -8,15 +8,15 @@ import jax
 
 @jax.custom_vjp
 def product(x: jax.Array, w: jax.Array) -> jax.Array:
-  """x w; x [N, I], w [I, O]. Its gradient of a narrowing w is (g^T x)^T, computed as that."""
+  """x w; x [N, I], w [I, O]. The gradient of a narrowing w is (g^T x)^T, computed as that."""
   return x @ w
 
 
 def _backward(kept, g):
   x, w = kept
-  if w.shape[0] <= w.shape[1]:
+  if w.shape[0] <= w.shape[1] or 8 * len(x) < len(w):  # of few rows, turning the result costs more
     return g @ w.T, x.T @ g
-  # x^T g with a long first axis takes twice as long; without the barrier XLA turns it into that.
+  # x^T g takes up to twice as long where I is the longer; without the barrier XLA turns this into it.
   return g @ w.T, jax.lax.optimization_barrier(g.T @ x).T
 
 

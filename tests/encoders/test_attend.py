@@ -64,7 +64,7 @@ def test_attention_of_half_precision_stays_in_it():
 
 
 @pytest.mark.parametrize("features", [2, 12])  # its gradient has two orders of the product
-@pytest.mark.parametrize("shape", [(6, 5), (2, 3, 5), (2, 1, 3, 5)])
+@pytest.mark.parametrize("shape", [(6, 5), (1, 20), (2, 3, 5), (2, 1, 3, 5)])
 def test_dense_is_flax_dense(features, shape):
   x = jax.random.normal(jax.random.key(0), shape)
   mine, theirs = Dense(features), nn.Dense(features)
