@@ -23,10 +23,11 @@ def _backward(kept, g):
 product.defvjp(lambda x, w: (x @ w, (x, w)), _backward)
 
 
-def _dot_general(x, w, dimension_numbers, precision=None):
+def _dot_general(x, w, dimension_numbers, precision=None, preferred_element_type=None):
   """The one that `nn.Dense` asks for: the last axis of x with the first of w."""
   del dimension_numbers, precision
-  return product(x.reshape(-1, x.shape[-1]), w).reshape(*x.shape[:-1], w.shape[1])
+  y = product(x.reshape(-1, x.shape[-1]), w).reshape(*x.shape[:-1], w.shape[1])
+  return y if preferred_element_type is None else y.astype(preferred_element_type)
 
 
 class Dense(nn.Dense):

@@ -116,3 +116,16 @@ def test_what_is_not_read_of_the_last_block_is_not_computed():
     return jax.jit(apply).lower(params).compile().cost_analysis()["flops"]
 
   assert flops("token") < 0.6 * flops("mean")
+
+
+def test_a_gradient_of_an_encoder_has_a_directional_derivative():
+  """What lfm takes; `jax.jvp` of the encoder itself is what written gradients cost."""
+  module = encoders.Transformer(4, 1, 2, dropout=0.0)
+  x, mask = jax.random.normal(jax.random.key(0), (2, 3, 2)), jnp.ones(2, bool)
+  params = module.init(jax.random.key(1), x, mask, train=False)
+  slope = jax.grad(lambda p: jnp.sum(jnp.sin(module.apply(p, x, mask, train=False))))
+  along = jax.tree.map(jnp.ones_like, params)
+  _, turned = jax.jvp(slope, (params,), (along,))
+  total = lambda p: sum(jnp.sum(g) for g in jax.tree.leaves(slope(p)))  # in reverse: <slope, along>
+  for a, b in zip(*map(jax.tree.leaves, (turned, jax.grad(total)(params))), strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3)
