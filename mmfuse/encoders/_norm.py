@@ -134,8 +134,8 @@ class Norm(nn.Module):
   present rows and all positions in training (`mask` [B], True = present) and from running averages
   (momentum 0.9, biased variance) otherwise (Ioffe and Szegedy, Batch Normalization, ICML 2015); "none"
   returns x. A batch without any present row leaves the running averages as they were. A mask bool [B, T],
-  of x [B, T, C], says which positions count instead of which rows; "layer", "instance" and "none" do not read
-  it. Raises ValueError for another kind.
+  of x [B, T, C], says which positions count instead of which rows; None = all, but for
+  "batch" in training. Raises ValueError for another kind.
 
   Args:
     kind: one of those, default "layer".
@@ -183,7 +183,7 @@ class Norm(nn.Module):
   def _grouped(self, x, mask, channel):
     groups = math.gcd(32, x.shape[channel])
     if channel == x.ndim - 1:
-      return group_norm(x, groups, mask if mask.ndim > 1 else None)
+      return group_norm(x, groups, mask if mask is not None and mask.ndim > 1 else None)
     return jnp.moveaxis(
       group_norm(jnp.moveaxis(x, (-1, channel), (0, -1)), groups), (0, -1), (-1, channel)
     )

@@ -18,6 +18,7 @@ from mmfuse.protocol._built import Built, defined
 from mmfuse.protocol._config import Compare, parse_pairs
 from mmfuse.protocol._doors import budgeted, load_table, smoke_of, with_own
 from mmfuse.protocol._estimate import estimate, remaining
+from mmfuse.protocol._generation import likelihoods_of
 from mmfuse.protocol._model import checked_model, said_of_encoders
 from mmfuse.protocol._own import Own
 from mmfuse.protocol._progress import Progress
@@ -106,6 +107,7 @@ def _prepare(cfg: Compare, command: str, given: data.Table | None, own: Own) -> 
     known = sorted(s.name for s in tasks.metric(table.task, table.num_outputs).scores)
     _missing.check_select(cfg.select, table.modalities, known, table.task)
   first = next(iter(splits.values()))
+  likelihoods_of(cfg, first)  # one that does not fit is said before anything is built
   built = Built(cfg, checked_model(first, cfg.fusion, table.task))
   chosen, remarks = said_of_encoders(first, built.model)
   notes += [

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mmfuse import data, masks, methods, train
-from mmfuse.core import Batch, Method, Sequence, State
+from mmfuse.core import Batch, Method, Sequence, State, Unavailable
 from mmfuse.metrics import Score
 from mmfuse.names import CLASSIFICATION, closest
 from mmfuse.protocol._config import Compare, UsageError, split_words
@@ -49,17 +49,23 @@ def likelihoods(cfg: Compare, modalities: tuple[str, ...] | None = None) -> Any:
   return pairs or (alone[0] if alone else AUTO)
 
 
-def said(cfg: Compare, splits: data.Splits) -> str:
-  """What an ELBO is one of: "log p: normal(1) of a, b (as they are)"."""
+def likelihoods_of(cfg: Compare, splits: data.Splits) -> dict[str, Any]:
+  """{m: the `Likelihood` of a modality}. Raises UsageError for one that its rows cannot have."""
   from mmfuse.methods.generative.vae._likelihood import AUTO, likelihood_of
 
-  given = likelihoods(cfg)
+  given = likelihoods(cfg, tuple(splits.modalities))
+  spec = lambda m: given if isinstance(given, str) else given.get(m, AUTO)
+  try:
+    return {m: likelihood_of(spec(m), m, splits.train.inputs[m]) for m in splits.modalities}
+  except Unavailable as error:
+    raise UsageError(f"--likelihood: {error}; name=word gives each modality its own") from error
+
+
+def said(cfg: Compare, splits: data.Splits) -> str:
+  """What an ELBO is one of: "log p: normal(1) of a, b (as they are)"."""
   found: dict[str, list[str]] = {}
-  for m in splits.modalities:
-    spec = given if isinstance(given, str) else given.get(m, AUTO)
-    found.setdefault(f"{likelihood_of(spec, m, splits.train.inputs[m])}", []).append(
-      f"{m} ({_scale(splits.scaler, m)})"
-    )
+  for m, kind in likelihoods_of(cfg, splits).items():
+    found.setdefault(str(kind), []).append(f"{m} ({_scale(splits.scaler, m)})")
   return "log p: " + "; ".join(f"{kind} of {', '.join(who)}" for kind, who in found.items())
 
 

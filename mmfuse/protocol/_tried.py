@@ -32,7 +32,7 @@ def best_trial(found: Mapping[Trial, Tried]) -> Trial:
     tried = ", ".join(f"{rate:g}" for rate in sorted({t.rate for t in found}))
     raise Diverged(
       f"every trial diverged (non-finite loss or gradient) at learning rates {tried}; "
-      "--rates takes smaller ones, and --optimizer adam may not diverge"
+      "--rates takes smaller ones, --optimizer another optimiser"
     )
   order = list(found)
   return min(order, key=lambda t: (-found[t].score, found[t].loss, t.rate, order.index(t)))

@@ -8,10 +8,11 @@ import numpy as np
 
 from mmfuse import data
 from mmfuse.protocol._config import Compare
-from mmfuse.protocol._generation import likelihoods
+from mmfuse.protocol._generation import likelihoods_of
 from mmfuse.protocol._rows import Row
 
 ROWS = 1000  # of the training rows, evenly spaced
+NUMBERS = 20_000_000  # of them together: of large pictures fewer rows
 LEAST = 1.0  # nats a row, below which it is said
 
 
@@ -31,22 +32,23 @@ def worth(x: np.ndarray) -> float:
 
 def notes(rows: Iterable[Row], cfg: Compare, splits: data.Splits) -> list[str]:
   """A note where rows with a likelihood of numbers have next to nothing to encode."""
-  from mmfuse.methods.generative.vae._likelihood import AUTO, SCALED, likelihood_of
+  from mmfuse.methods.generative.vae._likelihood import SCALED
 
-  names = [row.name for row in rows if "likelihood" in row.entry.needs]
+  inputs = {m: splits.train.inputs[m] for m in splits.modalities}
   complete = np.flatnonzero(np.all([*splits.train.mask.values()], axis=0))
-  if not names or len(complete) < 2:
+  if not any("likelihood" in row.entry.needs for row in rows) or len(complete) < 2:
     return []
-  some = complete[np.linspace(0, len(complete) - 1, min(ROWS, len(complete))).astype(int)]
-  given, columns, kinds = likelihoods(cfg), [], {}
-  for m in splits.modalities:
-    x = splits.train.inputs[m]
-    found = likelihood_of(given if isinstance(given, str) else given.get(m, AUTO), m, x)
-    if found.kind not in SCALED or not isinstance(x, np.ndarray):
-      return []  # of tokens, pictures of 0 and 1 and sequences nothing is said
-    kinds[m] = found
-    noise = found.scale * (math.sqrt(2) if found.kind == "laplace" else 1)
-    columns.append(np.asarray(x[some], np.float64).reshape(len(some), -1) / noise)
+  if not all(isinstance(x, np.ndarray) for x in inputs.values()):
+    return []  # of sequences of several lengths nothing is said
+  width = sum(math.prod(x.shape[1:]) for x in inputs.values())
+  count = min(ROWS, max(2, NUMBERS // width), len(complete))
+  some = complete[np.linspace(0, len(complete) - 1, count).astype(int)]
+  kinds = likelihoods_of(cfg, splits)
+  if not all(kind.kind in SCALED for kind in kinds.values()):
+    return []  # nor of tokens and of pictures of 0 and 1
+  noise = {m: k.scale * (math.sqrt(2) if k.kind == "laplace" else 1) for m, k in kinds.items()}
+  flat = lambda m: np.asarray(inputs[m][some], np.float64).reshape(len(some), -1)
+  columns = [flat(m) / noise[m] for m in kinds]
   nats = worth(np.concatenate(columns, 1))
   return [] if nats >= LEAST else [_said(nats, kinds, columns)]
 
@@ -57,7 +59,10 @@ def _said(nats: float, kinds: Mapping[str, Any], columns: list[np.ndarray]) -> s
     of.setdefault(str(kind), []).append(m)
   said = "; ".join(f"{kind} of {', '.join(who)}" for kind, who in of.items())
   drowned = [float(values.std(0).mean()) for values in columns]  # in units of the noise
-  m, least = min(zip(kinds, drowned, strict=True), key=lambda pair: pair[1])
+  moving = [(sd, m) for m, sd in zip(kinds, drowned, strict=True) if sd > 0]
+  if not moving:
+    return f"log p: at {said} there is nothing to encode: no value differs between training rows"
+  least, m = min(moving)
   kind, less = kinds[m], kinds[m].scale * min(least, 0.5)
   return (
     f"log p: at {said} the best linear latent is worth {nats:.2f} nats a row over none: posteriors will "

@@ -157,3 +157,12 @@ def test_passes_side_by_side_are_passes_one_after_the_other(channel):
     mutable=["batch_stats"],
   )
   chex.assert_trees_all_equal(nobody[1]["batch_stats"], stats)
+
+
+@pytest.mark.parametrize("kind", ["layer", "group", "instance", "none"])
+def test_no_mask_is_a_mask_of_all(kind):
+  x = jax.random.normal(jax.random.key(0), (2, 3, 4))
+  module = Norm(kind)
+  params = module.init(jax.random.key(1), x, None, train=True)
+  found = [module.apply(params, x, mask, train=True) for mask in (None, jnp.ones(2, bool))]
+  np.testing.assert_array_equal(*found)

@@ -7,6 +7,7 @@ import pytest
 
 from mmfuse import data
 from mmfuse.protocol import _worth
+from mmfuse.protocol._config import UsageError
 
 
 @pytest.mark.parametrize("shape", [(400, 6), (40, 90)])
@@ -57,3 +58,30 @@ def test_nothing_is_said_where_a_latent_has_something_to_say_or_nobody_asks():
   assert _notes(_splits(9.0)) == []
   assert _notes(_splits(0.1), "normal:9", needs=()) == []
   assert _notes(_splits(0.1), "röntgen=normal:9", "b=bernoulli") == []
+
+
+def test_rows_that_do_not_differ_get_a_sentence_and_no_scale_of_zero():
+  splits = _splits(0.0)
+  (note,) = _notes(splits)
+  assert note.endswith("no value differs between training rows")
+  one = splits.train.inputs | {"b": _splits(0.1).train.inputs["b"]}
+  moving = splits.with_parts(train=splits.train.replace(inputs=one))
+  assert "--likelihood b=normal:0.08" in _notes(moving)[0]
+
+
+def test_nothing_is_said_of_sequences_of_several_lengths():
+  rng = np.random.default_rng(0)
+  x = {"gang": 0.01 * rng.normal(size=(40, 9, 3)), "b": 0.01 * rng.normal(size=(40, 2))}
+  given = {**x, "length_gang": rng.integers(1, 10, 40), "label": rng.integers(0, 2, 40)}
+  splits = data.from_arrays(given, scale=dict.fromkeys(x, "raw"))
+  assert _notes(splits) == []
+
+
+def test_a_likelihood_that_tokens_cannot_have_is_refused_at_the_door():
+  rng = np.random.default_rng(0)
+  given = {"wörter": rng.integers(0, 5, (40, 7)), "b": rng.normal(size=(40, 2))}
+  given["label"] = rng.integers(0, 2, 40)
+  splits = data.from_arrays(given, encoders={"wörter": "embedding"})
+  with pytest.raises(UsageError, match=r"'wörter' holds tokens.*name=word"):
+    _notes(splits, "normal:9")
+  assert _notes(splits, "b=normal:9") == []  # of tokens nothing is said
