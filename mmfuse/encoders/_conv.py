@@ -1,4 +1,4 @@
-"""One convolution, two formulations: `lax.conv` and patches + matrix product (same parameters)."""
+"""One convolution in the formulation that is fast where it runs: `lax.conv`, patches, Winograd's."""
 
 import itertools
 import math
@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from mmfuse.encoders._dense import product
+from mmfuse.encoders._winograd import conv_winograd, pays
 
 FORMULATIONS = ("auto", "lax", "patches")
 PATCH_LIMIT = 1 << 19  # elements of one row's patches; above it they cost more memory than time
@@ -120,13 +121,13 @@ class Conv(nn.Module):
     strides: default 1.
     padding: default "SAME", as in XLA.
     use_bias: default True.
-    formulation: "lax", "patches", or "auto" (default): patches on CPU for 1-D and small 2-D inputs,
-      where `lax.conv` inside `lax.scan` is several times slower, and `lax` elsewhere. Values and
-      gradients agree to 1e-5.
+    formulation: "lax", "patches", or "auto" (default): on CPU `conv_winograd` for 3 x 3 kernels of 64
+      channels and more and patches for 1-D and small 2-D inputs, where `lax.conv` inside `lax.scan` is
+      several times slower, and `lax` elsewhere. Values and gradients agree to 1e-5.
     kernel_init: default lecun_normal, Linen's.
     batch_last: x and the result are [C, *size, B]; default False.
     cells: x is [C, H, W, B] with even H and W, and the result [4, F, H / 2, W / 2, B], for
-      `max_first` (see `conv_cells`); default False.
+      `max_first` or `Norm(cells=True)` (see `conv_cells`); default False.
   """
 
   features: int
@@ -155,12 +156,17 @@ class Conv(nn.Module):
       y, channel = conv_cells(x, kernel), 1
     else:
       padding = pads(self.padding, x.shape[1:-1], self.kernel, strides)
-      patches = use_patches(x, shape, strides, padding, self.formulation)
-      y = (conv_patches if patches else conv_lax)(x, kernel, strides, padding, self.batch_last)
+      y = self._convolved(x, kernel, strides, padding)
     if self.use_bias:
       bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(x.dtype)
       y = y + jnp.expand_dims(bias, [a for a in range(y.ndim) if a != channel])
     return y
+
+  def _convolved(self, x, kernel, strides, padding):
+    if self.formulation == "auto" and not self.batch_last and pays(x, kernel, strides, padding):
+      return conv_winograd(x, kernel)
+    patches = use_patches(x, kernel.shape, strides, padding, self.formulation)
+    return (conv_patches if patches else conv_lax)(x, kernel, strides, padding, self.batch_last)
 
   def _check_cells(self, x, strides):
     square = len(set(self.kernel)) == 1 and self.kernel[0] % 2 == 1 and len(self.kernel) == 2

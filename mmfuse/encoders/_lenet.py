@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from mmfuse.encoders._conv import Conv, prefer_batch_last
 from mmfuse.encoders._conv2d import as_image
 from mmfuse.encoders._norm import Norm
-from mmfuse.encoders._pool import max_first, max_pool
+from mmfuse.encoders._pool import max_pool
 
 # torch's kaiming_uniform_ with a = 0: bound sqrt(6 / fan_in), which is what the authors call.
 kaiming_uniform = nn.initializers.variance_scaling(2.0, "fan_in", "uniform")
@@ -66,7 +66,7 @@ class LeNet(nn.Module):
         name=f"conv{i}",
       )
       channel = 1 if cells else 0 if last else -1
-      x = nn.relu(Norm(self.norm, channel, name=f"norm{i}")(conv(x), mask, train=train))
-      x = max_first(x) if cells else max_pool(x, (2, 2))
+      x = Norm(self.norm, channel, cells=cells, name=f"norm{i}")(conv(x), mask, train=train)
+      x = x if cells else max_pool(nn.relu(x), (2, 2))
     x = jnp.mean(x, (1, 2))
     return x.T if last else x

@@ -7,60 +7,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mmfuse.encoders._batch_norm import batch_norm, batch_norm_of_cells
+from mmfuse.encoders._moments import EPSILON, along, view_moments
+from mmfuse.encoders._pool import max_first
+
 KINDS = ("layer", "batch", "group", "instance", "none")
 MOMENTUM = 0.9  # torch's momentum 0.1
-EPSILON = 1e-5  # torch's default; Flax's own layers default to 1e-5 (batch) and 1e-6 (layer, group)
-
-
-def along(vector: jax.Array, axis: int, ndim: int) -> jax.Array:
-  """`vector` [n] with `ndim` axes, n at `axis` and 1 elsewhere."""
-  return jnp.expand_dims(vector, [a for a in range(ndim) if a != axis % ndim])
-
-
-def batch_moments(x: jax.Array, mask: jax.Array, row: int = 0, channel: int = -1):
-  """Mean and biased variance [C] over the present rows and all positions of x, in float32.
-
-  `row`, `channel`: the axes of the rows (`mask` bool [B]) and of the channels. With nobody present
-  all rows count, so that nothing divides by zero. Sums run over the whole array, hence over the
-  whole device mesh under `jit`.
-  """
-  row, channel = row % x.ndim, channel % x.ndim
-  rows = mask | ~jnp.any(mask)
-  positions = tuple(a for a in range(x.ndim) if a not in (row, channel))
-  count = jnp.sum(rows, dtype=jnp.float32) * (x.size // (x.shape[row] * x.shape[channel]))
-  first = int(row > channel)  # the axis of the rows once the positions are summed
-
-  def total(y):  # the positions first, so that the choice of rows costs [B, C]
-    return jnp.sum(jnp.where(along(rows, first, 2), jnp.sum(y, positions), 0.0), first)
-
-  x = x.astype(jnp.float32)
-  mean = total(x) / count
-  return mean, total(jnp.square(x - along(mean, channel, x.ndim))) / count
-
-
-def view_moments(x: jax.Array, mask: jax.Array, views: int, channel: int):
-  """`batch_moments` [V, C] of V equal runs of rows, and `beside` that puts a [V, C] beside x.
-
-  x: [V B, ..., C], or [..., C, ..., V B] where `channel` is not the last axis; mask: bool [B], of each run.
-  """
-  last = channel != x.ndim - 1
-  row = x.ndim - 1 if last else 0
-  positions = tuple(a for a in range(x.ndim) if a not in (row, channel))
-  rows, size = mask | ~jnp.any(mask), x.shape[row] // views
-  count = jnp.sum(rows, dtype=jnp.float32) * (x.size // (x.shape[row] * x.shape[channel]))
-
-  def total(y):
-    y = jnp.sum(y, positions)
-    runs = (y.T if last else y).reshape(views, size, -1)
-    return jnp.sum(jnp.where(rows[None, :, None], runs, 0.0), 1)
-
-  def beside(v):
-    v = jnp.repeat(v, size, 0)
-    return jnp.expand_dims(v.T if last else v, positions)
-
-  x = x.astype(jnp.float32)
-  mean = total(x) / count
-  return mean, total(jnp.square(x - beside(mean))) / count, beside
 
 
 def group_norm(x: jax.Array, groups: int, valid: jax.Array | None = None) -> jax.Array:
@@ -143,34 +95,67 @@ class Norm(nn.Module):
       [C, ..., B], 1 in [4, C, ..., B].
     views: default 1; V has "batch" take x in training for V passes side by side, [V B, ..., C] of a mask
       [B]: each is normalised by its own moments, and the running averages move V times.
+    cells: x is [K, C, ..., B] with `channel` 1, as `Conv(cells=True)` makes it, and the result the largest
+      over the first axis of ReLU(y), [C, ..., B]; default False.
   """
 
   kind: str = "layer"
   channel: int = -1
   views: int = 1
+  cells: bool = False
 
   @nn.compact
   def __call__(self, x: jax.Array, mask: jax.Array | None, *, train: bool) -> jax.Array:
     if self.kind not in KINDS:
       raise ValueError(f"norm is one of {', '.join(KINDS)}, got {self.kind!r}")
-    if self.kind == "none":
-      return x
-    channel = self.channel % x.ndim
-    shape = (x.shape[channel],)
-    scale = self.param("scale", nn.initializers.ones, shape)
-    bias = self.param("bias", nn.initializers.zeros, shape)
+    if self.kind == "batch" and train:
+      return self._batch(x, mask, self.channel % x.ndim)
+    y = x if self.kind == "none" else self._rows(x, mask, self.channel % x.ndim)
+    return self._pooled(y)
+
+  def _pooled(self, y):
+    return max_first(nn.relu(y)) if self.cells else y
+
+  def _scale_bias(self, channels):
+    scale = self.param("scale", nn.initializers.ones, (channels,))
+    return scale, self.param("bias", nn.initializers.zeros, (channels,))
+
+  def _rows(self, x, mask, channel):
+    """Everything that takes the rows one by one."""
+    scale, bias = self._scale_bias(x.shape[channel])
     if self.kind == "layer":
       return layer_norm(x.astype(jnp.float32), scale, bias, channel).astype(x.dtype)
-    if self.kind == "batch" and self.views > 1 and train:
-      mean, var, beside = self._side_by_side(x, mask, channel)
-      factor = beside(jax.lax.rsqrt(var + EPSILON) * scale[None])
-      return ((x - beside(mean)) * factor + along(bias, channel, x.ndim)).astype(x.dtype)
-    scale, bias = along(scale, channel, x.ndim), along(bias, channel, x.ndim)
+    put = functools.partial(along, axis=channel, ndim=x.ndim)
     if self.kind == "batch":  # one factor per channel: one product less per position
-      mean, var = (along(a, channel, x.ndim) for a in self._moments(x, mask, train, channel))
-      return ((x - mean) * (jax.lax.rsqrt(var + EPSILON) * scale) + bias).astype(x.dtype)
+      mean, var = (r.value for r in self._running(x.shape[channel]))
+      y = (x - put(mean)) * put(jax.lax.rsqrt(var + EPSILON) * scale) + put(bias)
+      return y.astype(x.dtype)
     normal = self._instance(x) if self.kind == "instance" else self._grouped(x, mask, channel)
-    return (normal * scale + bias).astype(x.dtype)
+    return (normal * put(scale) + put(bias)).astype(x.dtype)
+
+  def _batch(self, x, mask, channel):
+    """Batch norm in training, which moves the running averages."""
+    scale, bias = self._scale_bias(x.shape[channel])
+    running = self._running(x.shape[channel])
+    if self.views > 1:
+      return self._pooled(self._side_by_side(x, mask, channel, scale, bias, running))
+    if self.cells:
+      y, moments = batch_norm_of_cells(x, scale, bias, mask)
+    elif mask.ndim > 1:  # every position is a row of its own
+      flat = x.reshape(-1, x.shape[-1])
+      y, moments = batch_norm(flat, scale, bias, mask.reshape(-1), 1)
+      y = y.reshape(x.shape)
+    else:
+      y, moments = batch_norm(x, scale, bias, mask, channel)
+    self._move(running, moments, mask)
+    return y
+
+  def _side_by_side(self, x, mask, channel, scale, bias, running):
+    mean, var, beside = view_moments(x, mask, self.views, channel)
+    for moments in zip(mean, var):
+      self._move(running, moments, mask)
+    factor = beside(jax.lax.rsqrt(var + EPSILON) * scale[None])
+    return ((x - beside(mean)) * factor + along(bias, channel, x.ndim)).astype(x.dtype)
 
   def _instance(self, x):
     """Rows and channels are the first and the last axis, in either order."""
@@ -191,23 +176,6 @@ class Norm(nn.Module):
   def _running(self, channels):
     mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,), jnp.float32)
     return mean, self.variable("batch_stats", "var", jnp.ones, (channels,), jnp.float32)
-
-  def _side_by_side(self, x, mask, channel):
-    running = self._running(x.shape[channel])
-    mean, var, beside = view_moments(x, mask, self.views, channel)
-    for moments in zip(mean, var):
-      self._move(running, moments, mask)
-    return mean, var, beside
-
-  def _moments(self, x, mask, train, channel):
-    running = self._running(x.shape[channel])
-    if not train:
-      return tuple(r.value for r in running)
-    if mask.ndim > 1:  # every position is a row of its own
-      x, mask, channel = x.reshape(-1, x.shape[-1]), mask.reshape(-1), 1
-    moments = batch_moments(x, mask, 0 if channel == x.ndim - 1 else -1, channel)
-    self._move(running, moments, mask)
-    return moments
 
   def _move(self, running, moments, mask):
     if self.is_initializing():

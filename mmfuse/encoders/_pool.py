@@ -18,14 +18,22 @@ def larger(a: jax.Array, b: jax.Array) -> jax.Array:
   return jnp.where((a >= b) | jnp.isnan(a), a, b)
 
 
-def _first_largest(x):
-  """(maximum over the first axis, its index int8): halves, for XLA repeats a chain in every consumer."""
-  if x.shape[0] == 1:
-    return x[0], jnp.zeros(x.shape[1:], jnp.int8)
-  half = x.shape[0] // 2
-  (a, i), (b, j) = _first_largest(x[:half]), _first_largest(x[half:])
+def first_largest(x: jax.Array | Sequence[jax.Array]) -> tuple[jax.Array, jax.Array]:
+  """(maximum of the x[k], its k int8): by halves, for XLA repeats a chain in every consumer."""
+  if len(x) == 1:
+    return x[0], jnp.zeros(x[0].shape, jnp.int8)
+  half = len(x) // 2
+  (a, i), (b, j) = first_largest(x[:half]), first_largest(x[half:])
   keep = (a >= b) | jnp.isnan(a)
   return jnp.where(keep, a, b), jnp.where(keep, i, j + jnp.int8(half))
+
+
+def picked(x: jax.Array, at: jax.Array) -> jax.Array:
+  """x[at[...], ...] of x [K, ...] and an index [...]: selects, as XLA sums what it has written out."""
+  best = x[-1]
+  for i in reversed(range(x.shape[0] - 1)):
+    best = jnp.where(at == i, x[i], best)
+  return best
 
 
 @jax.custom_jvp
@@ -34,13 +42,13 @@ def max_first(x: jax.Array) -> jax.Array:
 
   As a chain of `larger`, but differentiated as one select: slices would be padded and added up.
   """
-  return _first_largest(x)[0]
+  return first_largest(x)[0]
 
 
 @max_first.defjvp
 def _max_first_jvp(primals, tangents):
   (x,), (dx,) = primals, tangents
-  best, at = _first_largest(x)
+  best, at = first_largest(x)
   here = at[None] == jnp.expand_dims(jnp.arange(x.shape[0], dtype=jnp.int8), range(1, x.ndim))
   return best, jnp.sum(jnp.where(here, dx, 0), 0)
 

@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 
 from mmfuse.encoders import Conv, max_first, max_pool
+from mmfuse.encoders._conv import conv_lax
+from mmfuse.encoders._winograd import conv_winograd
+from tests.encoders.derivatives import assert_same_derivatives
 
 
 def _oracle(x, kernel, strides, padding):
@@ -129,6 +132,40 @@ def test_auto_takes_patches_on_cpu_where_they_are_small():
 
   assert ("conv_general" not in program(8)) == (jax.default_backend() == "cpu")
   assert "conv_general" in program(64)
+
+
+@pytest.mark.parametrize("shape", [(2, 4, 6, 5), (1, 5, 3, 2), (2, 1, 1, 3), (1, 1, 8, 1)])
+def test_winograd_is_the_convolution_and_so_are_its_derivatives(shape):
+  keys = jax.random.split(jax.random.key(0), 3)
+  x, kernel = jax.random.normal(keys[0], shape), jax.random.normal(keys[1], (3, 3, shape[-1], 4))
+  plain = lambda x, kernel: conv_lax(x, kernel, (1, 1), ((1, 1), (1, 1)))
+  cotangents = jax.random.normal(keys[2], (2, *shape[:-1], 4))
+  assert_same_derivatives(conv_winograd, plain, (x, kernel), cotangents)
+
+
+def _products(x, module):
+  """How many matrix products a convolution of x is, 0 where it is XLA's own."""
+  program = jax.make_jaxpr(lambda x: module.init(jax.random.key(0), x))(x)
+  return str(program).count(" dot_general[")
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="the formulation of CPU")
+def test_wide_3_x_3_convolutions_are_winograd_s_on_cpu_and_no_others():
+  like = lambda *shape, kind=jnp.float32: jax.ShapeDtypeStruct(shape, kind)
+  wide = Conv(64, (3, 3), padding=1)
+  assert _products(like(1, 56, 56, 64), wide) == 16
+  assert _products(like(1, 56, 56, 64), wide.clone(padding="SAME")) == 16
+  others = {
+    "narrow": (like(1, 56, 56, 63), wide),
+    "narrow result": (like(1, 56, 56, 64), wide.clone(features=63)),
+    "strided": (like(1, 56, 56, 64), wide.clone(strides=(2, 2))),
+    "another padding": (like(1, 56, 56, 64), wide.clone(padding=0)),
+    "another kernel": (like(1, 56, 56, 64), wide.clone(kernel=(1, 3))),
+    "another type": (like(1, 56, 56, 64, kind=jnp.bfloat16), wide),
+    "few cells": (like(1, 10, 10, 64), wide),
+    "asked for": (like(1, 56, 56, 64), wide.clone(formulation="lax")),
+  }
+  assert {why: n for why, (x, m) in others.items() if (n := _products(x, m)) > 1} == {}
 
 
 def test_bad_arguments_are_refused_with_a_sentence():

@@ -3,13 +3,17 @@
 import functools
 
 import chex
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from mmfuse.encoders import Norm
-from mmfuse.encoders._norm import along, layer_norm
+from mmfuse.encoders._batch_norm import batch_norm, batch_norm_of_cells
+from mmfuse.encoders._moments import along
+from mmfuse.encoders._norm import layer_norm
+from tests.encoders.derivatives import assert_same_derivatives
 
 X = jnp.array([[1.0, 0.0], [3.0, 4.0], [100.0, -7.0]])
 MASK = jnp.array([True, True, False])
@@ -113,17 +117,47 @@ def test_the_written_gradient_of_layer_norm_is_the_derived_one(channel):
     normal = centred / jnp.sqrt(jnp.square(centred).mean(channel, keepdims=True) + 1e-5)
     return normal * along(scale, channel, 4) + along(bias, channel, 4)
 
-  @functools.partial(jax.jit, static_argnums=0)
-  def both(function):
-    value, pull = jax.vjp(function, *given)
-    # several cotangents at once, and forward over reverse, as rules of gradients ask for them
-    total = lambda *given: jnp.square(function(*given)).sum()
-    _, product = jax.jvp(jax.grad(total, (0, 1, 2)), given, given)
-    return value, jax.vmap(pull)(cotangents), product
+  assert_same_derivatives(lambda *given: layer_norm(*given, channel), plain, given, cotangents)
 
-  ours, derived = both(lambda *given: layer_norm(*given, channel)), both(plain)
-  for mine, other in zip(jax.tree.leaves(ours), jax.tree.leaves(derived), strict=True):
-    np.testing.assert_allclose(mine, other, rtol=1e-4, atol=1e-5 * float(jnp.abs(other).max()))
+
+def _derived(x, scale, bias, mask, channel):
+  """Batch norm that JAX differentiates, of one row or more present."""
+  others = tuple(a for a in range(x.ndim) if a != channel)
+  rows = along(mask, 0 if channel == x.ndim - 1 else -1, x.ndim)
+  mean = x.mean(others, keepdims=True, where=rows)
+  var = jnp.square(x - mean).mean(others, keepdims=True, where=rows)
+  put = functools.partial(along, axis=channel, ndim=x.ndim)
+  return (x - mean) / jnp.sqrt(var + 1e-5) * put(scale) + put(bias)
+
+
+@pytest.mark.parametrize("channel,cells", [(3, False), (0, False), (1, False), (1, True)])
+def test_the_written_gradient_of_batch_norm_is_the_derived_one(channel, cells):
+  x = jax.random.normal(jax.random.key(5), (4, 5, 6, 7)) * 3 + 2
+  scale = jnp.linspace(-1.0, 2.0, x.shape[channel])
+  given = (x, scale, jnp.sin(5.0 * scale))
+  mask = jnp.arange(x.shape[0 if channel == 3 else 3]) % 3 != 1
+
+  def ours(x, scale, bias):
+    if cells:
+      return batch_norm_of_cells(x, scale, bias, mask)[0]
+    return batch_norm(x, scale, bias, mask, channel)[0]
+
+  def plain(*given):
+    y = _derived(*given, mask, channel)
+    return jnp.max(nn.relu(y), 0) if cells else y
+
+  shape = jax.eval_shape(plain, *given).shape
+  assert_same_derivatives(ours, plain, given, jax.random.normal(jax.random.key(6), (2, *shape)))
+
+
+def test_of_entries_of_a_cell_that_tie_the_first_has_the_gradient():
+  x = jnp.array([[1.0, 3.0], [3.0, 3.0], [3.0, -9.0], [0.0, 1.0]])[:, None, :]  # [K, C, B]
+  run = lambda x: batch_norm_of_cells(x, jnp.ones(1), jnp.ones(1), jnp.ones(2, bool))[0]
+  both = lambda x: jnp.max(nn.relu(_derived(x, jnp.ones(1), jnp.ones(1), jnp.ones(2, bool), 1)), 0)
+  np.testing.assert_allclose(run(x), both(x), atol=1e-5)
+  first = x.at[1, 0, 0].add(1e-3).at[0, 0, 1].add(1e-3)  # the tie broken in favour of the first
+  expected = jax.grad(lambda x: jnp.sum(both(x)))(first)
+  np.testing.assert_allclose(jax.grad(lambda x: jnp.sum(run(x)))(x), expected, atol=1e-3)
 
 
 @pytest.mark.parametrize("channel", [-1, 0, 1])
