@@ -56,8 +56,10 @@ def freeze_absent(updates, owners, before, now):
   """
   owners = jax.tree.map(lambda l: l.modality or SHARED, owners)
   seen = {m: before[m] | now[m] for m in before}
-  moved = dict.fromkeys(seen, jnp.zeros((), bool))
+  # Whether a leaf moves by sums: XLA compiles `any` of every shape anew, a sum from a library.
+  lengths: dict[str, list[jax.Array]] = {m: [jnp.zeros(())] for m in seen}
   for u, owner in zip(jax.tree.leaves(updates), jax.tree.leaves(owners), strict=True):
-    moved[owner] = moved[owner] | jnp.any(u != 0)
+    lengths[owner].append(jnp.sum(jnp.abs(u), dtype=jnp.float32))
+  moved = {m: jnp.sum(jnp.stack(found)) != 0 for m, found in lengths.items()}
   frozen = jax.tree.map(lambda u, o: jnp.where(seen[o], u, jnp.zeros_like(u)), updates, owners)
   return frozen, {m: seen[m] & ~moved[m] for m in seen}
