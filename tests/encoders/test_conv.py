@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mmfuse.encoders import Conv, max_first, max_pool
-from mmfuse.encoders._conv import conv_lax
+from mmfuse.encoders._conv import conv_by_row, conv_lax
 from mmfuse.encoders._winograd import conv_winograd
 from tests.encoders.derivatives import assert_same_derivatives
 
@@ -152,20 +152,45 @@ def _products(x, module):
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="the formulation of CPU")
 def test_wide_3_x_3_convolutions_are_winograd_s_on_cpu_and_no_others():
   like = lambda *shape, kind=jnp.float32: jax.ShapeDtypeStruct(shape, kind)
-  wide = Conv(64, (3, 3), padding=1)
-  assert _products(like(1, 56, 56, 64), wide) == 16
-  assert _products(like(1, 56, 56, 64), wide.clone(padding="SAME")) == 16
+  wide = Conv(128, (3, 3), padding=1)
+  assert _products(like(1, 56, 56, 128), wide) == 16
+  assert _products(like(1, 56, 56, 128), wide.clone(padding="SAME")) == 16
   others = {
-    "narrow": (like(1, 56, 56, 63), wide),
-    "narrow result": (like(1, 56, 56, 64), wide.clone(features=63)),
-    "strided": (like(1, 56, 56, 64), wide.clone(strides=(2, 2))),
-    "another padding": (like(1, 56, 56, 64), wide.clone(padding=0)),
-    "another kernel": (like(1, 56, 56, 64), wide.clone(kernel=(1, 3))),
-    "another type": (like(1, 56, 56, 64, kind=jnp.bfloat16), wide),
-    "few cells": (like(1, 10, 10, 64), wide),
-    "asked for": (like(1, 56, 56, 64), wide.clone(formulation="lax")),
+    "narrow": (like(1, 56, 56, 127), wide),
+    "narrow result": (like(1, 56, 56, 128), wide.clone(features=127)),
+    "strided": (like(1, 56, 56, 128), wide.clone(strides=(2, 2))),
+    "another padding": (like(1, 56, 56, 128), wide.clone(padding=0)),
+    "another kernel": (like(1, 56, 56, 128), wide.clone(kernel=(1, 3))),
+    "another type": (like(1, 56, 56, 128, kind=jnp.bfloat16), wide),
+    "few cells": (like(1, 14, 14, 128), wide),
+    "asked for": (like(1, 56, 56, 128), wide.clone(formulation="lax")),
   }
   assert {why: n for why, (x, m) in others.items() if (n := _products(x, m)) > 1} == {}
+
+
+@pytest.mark.parametrize(
+  "size,kernel,strides,padding",
+  [((5, 4), (3, 3), (1, 1), ((1, 1), (1, 1))), ((6, 7), (2, 3), (2, 1), ((0, 1), (1, 0)))],
+)
+def test_a_kernel_s_gradient_row_by_row_is_the_derived_one(size, kernel, strides, padding):
+  keys = jax.random.split(jax.random.key(0), 3)
+  given = jax.random.normal(keys[0], (3, *size, 2)), jax.random.normal(keys[1], (*kernel, 2, 4))
+  plain = lambda x, kernel: conv_lax(x, kernel, strides, padding)
+  shape = jax.eval_shape(plain, *given).shape
+  ours = lambda x, kernel: conv_by_row(x, kernel, strides, padding)
+  assert_same_derivatives(ours, plain, given, jax.random.normal(keys[2], (2, *shape)))
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="the formulation of CPU")
+@pytest.mark.parametrize(
+  "channels,formulation,loops", [(64, "auto", 1), (63, "auto", 0), (64, "lax", 0)]
+)
+def test_large_convolutions_of_many_channels_have_it_on_cpu(channels, formulation, loops):
+  conv = Conv(8, (3, 3), formulation=formulation)
+  x = jax.ShapeDtypeStruct((2, 56, 56, channels), jnp.float32)
+  params = jax.eval_shape(lambda x: conv.init(jax.random.key(0), x), x)
+  slope = jax.grad(lambda params, x: jnp.sum(conv.apply(params, x) ** 2))
+  assert str(jax.make_jaxpr(slope)(params, x)).count(" scan[") == loops
 
 
 def test_bad_arguments_are_refused_with_a_sentence():
