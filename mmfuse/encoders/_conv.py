@@ -88,9 +88,9 @@ def _conv_by_row_kept(x, kernel, strides, padding):
 conv_by_row.defvjp(_conv_by_row_kept, _conv_by_row_vjp)
 
 
-def products_pay(x: jax.Array, backend: str) -> bool:
+def products_pay(x: jax.Array) -> bool:
   """Whether `conv_by_row` is the faster one for x [B, *size, C]: float32 on CPU, not of few channels."""
-  return backend == "cpu" and x.dtype == jnp.float32 and x.shape[-1] >= WIDE
+  return jax.default_backend() == "cpu" and x.dtype == jnp.float32 and x.shape[-1] >= WIDE
 
 
 def _product(matrix, patches, *lead):
@@ -209,7 +209,7 @@ class Conv(nn.Module):
       return conv_winograd(x, kernel)
     if use_patches(x, kernel.shape, strides, padding, self.formulation):
       return conv_patches(x, kernel, strides, padding, self.batch_last)
-    if free and products_pay(x, jax.default_backend()):
+    if free and products_pay(x):
       return conv_by_row(x, kernel, strides, padding)
     return conv_lax(x, kernel, strides, padding, self.batch_last)
 

@@ -108,6 +108,10 @@ class Norm(nn.Module):
   def __call__(self, x: jax.Array, mask: jax.Array | None, *, train: bool) -> jax.Array:
     if self.kind not in KINDS:
       raise ValueError(f"norm is one of {', '.join(KINDS)}, got {self.kind!r}")
+    if self.cells and (self.channel % x.ndim != 1 or x.ndim < 3):
+      raise ValueError(
+        f"cells needs x [K, C, ..., B] and channel 1, got {list(x.shape)} and channel {self.channel}"
+      )
     if self.kind == "batch" and train:
       return self._batch(x, mask, self.channel % x.ndim)
     y = x if self.kind == "none" else self._rows(x, mask, self.channel % x.ndim)

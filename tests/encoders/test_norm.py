@@ -200,3 +200,17 @@ def test_no_mask_is_a_mask_of_all(kind):
   params = module.init(jax.random.key(1), x, None, train=True)
   found = [module.apply(params, x, mask, train=True) for mask in (None, jnp.ones(2, bool))]
   np.testing.assert_array_equal(*found)
+
+
+@pytest.mark.parametrize("kind", ["batch", "layer", "group"])
+def test_cells_are_pooled_after_any_norm_and_say_what_they_need(kind):
+  x, mask = jax.random.normal(jax.random.key(0), (4, 3, 2, 2, 5)), jnp.arange(5) != 2
+  plain, module = Norm(kind, 1), Norm(kind, 1, cells=True)
+  variables = plain.init(jax.random.key(1), x, mask, train=False)
+  for train in (True, False):
+    apply = lambda m, train=train: m.apply(variables, x, mask, train=train, mutable=["batch_stats"])
+    (y, new), (pooled, other) = apply(plain), apply(module)
+    np.testing.assert_allclose(pooled, nn.relu(y).max(0), atol=1e-6)
+    chex.assert_trees_all_close(new, other, atol=1e-6)
+  with pytest.raises(ValueError, match=r"cells needs x \[K, C, ..., B\] and channel 1, got"):
+    Norm(kind, cells=True).init(jax.random.key(1), x, mask, train=False)
