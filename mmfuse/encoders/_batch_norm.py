@@ -25,7 +25,8 @@ def _normal(x, mean, rsqrt, channel):
   return (x - put(mean)) * put(rsqrt)
 
 
-def _scaled(x, scale, bias, mean, rsqrt, channel):
+def scaled(x, scale, bias, mean, rsqrt, channel):
+  """scale x^ + bias: one factor per channel, one product less per position."""
   return _normal(x, mean, rsqrt * scale, channel) + _beside(x, channel)(bias)
 
 
@@ -70,7 +71,7 @@ def batch_norm(
 
 def _batch_norm(x, scale, bias, mask, channel):
   moments, rsqrt = _moments(x, mask, 0 if channel == x.ndim - 1 else -1, channel)
-  y = _scaled(x, scale, bias, moments[0], rsqrt, channel)
+  y = scaled(x, scale, bias, moments[0], rsqrt, channel)
   return (y.astype(x.dtype), moments), (x, scale, mask, moments[0], rsqrt)
 
 
@@ -105,7 +106,7 @@ def batch_norm_of_cells(
 
 def _cells(x, scale, bias, mask):
   moments, rsqrt = _moments(x, mask, -1, 1)
-  y = [_scaled(part, scale, bias, moments[0], rsqrt, 0).astype(x.dtype) for part in x]
+  y = [scaled(part, scale, bias, moments[0], rsqrt, 0).astype(x.dtype) for part in x]
   best, at = first_largest(y)
   best = jax.nn.relu(best)
   return (best, moments), (x, scale, mask, moments[0], rsqrt, best, at)

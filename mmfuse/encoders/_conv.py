@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from mmfuse.encoders._dense import product
-from mmfuse.encoders._winograd import conv_winograd, pays
+from mmfuse.encoders._winograd import conv_winograd, winograd_pays
 
 FORMULATIONS = ("auto", "lax", "patches")
 PATCH_LIMIT = 1 << 19  # elements of one row's patches; above it they cost more memory than time
@@ -205,7 +205,7 @@ class Conv(nn.Module):
 
   def _convolved(self, x, kernel, strides, padding):
     free = self.formulation == "auto" and not self.batch_last
-    if free and pays(x, kernel, strides, padding):
+    if free and winograd_pays(x, kernel, strides, padding):
       return conv_winograd(x, kernel)
     if use_patches(x, kernel.shape, strides, padding, self.formulation):
       return conv_patches(x, kernel, strides, padding, self.batch_last)

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mmfuse.encoders._batch_norm import batch_norm, batch_norm_of_cells
+from mmfuse.encoders._batch_norm import batch_norm, batch_norm_of_cells, scaled
 from mmfuse.encoders._moments import EPSILON, along, view_moments
 from mmfuse.encoders._pool import max_first
 
@@ -130,10 +130,10 @@ class Norm(nn.Module):
     if self.kind == "layer":
       return layer_norm(x.astype(jnp.float32), scale, bias, channel).astype(x.dtype)
     put = functools.partial(along, axis=channel, ndim=x.ndim)
-    if self.kind == "batch":  # one factor per channel: one product less per position
+    if self.kind == "batch":
       mean, var = (r.value for r in self._running(x.shape[channel]))
-      y = (x - put(mean)) * put(jax.lax.rsqrt(var + EPSILON) * scale) + put(bias)
-      return y.astype(x.dtype)
+      rsqrt = jax.lax.rsqrt(var + EPSILON)
+      return scaled(x, scale, bias, mean, rsqrt, channel).astype(x.dtype)
     normal = self._instance(x) if self.kind == "instance" else self._grouped(x, mask, channel)
     return (normal * put(scale) + put(bias)).astype(x.dtype)
 

@@ -22,7 +22,7 @@ A = ((1, 0), (1, 1), (1, -1), (0, -1))
 Grid = list[list[jax.Array]]
 
 
-def pays(x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding) -> bool:
+def winograd_pays(x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding) -> bool:
   """Whether x [N, H, W, C] is convolved faster so: float32 on CPU, wide, many cells for a kernel's cost."""
   near = all(tuple(pair) == (1, 1) for pair in padding)
   if kernel.shape[:-2] != (TAPS, TAPS) or set(strides) != {1} or not near:

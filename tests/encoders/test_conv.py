@@ -170,7 +170,11 @@ def test_wide_3_x_3_convolutions_are_winograd_s_on_cpu_and_no_others():
 
 @pytest.mark.parametrize(
   "size,kernel,strides,padding",
-  [((5, 4), (3, 3), (1, 1), ((1, 1), (1, 1))), ((6, 7), (2, 3), (2, 1), ((0, 1), (1, 0)))],
+  [
+    ((5, 4), (3, 3), (1, 1), ((1, 1), (1, 1))),
+    ((6, 7), (2, 3), (2, 1), ((0, 1), (1, 0))),
+    ((9,), (3,), (2,), ((1, 1),)),
+  ],
 )
 def test_a_kernel_s_gradient_row_by_row_is_the_derived_one(size, kernel, strides, padding):
   keys = jax.random.split(jax.random.key(0), 3)
