@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mmfuse import draws
+
 Mask = dict[str, jax.Array]
 MOST_SUBSETS = 6  # modalities up to which all 2^M subsets are scored
 
@@ -49,8 +51,9 @@ def sample_bernoulli(key: jax.Array, mask: Mapping[str, jax.Array], drop: float)
     drop: in [0, 1].
   """
   names = sorted(mask)
+  rows = mask[names[0]].shape[0]
   # Rows first: the draws of a row do not depend on how many there are.
-  keep = jax.random.bernoulli(key, 1.0 - drop, (mask[names[0]].shape[0], len(names))).T
+  keep = draws.flat(jax.random.bernoulli, key, (rows, len(names)), p=1.0 - drop).T
   drawn = jnp.stack([mask[m] for m in names]) & keep
   drawn = jnp.where(drawn.any(0, keepdims=True), drawn, jnp.stack([mask[m] for m in names]))
   return dict(zip(names, drawn))

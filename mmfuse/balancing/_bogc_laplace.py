@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mmfuse import tree
+from mmfuse import draws, tree
 from mmfuse.balancing import _groups
 from mmfuse.balancing._base import Aggregator
 from mmfuse.balancing._bogc import MODES, evidence, evidence_weights
@@ -117,7 +117,7 @@ def aggregate_by_bogc_laplace(
     chosen = posterior
     if posterior == "auto":
       chosen = "full" if layer.size <= FULL_UP_TO else "diagonal"
-    normals = jax.random.normal(key, (samples, *layer.shape), layer.dtype)
+    normals = draws.flat(jax.random.normal, key, (samples, *layer.shape), dtype=layer.dtype)
     drawn = last_layer_draws(
       layer,
       features,

@@ -9,9 +9,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from mmfuse import draws
 from mmfuse.balancing import _groups, _shared
 from mmfuse.balancing._base import Aggregator
-from mmfuse.balancing._split_draw import split_draw
 
 _TINY = 1e-30
 
@@ -70,7 +70,7 @@ def aggregate_by_graddrop(num_objectives: int, leak: float = 0.0) -> Aggregator:
     kept, total = (jnp.zeros(num_objectives, jnp.float32) for _ in range(2))
     masked = list(leaves)
     shared = _shared.shared_leaves(updates, owners, num_objectives)
-    uniforms = split_draw(jax.random.uniform, key, [leaves[i].shape[1:] for i in shared])
+    uniforms = draws.split(jax.random.uniform, key, [leaves[i].shape[1:] for i in shared])
     for i, uniform in zip(shared, uniforms, strict=True):
       leaf = jnp.where(_shared.column(here, leaves[i]), leaves[i], 0).astype(jnp.float32)
       masked[i] = (leak + (1.0 - leak) * sign_mask(leaf, uniform)) * leaf

@@ -11,9 +11,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mmfuse import tree
+from mmfuse import draws, tree
 from mmfuse.balancing import _groups
-from mmfuse.balancing._split_draw import split_draw
 
 _VARIANTS = ("default", "released")
 _FORMS = ("mean", "min", "sum")
@@ -161,7 +160,7 @@ def scale_by_ogm_ge(
     coefficients = rule.coefficients(state, scores, clock)
     touched = [i for i, m in enumerate(owners) if m is not None]
     drawn = (
-      split_draw(jax.random.normal, key, [leaves[i].shape for i in touched])
+      draws.split(jax.random.normal, key, [leaves[i].shape for i in touched])
       if noise is None
       else ([jax.tree.leaves(noise)[i] for i in touched])
     )

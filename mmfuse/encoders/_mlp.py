@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax
 
+from mmfuse.encoders._dropout import Dropout
 from mmfuse.encoders._norm import Norm
 from mmfuse.encoders._sequence import as_array
 
@@ -33,7 +34,7 @@ class MLP(nn.Module):
     for i, width in enumerate((*self.hidden, self.features)):
       last = self.linear and i == len(self.hidden)
       if i:
-        x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        x = Dropout(self.dropout)(x, train=train)
       x = nn.Dense(width, use_bias=last or self.norm != "batch", name=f"dense{i}")(x)
       x = x if last else nn.relu(Norm(self.norm, name=f"norm{i}")(x, mask, train=train))
     return x

@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mmfuse import draws
 from mmfuse.encoders import Norm
 from mmfuse.fusion._early import concat_vectors
 from mmfuse.fusion._features import presence, vectors
@@ -69,6 +70,6 @@ class GaussianHead(nn.Module):
     mean, logvar = Gaussian(width, name="gaussian")(h, rows, train=train)
     z = mean
     if train:  # rows first: the draws of a row do not depend on how many there are
-      noise = jax.random.normal(self.make_rng("dropout"), mean.shape, mean.dtype)
+      noise = draws.flat(jax.random.normal, self.make_rng("dropout"), mean.shape, dtype=mean.dtype)
       z = draw_gaussian(mean, logvar, noise)
     return nn.Dense(num_classes, name="out")(z), {"mu": mean, "logvar": logvar}

@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mmfuse import encoders, masks, tree
+from mmfuse import draws, encoders, masks, tree
 from mmfuse.core import AUX, Outputs
 from mmfuse.fusion._concat import Concat
 
@@ -156,8 +156,8 @@ class LateFusion:
     for what a fusion returns beside its logits under an unknown name.
     """
     params, stats = variables["params"][tree.HEADS], variables["batch_stats"]
-    dropped = {m: self._drop(features[m], m, train, rngs) for m in self.modalities}
-    unimodal = {m: self._dense().apply({"params": params[m]}, dropped[m]) for m in self.modalities}
+    dropped = self._dropped(features, train, rngs)
+    unimodal = self._unimodal(params, dropped)
     old = stats.get(tree.HEADS, {})
     (logits, beside), new = apply_module(
       self.fusion,
@@ -172,6 +172,17 @@ class LateFusion:
     if tree.HEADS in stats:
       stats = {**stats, tree.HEADS: {tree.FUSED: new}}
     return Outputs(logits, unimodal, dict(features), self._aux(beside)), stats
+
+  def unimodal(self, variables, features, mask, *, train: bool, rngs=None):
+    """{m: [B, C]}, the logits of the uni-modal heads alone, as `heads` returns them."""
+    del mask
+    return self._unimodal(variables["params"][tree.HEADS], self._dropped(features, train, rngs))
+
+  def _unimodal(self, params, dropped):
+    return {m: self._dense().apply({"params": params[m]}, dropped[m]) for m in self.modalities}
+
+  def _dropped(self, features, train, rngs):
+    return {m: self._drop(features[m], m, train, rngs) for m in self.modalities}
 
   def _aux(self, beside: Mapping[str, Any] | None) -> dict[str, Any]:
     """`Outputs.aux` of what the fusion returned beside its logits."""
@@ -205,7 +216,7 @@ class LateFusion:
     if not rngs:
       raise ValueError('dropout in training needs rngs={"dropout": key}, got none')
     key = named_key(rngs["dropout"], f"heads/{modality}")
-    keep = jax.random.bernoulli(key, 1 - self.dropout, x.shape)
+    keep = draws.flat(jax.random.bernoulli, key, x.shape, p=1 - self.dropout)
     return jnp.where(keep, x / (1 - self.dropout), jnp.zeros((), x.dtype))
 
   def _select(self, inputs, mask):

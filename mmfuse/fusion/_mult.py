@@ -11,6 +11,8 @@ import numpy as np
 
 from mmfuse.core import Sequence
 from mmfuse.encoders._dense import Dense
+from mmfuse.encoders._dropout import Dropout
+from mmfuse.encoders._norm import Norm
 from mmfuse.fusion._attention import MultiHead, check_counts, check_width
 from mmfuse.fusion._features import sequences, within
 
@@ -50,7 +52,7 @@ class CrossEncoder(nn.Module):
 
   @nn.compact
   def __call__(self, x: Sequence, context: Sequence | None, *, train: bool):
-    drop = lambda a: nn.Dropout(self.dropout, deterministic=not train)(a)
+    drop = lambda a: Dropout(self.dropout)(a, train=train)
     read = x if context is None else context
     allowed = within(read)[:, None, :]
     if self.masked:
@@ -59,13 +61,13 @@ class CrossEncoder(nn.Module):
     h = drop(_placed(x.values))
     keys = None if context is None else drop(_placed(context.values))
     for i in range(self.layers):
-      norm = nn.LayerNorm(1e-5, name=f"norm0_{i}")
-      own = norm(h)
-      other = own if keys is None else norm(keys)
+      norm0, norm1 = Norm(name=f"norm0_{i}"), Norm(name=f"norm1_{i}")
+      own = norm0(h, None, train=train)
+      other = own if keys is None else norm0(keys, None, train=train)
       h = h + drop(MultiHead(self.heads, name=f"attention_{i}")(own, other, allowed))
-      up = Dense(4 * h.shape[-1], name=f"up_{i}")(nn.LayerNorm(1e-5, name=f"norm1_{i}")(h))
+      up = Dense(4 * h.shape[-1], name=f"up_{i}")(norm1(h, None, train=train))
       h = h + drop(Dense(h.shape[-1], name=f"down_{i}")(drop(nn.relu(up))))
-    return nn.LayerNorm(1e-5, name="norm")(h)
+    return Norm(name="norm")(h, None, train=train)
 
 
 def last(x: jax.Array, length: jax.Array) -> jax.Array:
@@ -122,19 +124,82 @@ class MulT(nn.Module):
   @nn.compact
   def __call__(self, features, mask, *, num_classes: int, train: bool):
     narrow = lambda m: Dense(self.width, use_bias=False, name=f"project_{m}")
-    x = {m: h._replace(values=narrow(m)(h.values)) for m, h in sequences(features, mask).items()}
-    encoder = lambda layers, name: CrossEncoder(
-      layers, self.heads, self.masked, self.dropout, name=name
-    )
-    fused = []
-    for i in x:
-      streams = [encoder(self.layers, f"cross_{i}_{j}")(x[i], x[j], train=train) for j in x]
-      both = Sequence(jnp.concatenate(streams, -1), x[i].length)
-      memory = encoder(max(self.layers, self.memory_layers), f"memory_{i}")(both, None, train=train)
-      fused.append(
-        jnp.where(mask[i][:, None], last(memory, both.length), jnp.zeros((), memory.dtype))
-      )
-    o = jnp.concatenate(fused, -1)
+    each = sequences(features, mask)
+    x = [h._replace(values=narrow(m)(h.values)) for m, h in each.items()]
+    # Modalities of as many steps side by side, T by T.
+    alike: dict[int, list[int]] = {}
+    for i, h in enumerate(x):
+      alike.setdefault(h.values.shape[1], []).append(i)
+    groups = list(alike.values())
+    stacked = [jax.tree.map(lambda *h: jnp.stack(h), *(x[i] for i in g)) for g in groups]
+    cross = self._many("cross", self.layers, (len(x), len(x)), (x[0], x[0]), train)
+    both = [
+      Sequence(_joined([cross((g, o), (q, k)) for o, k in zip(groups, stacked)], groups), q.length)
+      for g, q in zip(groups, stacked)
+    ]
+    first = Sequence(both[0].values[0], both[0].length[0])
+    deep = max(self.layers, self.memory_layers)
+    memory = self._many("memory", deep, (len(x),), (first, None), train)
+    read = [jax.vmap(last)(memory((g,), (h, None)), h.length) for g, h in zip(groups, both)]
+    present = jnp.stack([mask[m] for m in each])[..., None]
+    h = jnp.where(present, _in_order(read, groups, 0), jnp.zeros((), read[0].dtype))  # [M, B, M E]
+    o = jnp.moveaxis(h, 0, 1).reshape(h.shape[1], -1)
     h = nn.relu(nn.Dense(o.shape[-1], name="up")(o))
-    o = o + nn.Dense(o.shape[-1], name="down")(nn.Dropout(self.dropout, deterministic=not train)(h))
+    o = o + nn.Dense(o.shape[-1], name="down")(Dropout(self.dropout)(h, train=train))
     return nn.Dense(num_classes, name="out")(o), None
+
+  def _many(self, name: str, layers: int, number: tuple[int, ...], example, train: bool):
+    """Encoders side by side, each leaf [*number, ...]: `(places of each axis, inputs) -> [*places, B, T, E]`.
+
+    One program for all of them: M^2 + M of their own take three times as long to compile, and each of their
+    small products a call. With a context the first axis is of the queries, the second of the contexts.
+    """
+    encoder = CrossEncoder(layers, self.heads, self.masked, self.dropout, parent=None)
+    keys = lambda key: jax.random.split(key, number)
+
+    def start(key):
+      params = _nested(lambda k: encoder.init(k, *example, train=False)["params"], len(number))
+      return params(keys(key))
+
+    # Asked for its shape, `param` would trace all of `start` again in every step.
+    params = (
+      self.param(name, start) if self.is_initializing() else self.get_variable("params", name)
+    )
+    drops = keys(self.make_rng("dropout")) if train and self.dropout else None
+
+    def run(places, inputs):
+      x, context = inputs
+      chosen = [tuple(range(n)) for n in number]
+      if [tuple(p) for p in places] != chosen:
+        own = lambda a: a[np.ix_(*places)]
+      else:
+        own = lambda a: a
+      one = lambda p, key, x, context: encoder.apply(
+        {"params": p}, x, context, train=train, rngs=None if key is None else {"dropout": key}
+      )
+      if context is not None:
+        one = jax.vmap(one, (0, 0, None, 0))
+      return jax.vmap(one, (0, 0, 0, None))(*jax.tree.map(own, (params, drops)), x, context)
+
+    return run
+
+
+def _nested(function, times: int):
+  """`function` of arrays with so many leading axes more."""
+  for _ in range(times):
+    function = jax.vmap(function)
+  return function
+
+
+def _in_order(parts, groups, axis: int) -> jax.Array:
+  """Arrays side by side along an axis, in the order of the modalities and not of their groups."""
+  if len(parts) == 1:
+    return parts[0]
+  order = np.argsort([i for g in groups for i in g])
+  return jnp.take(jnp.concatenate(parts, axis), order, axis)
+
+
+def _joined(streams, groups) -> jax.Array:
+  """[c_i1; ...; c_iM] of streams [I, J, B, T, E], a group of contexts each: [I, B, T, M E]."""
+  c = jnp.moveaxis(_in_order(streams, groups, 1), 1, -2)
+  return c.reshape(*c.shape[:-2], -1)

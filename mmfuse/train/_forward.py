@@ -132,7 +132,7 @@ class Minimised:
     """{objective: whether it can depend on the label}, in the order of the losses."""
 
     def losses(label):
-      forward = self.forward(state, batch._replace(label=label), key, clock)
+      forward = self.forward(state, batch._replace(label=label), key, clock, probe=False)
       return forward.run(state.params)[0][0]
 
     reach = dependence(losses, batch.label)
@@ -216,7 +216,16 @@ class Forward:
     # A second pass, in which nothing but these heads carries a gradient: what the rule's losses reach
     # stays the rule's, to the last bit.
     features = jax.lax.stop_gradient(features)
-    free = self._heads(_heads_alone(params, self.modalities), features, between)[0]
+    alone = _heads_alone(params, self.modalities)
+    unimodal = getattr(self.of.model, "unimodal", None)
+    if unimodal is None:
+      free = self._heads(alone, features, between)[0]
+    else:  # it spares tracing a fused head that nothing comes of
+      variables = {"params": alone, "batch_stats": between.stats}
+      options: dict[str, Any] = {"train": True, "rngs": {"dropout": self.keys.dropout}}
+      free = outputs._replace(
+        unimodal_logits=unimodal(variables, features, between.mask, **options)
+      )
     fit = objectives_lib.unimodal(free, batch)
     return sum((fit[m] for m in untrained), total)
 

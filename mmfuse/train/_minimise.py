@@ -168,10 +168,10 @@ class _Steps:
     opt = {None: opt} if self.players[0][0] is None else dict(opt)
     log: dict[str, jax.Array] = {}
     squares, finite = jnp.zeros((), jnp.float32), jnp.array(True)
-    for place, (who, player) in enumerate(self.players):
-      for turn in range(player.steps):
-        own_key = jax.random.fold_in(jax.random.fold_in(key, place), turn)
-        state, opt[who], found = self._turn(player, state, opt[who], batch, own_key, clock)
+    keys = iter(self._keys(key))
+    for who, player in self.players:
+      for _ in range(player.steps):
+        state, opt[who], found = self._turn(player, state, opt[who], batch, next(keys), clock)
         finite &= found.pop("finite")
         norm = found.pop("gradient_norm")
         log |= {_logged(k, who): v for k, v in found.items()}
@@ -182,9 +182,16 @@ class _Steps:
     }
     return state._replace(opt={**state.opt, self.name: opt.get(None, opt)}), log
 
-  def _turn(self, player: Player, state: State, opt, batch: Batch, key: jax.Array, clock: Clock):
-    """One update -> (state, its optimiser state, log)."""
-    loss_key, rule_key = jax.random.split(key)
+  def _keys(self, key: jax.Array) -> jax.Array:
+    """[turns, 2], of the loss and of the optimiser; all at once, as XLA makes a loop of each draw."""
+    turns = [(place, turn) for place, (_, p) in enumerate(self.players) for turn in range(p.steps)]
+    places = jnp.asarray(turns, jnp.uint32)
+    own = lambda at: jax.random.fold_in(jax.random.fold_in(key, at[0]), at[1])
+    return jax.vmap(lambda at: jax.random.split(own(at)))(places)
+
+  def _turn(self, player: Player, state: State, opt, batch: Batch, keys: jax.Array, clock: Clock):
+    """One update, `keys` those of its loss and of its optimiser -> (state, its optimiser state, log)."""
+    loss_key, rule_key = keys
 
     def loss(mine):
       variables = {"params": graft(state.params, mine), "batch_stats": state.stats}

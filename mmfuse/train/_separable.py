@@ -1,5 +1,6 @@
 """Which loss reaches which leaf, read off the jaxpr: what the cheap gradient plans rest on."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,7 +21,8 @@ def split_params(params: dict, modalities: Sequence[str]) -> tuple[dict, dict]:
 def structure(forward: Forward, params: dict) -> tuple[Any, bool]:
   """(owners with the rows that reach each leaf, whether the stacked plan is exact)."""
   flat, treedef = jax.tree.flatten(tree.owners_of(params, forward.modalities))
-  reach: Losses = dependence(lambda p: forward.run(p)[0][0], params)
+  unprobed = dataclasses.replace(forward, probe=False)
+  reach: Losses = dependence(lambda p: unprobed.run(p)[0][0], params)
   num = len(reach.names)
   of_part = [reach.values[s * num : (s + 1) * num] for s in range(forward.parts)]
   rows = [

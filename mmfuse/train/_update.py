@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from mmfuse import tree
+
 SHARED = "shared"  # the leaves of no modality, among those that wait for a row (`freeze_absent`)
 
 
@@ -44,7 +46,7 @@ def move(
 
 def guarded(losses: Mapping[str, jax.Array], total: jax.Array, grads: Any) -> dict[str, jax.Array]:
   """The log of an update: `losses`, the norm of the gradient, and "finite", which `fit` watches."""
-  norm = optax.tree.norm(grads)
+  norm = tree.norm(grads)
   return {**losses, "gradient_norm": norm, "finite": jnp.isfinite(total) & jnp.isfinite(norm)}
 
 
@@ -56,10 +58,10 @@ def freeze_absent(updates, owners, before, now):
   """
   owners = jax.tree.map(lambda l: l.modality or SHARED, owners)
   seen = {m: before[m] | now[m] for m in before}
-  # Whether a leaf moves by sums: XLA compiles `any` of every shape anew, a sum from a library.
-  lengths: dict[str, list[jax.Array]] = {m: [jnp.zeros(())] for m in seen}
+  of: dict[str, list[jax.Array]] = {m: [] for m in seen}
   for u, owner in zip(jax.tree.leaves(updates), jax.tree.leaves(owners), strict=True):
-    lengths[owner].append(jnp.sum(jnp.abs(u), dtype=jnp.float32))
-  moved = {m: jnp.sum(jnp.stack(found)) != 0 for m, found in lengths.items()}
+    of[owner].append(u)
+  length = lambda mine: sum((jnp.sum(jnp.abs(v)) for v in tree.few_vectors(mine)), jnp.zeros(()))
+  moved = {m: length(mine) != 0 for m, mine in of.items()}
   frozen = jax.tree.map(lambda u, o: jnp.where(seen[o], u, jnp.zeros_like(u)), updates, owners)
   return frozen, {m: seen[m] & ~moved[m] for m in seen}

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mmfuse import objectives, train, tree
+from mmfuse import draws, objectives, train, tree
 from mmfuse.balancing._groups import check_choice
 from mmfuse.core import Batch, Clock, Method, Outputs, State, Unavailable, label_weight, used
 from mmfuse.fusion._late import named_key
@@ -78,7 +78,7 @@ def branch(rate: float, params, h, modality: str, *, train, rngs=None) -> jax.Ar
     if not rngs:
       raise ValueError('dropout in training needs rngs={"dropout": key}, got none')
     key = named_key(rngs["dropout"], f"{HEADS}/{modality}")
-    kept = jax.random.bernoulli(key, 1 - rate, h.shape)
+    kept = draws.flat(jax.random.bernoulli, key, h.shape, p=1 - rate)
     h = jnp.where(kept, h / (1 - rate), jnp.zeros((), h.dtype))
   z: Any = nn.Dense(head["bias"].shape[0]).apply({"params": head}, h)
   return z

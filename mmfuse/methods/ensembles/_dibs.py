@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mmfuse import fusion, train
+from mmfuse import draws, fusion, train
 from mmfuse.balancing._groups import check_choice
 from mmfuse.core import Batch, Method
 from mmfuse.methods.ensembles import _dibs_losses as losses
@@ -54,8 +54,8 @@ class Pairs:
     mu, logvar = (by_member(outputs.aux[k], self.members) for k in ("mu", "logvar"))
     # Rows first: the draws of a row do not depend on how many there are.
     rows = batch.weight.shape[0]
-    noise = jax.random.normal(latent_key, (rows, 2, self.members, self.width))
-    prior = jax.random.normal(prior_key, (rows, 2, self.width))
+    noise = draws.flat(jax.random.normal, latent_key, (rows, 2, self.members, self.width))
+    prior = draws.flat(jax.random.normal, prior_key, (rows, 2, self.width))
     latents = losses.draw_latents(mu, logvar, jnp.moveaxis(noise, 0, 2))
     params = {"params": variables["params"][OPPONENT]}
 

@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mmfuse import draws
 from mmfuse.fusion import draw_gaussian
 from mmfuse.fusion._early import concat_vectors
 from mmfuse.fusion._features import vectors
@@ -45,7 +46,7 @@ class StochasticHeads(nn.Module):
     logvar = jnp.clip(logvar, -FARTHEST, FARTHEST)
     latent = mu.reshape(shape)
     if train:  # rows first: the draws of a row do not depend on how many there are
-      noise = jax.random.normal(self.make_rng("dropout"), shape, mu.dtype)
+      noise = draws.flat(jax.random.normal, self.make_rng("dropout"), shape, dtype=mu.dtype)
       latent = draw_gaussian(latent, logvar.reshape(shape), noise)
     start = nn.initializers.lecun_normal(batch_axis=(0,))
     kernel = self.param("kernel", start, (self.members, self.width, num_classes))

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mmfuse import objectives
+from mmfuse import draws, objectives
 
 # (z [N, B, d], label [B]) -> T [B]
 Critic = Callable[[jax.Array, jax.Array], jax.Array]
@@ -47,13 +47,13 @@ def permute_within_classes(key: jax.Array, label: jax.Array, number: int) -> jax
     number: N.
   """
   place = jnp.arange(label.shape[0])
-  draws = jax.random.uniform(key, (label.shape[0], number)).T
+  drawn = draws.flat(jax.random.uniform, key, (label.shape[0], number)).T
   here = jnp.lexsort((place, label))
 
   def one(draw):
     return jnp.zeros_like(place).at[here].set(jnp.lexsort((draw, label)))
 
-  return jax.vmap(one)(draws).at[0].set(place)
+  return jax.vmap(one)(drawn).at[0].set(place)
 
 
 def permuted(z: jax.Array, perms: jax.Array) -> jax.Array:

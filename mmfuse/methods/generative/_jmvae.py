@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mmfuse import objectives
+from mmfuse import draws, objectives
 from mmfuse.core import Clock, Method
-from mmfuse.methods.generative.vae._families import FAMILIES, rows_first
+from mmfuse.methods.generative.vae._families import FAMILIES
 from mmfuse.methods.generative.vae._gaussian import kl_between, product
 from mmfuse.methods.generative.vae._method import build
 from mmfuse.methods.generative.vae._mixture import Mixture, single
@@ -68,7 +68,7 @@ class Jmvae:
 
   def loss(self, seen: Seen, key: jax.Array, clock: Clock):
     """(scalar, log)."""
-    noise = rows_first(jax.random.normal, key, (), *seen.mu.shape[1:])
+    noise = draws.rows_first(jax.random.normal, key, (), *seen.mu.shape[1:])
     found = terms(seen, noise)
     grown = warmed_by(
       clock._replace(batch=clock.batches), self.warmup

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mmfuse import objectives
+from mmfuse import draws, objectives
 from mmfuse.core import LAST, Batch, Clock, Method, Outputs, Phase, State
 from mmfuse.methods.generative._mdrnn import complete_rows, counting_rows
 from mmfuse.methods.generative.mrbm import _ascent, _layers, _mrbm, _multi_prediction, _units
@@ -120,9 +120,10 @@ def _begin(net: Net, number: int, state: State, splits, key: jax.Array, clock: C
   for m, x in units.items():
     mean = objectives.mean_rows(below.up(m, x), jnp.where(mask[m], weight, 0.0))
     params[m] = {**params[m], name: {**params[m][name], "bias": _mrbm.visible_bias(mean)}}
+  coins = functools.partial(draws.flat, jax.random.bernoulli, p=0.5)
   if name in memory and "chains" in next(iter(memory[name].values())):
     memory[name] = {
-      m: {**old, "chains": jax.random.bernoulli(k, 0.5, old["chains"].shape).astype(jnp.float32)}
+      m: {**old, "chains": coins(k, old["chains"].shape).astype(jnp.float32)}
       for k, (m, old) in zip(jax.random.split(key, len(units)), sorted(memory[name].items()))
     }
   return state._replace(params=params, memory=memory)

@@ -13,11 +13,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mmfuse import objectives, tasks, train
+from mmfuse import draws, objectives, tasks, train
 from mmfuse.core import Clock, Method
 from mmfuse.methods.generative._jmvae import apart, conditional
 from mmfuse.methods.generative.vae import _refine
-from mmfuse.methods.generative.vae._families import FAMILIES, rows_first
+from mmfuse.methods.generative.vae._families import FAMILIES
 from mmfuse.methods.generative.vae._gaussian import kl_between, product
 from mmfuse.methods.generative.vae._method import (
   FIXED,
@@ -97,21 +97,16 @@ class Mmiai:
     del clock
     rows, width = seen.mu.shape[1:]
     first, second = jax.random.split(key)
-    noise = lambda k, n: rows_first(jax.random.normal, k, (n,), rows, width)
+    noise = lambda k, n: draws.rows_first(jax.random.normal, k, (n,), rows, width)
     path = self.path(seen, noise(first, self.steps))
     weight = jnp.where(seen.complete, seen.weight, 0.0)
     mean = lambda x: objectives.weighted_mean(x, weight)
     value, log = jnp.zeros((), jnp.float32), {"complete_rows": (weight > 0).sum()}
     if "elbo" in self.parts:
-      fresh = noise(second, self.steps + 1)
-      at = [Lambda(path.mu[t], path.lv[t]) for t in range(path.mu.shape[0])]
-      at = at if len(at) > 1 else at * (self.steps + 1)
-      each = [
-        mean(_refine.elbo(seen.explain, seen.present, q, eps))
-        for q, eps in zip(at, fresh, strict=True)
-      ]
-      value -= sum(each[1:], each[0]) / len(each)
-      log |= {"elbo_before": each[0], "elbo_after": each[-1]}
+      # The control's one lambda goes with every draw.
+      each = _refine.elbos(seen.explain, seen.present, path, noise(second, self.steps + 1))
+      value -= mean(each.mean(0))
+      log |= {"elbo_before": mean(each[0]), "elbo_after": mean(each[-1])}
     if "align" in self.parts:
       drawn = mean(alignment(path.mu[-1], path.lv[-1], seen, self.direction))
       value += self.alpha * drawn
@@ -120,7 +115,9 @@ class Mmiai:
 
   def fixed(self, rows: int, width: int) -> jax.Array:
     """[T, B, L], the draws of a prediction's gradients."""
-    return rows_first(jax.random.normal, jax.random.key(FIXED + 1), (self.steps,), rows, width)
+    return draws.rows_first(
+      jax.random.normal, jax.random.key(FIXED + 1), (self.steps,), rows, width
+    )
 
   def posterior(self, seen: Seen) -> Mixture:
     """lambda_T of complete rows, by fixed draws; else the product of the uni-modal posteriors."""
@@ -145,7 +142,7 @@ class Refinement(Reader):
     _, seen = self.read(variables, inputs, mask)
     rows, width = seen.mu.shape[1:]
     path = self.bound.path(seen, self.bound.fixed(rows, width))
-    noise = rows_first(jax.random.normal, key, (samples,), rows, width)
+    noise = draws.rows_first(jax.random.normal, key, (samples,), rows, width)
     at = lambda i: _refine.elbo(seen.explain, seen.present, Lambda(path.mu[i], path.lv[i]), noise)
     return at(0), at(-1)
 

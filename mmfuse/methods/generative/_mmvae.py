@@ -12,10 +12,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mmfuse import objectives
+from mmfuse import draws, objectives
 from mmfuse.core import Clock, Method
 from mmfuse.methods.generative.vae import _importance
-from mmfuse.methods.generative.vae._families import Family, family_of, rows_first
+from mmfuse.methods.generative.vae._families import Family, family_of
 from mmfuse.methods.generative.vae._method import build
 from mmfuse.methods.generative.vae._mixture import Mixture, mixture
 from mmfuse.methods.generative.vae._net import Net
@@ -166,7 +166,7 @@ class Mmvae:
     del clock
     family = family_of(self.family)
     modalities, rows, width = seen.mu.shape
-    noise = rows_first(family.noise, key, (modalities, self.samples), rows, width)
+    noise = draws.rows_first(family.noise, key, (modalities, self.samples), rows, width)
     value = bound(
       family, seen, noise, _prior(seen), self.objective, double_reweight=self.double_reweight
     )

@@ -12,11 +12,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mmfuse import objectives
+from mmfuse import draws, objectives
 from mmfuse.core import Clock, Method
 from mmfuse.methods.generative._mmvae import mixture_log_prob
 from mmfuse.methods.generative.vae import _importance
-from mmfuse.methods.generative.vae._families import Family, family_of, rows_first
+from mmfuse.methods.generative.vae._families import Family, family_of
 from mmfuse.methods.generative.vae._method import build
 from mmfuse.methods.generative.vae._net import Net
 from mmfuse.methods.generative.vae._options import specs
@@ -92,7 +92,7 @@ class Private(NamedTuple):
     samples, rows = component.shape
     seen, family = self.seen, self.family
     keys = jax.random.split(key, 1 + 2 * len(seen.explain))
-    noise = lambda k, width: rows_first(family.noise, k, (samples,), rows, width)
+    noise = lambda k, width: draws.rows_first(family.noise, k, (samples,), rows, width)
     width = seen.private[0].shape[-1]
     at = lambda x: jnp.take_along_axis(x, component[..., None], 0)
     alone = ~seen.present.any(0)[None, :, None]
@@ -153,9 +153,9 @@ class MmvaePlus:
     style = seen.private[0].shape[-1]
     keys = jax.random.split(key, 3)
     noise = Noise(
-      rows_first(family.noise, keys[0], (m, self.samples), rows, width),
-      rows_first(family.noise, keys[1], (m, self.samples), rows, style),
-      rows_first(family.noise, keys[2], (m, m, self.samples), rows, style),
+      draws.rows_first(family.noise, keys[0], (m, self.samples), rows, width),
+      draws.rows_first(family.noise, keys[1], (m, self.samples), rows, style),
+      draws.rows_first(family.noise, keys[2], (m, m, self.samples), rows, style),
     )
     value = bound(family, seen, noise, self.beta, self.objective, self.double_reweight)
     rows_with = jnp.where(seen.present.any(0), seen.weight, 0.0)

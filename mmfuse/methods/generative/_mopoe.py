@@ -12,10 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from mmfuse import objectives
+from mmfuse import draws, objectives
 from mmfuse.core import Clock, Method
 from mmfuse.masks import combinations
-from mmfuse.methods.generative.vae._families import FAMILIES, rows_first
+from mmfuse.methods.generative.vae._families import FAMILIES
 from mmfuse.methods.generative.vae._gaussian import products
 from mmfuse.methods.generative.vae._method import build
 from mmfuse.methods.generative.vae._mixture import Mixture, mixture
@@ -109,10 +109,10 @@ class Mopoe:
 
   def loss(self, seen: Seen, key: jax.Array, clock: Clock):
     """(scalar, log)."""
-    which, draws = jax.random.split(key)
+    which, noise_key = jax.random.split(key)
     subsets = subset_posteriors(seen)
     component = choose(seen, subsets.available, which)
-    noise = rows_first(jax.random.normal, draws, (), *seen.mu.shape[1:])
+    noise = draws.rows_first(jax.random.normal, noise_key, (), *seen.mu.shape[1:])
     beta = warmed_by(clock, self.warmup, self.beta)
     value, kl = negative_elbo(seen, subsets, component, noise, beta)
     weight = jnp.where(seen.present.any(0), seen.weight, 0.0)

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from mmfuse import masks, objectives
+from mmfuse import draws, masks, objectives
 from mmfuse.core import Clock, Method
-from mmfuse.methods.generative.vae._families import FAMILIES, rows_first
+from mmfuse.methods.generative.vae._families import FAMILIES
 from mmfuse.methods.generative.vae._gaussian import product
 from mmfuse.methods.generative.vae._method import build
 from mmfuse.methods.generative.vae._mixture import Mixture, single
@@ -90,10 +90,10 @@ class Mvae:
   def loss(self, seen: Seen, key: jax.Array, clock: Clock):
     """(scalar, log)."""
     modalities, rows, width = seen.mu.shape
-    which, draws = jax.random.split(key)
+    which, noise_key = jax.random.split(key)
     extra = draw_subsets(which, modalities, self.count) if self.subsampling else None
     every = subsets(modalities, extra) if self.subsampling else [(True,) * modalities]
-    noise = rows_first(jax.random.normal, draws, (len(every),), rows, width)
+    noise = draws.rows_first(jax.random.normal, noise_key, (len(every),), rows, width)
     beta, value = warmed_by(clock, self.warmup, self.beta), jnp.zeros((), jnp.float32)
     for members, eps in zip(every, noise, strict=True):
       found = term(seen, members, eps)

@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mmfuse import objectives
+from mmfuse import draws, objectives
 from mmfuse.core import Clock, Method
-from mmfuse.methods.generative.vae._families import FAMILIES, rows_first
+from mmfuse.methods.generative.vae._families import FAMILIES
 from mmfuse.methods.generative.vae._gaussian import kl_between, products
 from mmfuse.methods.generative.vae._method import build
 from mmfuse.methods.generative.vae._mixture import Mixture, single
@@ -76,7 +76,7 @@ class Mvtcae:
 
   def loss(self, seen: Seen, key: jax.Array, clock: Clock):
     """(scalar, log)."""
-    noise = rows_first(jax.random.normal, key, (), *seen.mu.shape[1:])
+    noise = draws.rows_first(jax.random.normal, key, (), *seen.mu.shape[1:])
     beta = warmed_by(clock, self.warmup, self.beta)
     value = weighed(terms(seen, noise), seen.present, self.alpha, beta)
     weight = jnp.where(seen.present.any(0), seen.weight, 0.0)

@@ -6,6 +6,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
+from mmfuse import draws
 from mmfuse.fusion import Gaussian, draw_gaussian
 from mmfuse.methods.missing._branch import BRANCH
 
@@ -32,7 +33,9 @@ class GaussianDecoder(nn.Module):
     mean, logvar = Gaussian(width, name="gaussian")(coarse, mask, train=train)
     z = mean
     if train:
-      z = draw_gaussian(mean, logvar, jax.random.normal(self.make_rng("dropout"), mean.shape))
+      z = draw_gaussian(
+        mean, logvar, draws.flat(jax.random.normal, self.make_rng("dropout"), mean.shape)
+      )
     said, _ = self.decoder.copy(name="main")((*fine, z), mask, train=train)
     beside = {"mu": mean, "logvar": logvar}
     if train or self.is_initializing():

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mmfuse import objectives
+from mmfuse import draws, objectives
 from mmfuse.fusion._late import named_key
 from mmfuse.methods.representation._towers import both
 
@@ -60,7 +60,7 @@ def code_divergence(logits: jax.Array, other: jax.Array) -> jax.Array:
 def draw_codes(key: jax.Array, logits: jax.Array) -> jax.Array:
   """b [B, L] in {0, 1}, P(b = 1) = sigmoid(a), straight-through: its gradient is that of sigmoid(a)."""
   p = jax.nn.sigmoid(logits)
-  drawn = (jax.random.uniform(key, logits.shape) < p).astype(p.dtype)
+  drawn = (draws.flat(jax.random.uniform, key, logits.shape) < p).astype(p.dtype)
   return drawn + p - jax.lax.stop_gradient(p)
 
 

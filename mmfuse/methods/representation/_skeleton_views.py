@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mmfuse import draws
 from mmfuse.core import Sequence
 from mmfuse.encoders import resize_frames, steps
 
@@ -77,7 +78,7 @@ class View:
     rows, size, coordinates = values.shape[0], values.shape[3], values.shape[4]
     sizes = (2, 2, size, coordinates**2, coordinates * (coordinates - 1))
     # Row by row: those after it draw nothing of it.
-    drawn = jax.random.uniform(key, (rows, sum(sizes)))
+    drawn = draws.flat(jax.random.uniform, key, (rows, sum(sizes)))
     time, choice, order, matrix, pose = jnp.split(drawn, np.cumsum(sizes)[:-1], 1)
     view = self.timed(time, x, frames)
     chosen = jnp.argsort(jnp.argsort(order, 1), 1) < round(self.joints * size)

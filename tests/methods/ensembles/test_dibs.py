@@ -148,19 +148,30 @@ def test_the_discriminator_sees_constants_and_a_row_of_weight_0_is_not_read():
 
 
 def test_one_head_has_no_other_to_be_told_from():
-  judge, latents, _, weight = problem(heads=1)
-  assert float(losses.cross_pairs(judge, latents, weight)) == 0.0
-  assert np.isfinite(losses.same_pairs(judge, latents, weight))
+  judge, latents, prior, weight = problem(heads=1)
+  points = losses.all_points(latents, prior)
+  kinds = {"cross": losses.cross_pairs(1), "same": losses.same_pairs(1)}
+  found = losses.said(judge, points, kinds, weight)
+  assert float(found["cross"]) == 0.0
+  assert np.isfinite(found["same"])
+  assert float(found["same"]) == pytest.approx(
+    float(losses.said(judge, points, {"same": kinds["same"]}, weight)["same"]), rel=1e-6
+  )
 
 
 def test_the_generator_parts_heads_and_keeps_them_near_the_prior():
   """A judge that says yes to what is near: cross pairs are pulled apart, latents to the prior."""
   judge = lambda a, b: -jnp.square(a - b).sum(-1)
   _, latents, prior, weight = problem(heads=2)
-  apart = jax.grad(lambda z: losses.cross_pairs(judge, z, weight))(latents)[0]
+
+  def pull(pairs):
+    points = lambda z: losses.all_points(z, prior)
+    return jax.grad(lambda z: losses.said(judge, points(z), {"": pairs}, weight)[""])(latents)[0]
+
+  apart = pull(losses.cross_pairs(2))
   away = latents[0, 0] - latents[0, 1]
   assert (jnp.sum(-apart[0] * away, -1) > 0).all()  # descent moves the first away from the second
-  near = jax.grad(lambda z: losses.prior_latent_pairs(judge, z, prior, weight))(latents)[0]
+  near = pull(losses.prior_latent_pairs(2))
   assert (jnp.sum(-near * (prior[:1] - latents[0]), -1) > 0).all()
 
 

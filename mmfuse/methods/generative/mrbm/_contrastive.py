@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mmfuse import objectives
+from mmfuse import draws, objectives
 from mmfuse.methods.generative.mrbm import _mrbm
 from mmfuse.methods.generative.mrbm._mrbm import HIDDEN, PLAIN, Factors, Params
 
@@ -34,7 +34,9 @@ def uniform_from(key: jax.Array, names: tuple[str, ...]) -> Uniform:
   place = {n: i for i, n in enumerate((*sorted(names), HIDDEN))}
 
   def uniform(name, i, shape):
-    return jax.random.uniform(jax.random.fold_in(jax.random.fold_in(key, place[name]), i), shape)
+    return draws.flat(
+      jax.random.uniform, jax.random.fold_in(jax.random.fold_in(key, place[name]), i), shape
+    )
 
   return uniform
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import jax
 import jax.numpy as jnp
 
-from mmfuse import objectives
+from mmfuse import draws, objectives
 from mmfuse.methods.generative.mrbm import _mrbm
 from mmfuse.methods.generative.mrbm._mrbm import HIDDEN, PLAIN, Factors, Params
 from mmfuse.methods.generative.mrbm._pathway import STRAIGHT, Path
@@ -140,7 +140,9 @@ def draw_revealed(key: jax.Array, visible: Mapping[str, jax.Array], share: Mappi
   found = {}
   for k, (m, x) in zip(jax.random.split(key, len(visible)), sorted(visible.items())):
     scale, units = jax.random.split(k)
-    found[m] = reveal(share[m], jax.random.uniform(scale), jax.random.uniform(units, x.shape))
+    found[m] = reveal(
+      share[m], jax.random.uniform(scale), draws.flat(jax.random.uniform, units, x.shape)
+    )
   return found
 
 

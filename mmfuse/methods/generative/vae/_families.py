@@ -81,20 +81,3 @@ def family_of(name: str) -> Family:
   if name not in FAMILIES:
     raise ValueError(f"unknown family of posteriors {name!r}; {closest(str(name), FAMILIES)}")
   return FAMILIES[name]
-
-
-def rows_first(
-  draw: Callable[..., jax.Array], key: jax.Array, lead: tuple[int, ...], rows: int, width: int
-) -> jax.Array:
-  """Noise [*lead, B, L] whose rows do not depend on how many there are.
-
-  Args:
-    draw: `(key, shape) -> noise`.
-    key: of the draw.
-    lead: what stands before the rows: components, samples.
-    rows: B.
-    width: L.
-  """
-  # Drawn flat: the same numbers, but XLA takes several times longer to compile a draw of three axes.
-  flat = draw(key, (rows, math.prod(lead) * width))
-  return jnp.moveaxis(flat.reshape(rows, *lead, width), 0, len(lead))

@@ -10,7 +10,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mmfuse.methods.generative.vae._families import Family, rows_first
+from mmfuse import draws
+from mmfuse.methods.generative.vae._families import Family
 from mmfuse.methods.generative.vae._seen import Explain, total
 
 
@@ -38,7 +39,7 @@ class Mixture(NamedTuple):
   def draw(self, key: jax.Array, component: jax.Array) -> jax.Array:
     """z [K, B, L], draw k of row b from component[k, b] of int [K, B]."""
     samples, rows = component.shape
-    noise = rows_first(self.family.noise, key, (samples,), rows, self.mu.shape[-1])
+    noise = draws.rows_first(self.family.noise, key, (samples,), rows, self.mu.shape[-1])
     at = lambda x: jnp.take_along_axis(x, component[..., None], 0)
     return self.family.moved(at(self.mu), at(self.lv), noise)
 
@@ -106,7 +107,7 @@ def drawn_components(key: jax.Array, weight: jax.Array, samples: int) -> jax.Arr
     weight: [C, B].
     samples: K.
   """
-  u = jax.random.uniform(key, (weight.shape[1], samples)).T
+  u = draws.flat(jax.random.uniform, key, (weight.shape[1], samples)).T
   below = jnp.cumsum(weight, 0)[None] <= u[:, None]  # [K, C, B]
   last = (
     weight.shape[0] - 1 - jnp.argmax((weight > 0)[::-1], 0)

@@ -25,20 +25,33 @@ class Lambda(NamedTuple):
   lv: jax.Array  # [..., B, L]
 
 
-def elbo(
+def elbos(
   explain: tuple[Explain, ...], present: jax.Array, q: Lambda, noise: jax.Array
 ) -> jax.Array:
-  r"""\sum_m log p(x_m | mu + exp(lv / 2) eps) - KL(q || N(0, 1)) [B], the mean over K draws.
+  r"""\sum_m log p(x_m | mu + exp(lv / 2) eps) - KL(q || N(0, 1)) [..., B], one of each draw.
 
   Args:
     explain: log p(x_m | z) of each modality.
     present: bool [M, B].
-    q: of every row.
+    q: [..., B, L] each; axes of 1 go with every draw.
+    noise: eps [..., B, L].
+  """
+  said = total(explain, present, q.mu + jnp.exp(0.5 * q.lv) * noise)
+  return said - kl_losses(q.mu, q.lv)
+
+
+def elbo(
+  explain: tuple[Explain, ...], present: jax.Array, q: Lambda, noise: jax.Array
+) -> jax.Array:
+  """`elbos` of one posterior [B, L]: [B], the mean over K draws.
+
+  Args:
+    explain, present, q: as in `elbos`.
     noise: eps [B, L] or [K, B, L].
   """
-  wide = (lambda x: x[None]) if noise.ndim == 3 else (lambda x: x)
-  said = total(explain, present, wide(q.mu) + jnp.exp(0.5 * wide(q.lv)) * noise)
-  return (said.mean(0) if noise.ndim == 3 else said) - kl_losses(q.mu, q.lv)
+  if noise.ndim == 2:
+    return elbos(explain, present, q, noise)
+  return elbos(explain, present, Lambda(q.mu[None], q.lv[None]), noise).mean(0)
 
 
 def elbo_gradient(
