@@ -1,6 +1,5 @@
 """A linear layer that XLA's CPU products are fast in."""
 
-import math
 from typing import Any
 
 import flax.linen as nn
@@ -25,24 +24,17 @@ product.defvjp(lambda x, w: (x @ w, (x, w)), _backward)
 
 
 def _dot_general(x, w, dimension_numbers, precision=None, preferred_element_type=None):
-  """The one that `nn.Dense` asks for: the last axis of x [N, I] with the first of w."""
+  """The one that `nn.Dense` asks for: the last axis of x with the first of w."""
   del dimension_numbers, precision
-  y = product(x, w)
+  y = product(x.reshape(-1, x.shape[-1]), w).reshape(*x.shape[:-1], w.shape[1])
   return y if preferred_element_type is None else y.astype(preferred_element_type)
 
 
 class Dense(nn.Dense):
   """`nn.Dense` of x [..., I] as one product of [N, I]: over several leading axes XLA copies x on CPU.
 
-  Its bias is added to [N, O] too: else XLA computes what comes back to it twice, once for each shape. The
-  same numbers and parameters, in the types that `nn.Dense` chooses. It can be differentiated twice;
+  The same numbers and parameters, in the types that `nn.Dense` chooses. It can be differentiated twice;
   `jax.jvp` of it cannot, but of its gradient.
   """
 
   dot_general_cls: Any = lambda: _dot_general
-
-  def __call__(self, inputs: jax.Array) -> jax.Array:
-    """[..., I] -> [..., O]."""
-    lead = inputs.shape[:-1]
-    flat = super().__call__(inputs.reshape(math.prod(lead), inputs.shape[-1]))
-    return flat.reshape(*lead, self.features)

@@ -46,9 +46,14 @@ def _trace(jaxpr: Any, sources: Sequence[frozenset[int]]) -> list[frozenset[int]
 
 def dependence(fn: Callable[[Any], Any], argument: Any) -> Any:
   """A tree as `fn(argument)`, at each leaf the indices of the leaves of `argument` it can depend on."""
+  return dependence_and_shapes(fn, argument)[0]
+
+
+def dependence_and_shapes(fn: Callable[[Any], Any], argument: Any) -> tuple[Any, Any]:
+  """(`dependence`, `jax.eval_shape` of the same), from one trace."""
   closed, said = jax.make_jaxpr(fn, return_shape=True)(argument)
   reach = _trace(closed.jaxpr, [frozenset([i]) for i in range(len(closed.jaxpr.invars))])
-  return jax.tree.unflatten(jax.tree.structure(said), reach)
+  return jax.tree.unflatten(jax.tree.structure(said), reach), said
 
 
 def contains_primitive(jaxpr: Any, name: str) -> bool:

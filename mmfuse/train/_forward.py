@@ -126,19 +126,6 @@ class Minimised:
     """The pass of a training step."""
     return Forward(self, state, batch, Keys(*jax.random.split(key, 3)), clock, probe)
 
-  def reads_label(
-    self, state: State, batch: Batch, key: jax.Array, clock: Clock
-  ) -> dict[str, bool]:
-    """{objective: whether it can depend on the label}, in the order of the losses."""
-
-    def losses(label):
-      forward = self.forward(state, batch._replace(label=label), key, clock, probe=False)
-      return forward.run(state.params)[0][0]
-
-    reach = dependence(losses, batch.label)
-    count = len(reach.names)
-    return {n: any(map(bool, reach.values[k::count])) for k, n in enumerate(reach.names)}
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Forward:
@@ -160,6 +147,17 @@ class Forward:
   def modalities(self) -> tuple[str, ...]:
     """Of the model."""
     return self.of.modalities
+
+  def losses(self, params, label) -> Losses:
+    """Those of other labels, without the probe: what `dependence` is asked of."""
+    batch = self.batch._replace(label=label)
+    return dataclasses.replace(self, batch=batch, probe=False).run(params)[0][0]
+
+  def reads_label(self) -> dict[str, bool]:
+    """{objective: whether it can depend on the label}, in the order of the losses."""
+    reach: Losses = dependence(lambda l: self.losses(self.state.params, l), self.batch.label)
+    count = len(reach.names)
+    return {n: any(map(bool, reach.values[k::count])) for k, n in enumerate(reach.names)}
 
   def run(self, params) -> tuple[tuple[Losses, jax.Array], Passed]:
     """The whole pass: params -> ((losses, probe), what the step keeps)."""

@@ -1,14 +1,13 @@
 """Which loss reaches which leaf, read off the jaxpr: what the cheap gradient plans rest on."""
 
-import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from mmfuse import tree
-from mmfuse.train._dependence import dependence
+from mmfuse.train._dependence import dependence, dependence_and_shapes
 from mmfuse.train._forward import Forward, Losses
 
 
@@ -18,13 +17,27 @@ def split_params(params: dict, modalities: Sequence[str]) -> tuple[dict, dict]:
   return encoders, {k: v for k, v in params.items() if k not in encoders}
 
 
-def structure(forward: Forward, params: dict) -> tuple[Any, bool]:
-  """(owners with the rows that reach each leaf, whether the stacked plan is exact)."""
+class Structure(NamedTuple):
+  """What reaches what in a pass."""
+
+  reads: dict[
+    str, bool
+  ]  # {objective: whether it can depend on the label}, in the order of the losses
+  owners: Any  # with the rows that reach each leaf
+  separable: bool  # whether the stacked plan is exact
+
+
+def structure(forward: Forward, params: dict) -> Structure:
+  """Read off few traces of the pass, as each costs about what a step's own does."""
   flat, treedef = jax.tree.flatten(tree.owners_of(params, forward.modalities))
-  unprobed = dataclasses.replace(forward, probe=False)
-  reach: Losses = dependence(lambda p: unprobed.run(p)[0][0], params)
+  both = (params, forward.batch.label)
+  reach: Losses = dependence(lambda b: forward.losses(*b), both)
   num = len(reach.names)
   of_part = [reach.values[s * num : (s + 1) * num] for s in range(forward.parts)]
+  labels = range(len(flat), len(jax.tree.leaves(both)))
+  reads = {
+    n: any(i in part[k] for part in of_part for i in labels) for k, n in enumerate(reach.names)
+  }
   rows = [
     tuple(k for k in range(num) if any(i in part[k] for part in of_part)) for i in range(len(flat))
   ]
@@ -38,17 +51,17 @@ def structure(forward: Forward, params: dict) -> tuple[Any, bool]:
     if l.part == "encoder"
     for k in r
   )
-  return owners, encoders_ok and _separable_features(forward, params, own)
+  return Structure(reads, owners, encoders_ok and _separable_features(forward, params, own))
 
 
 def _separable_features(forward: Forward, params: dict, own: dict[int, str]) -> bool:
   """Whether feature m comes from encoder m alone, and the own loss of m sees no other feature."""
   encoders, rest = split_params(params, forward.modalities)
-  features, between = jax.eval_shape(forward.encode, params)
+  found, (features, between) = dependence_and_shapes(forward.encode, params)
   if set(features) != set(encoders):
     return False
   names, feature_names = _leaf_names(params), _leaf_names(features)
-  reach = jax.tree.leaves(dependence(lambda p: forward.encode(p)[0], params))
+  reach = jax.tree.leaves(found[0], is_leaf=lambda x: isinstance(x, frozenset))
   if any(names[i] != m for m, sources in zip(feature_names, reach) for i in sources):
     return False
   between = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), between)

@@ -19,7 +19,7 @@ from mmfuse.train._forward import Forward, Minimised, evaluated
 from mmfuse.train._gradient_plans import Pulled
 from mmfuse.train._initial import init_module
 from mmfuse.train._row_groups import over_parts, part_shares, row_weights
-from mmfuse.train._separable import feature_owners, structure
+from mmfuse.train._separable import Structure, feature_owners, structure
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -55,9 +55,8 @@ class Spine:
     if self.augment is not None:
       batch = self.augment(batch, augment_key)
     batch = counted(of.modalities, batch)
-    reads = of.reads_label(state, batch, forward_key, clock)
     forward = of.forward(state, batch, forward_key, clock)
-    plan, owners, separable = self._planned(forward)
+    plan, (reads, owners, separable) = self._planned(forward)
     # From here on, what the step drops counts as absent: the encoders alone still see it.
     batch = used(batch)
     context = {
@@ -115,16 +114,18 @@ class Spine:
     warnings.warn(f"{cause}: one full backward pass per objective", stacklevel=2)
     return "general"
 
-  def _planned(self, forward: Forward) -> tuple[str, Any, bool]:
-    """(plan, owners, whether encoders stand apart), read off the pass."""
+  def _planned(self, forward: Forward) -> tuple[str, Structure]:
+    """The plan, and what it is chosen by."""
     params = forward.state.params
     plan = self._chosen(separable=True)
     if plan in ("sum", "weights"):
       # Neither asks which loss reaches which leaf, and finding out takes further traces.
-      return plan, tree.owners_of(params, forward.modalities), False
-    owners, separable = structure(forward, params)
-    separable = separable and not self.minimised.through_encoders
-    return self._chosen(separable), owners, separable
+      return plan, Structure(
+        forward.reads_label(), tree.owners_of(params, forward.modalities), False
+      )
+    found = structure(forward, params)
+    found = found._replace(separable=found.separable and not self.minimised.through_encoders)
+    return self._chosen(found.separable), found
 
   def _pulled(
     self,

@@ -173,7 +173,7 @@ class _Gradients:
     batch = counted(heads.modalities, batch)
     state = state._replace(memory={heads.memory: ()})
     forward = heads.forward(state, batch, key, clock, probe=False)
-    owners, separable = structure(forward, state.params)
+    _, owners, separable = structure(forward, state.params)
     pull = _gradient_plans.stacked_gradients if separable else _gradient_plans.general_gradients
     pulled = pull(forward, state.params)
     return metrics.conflict(pulled.rows, owners, pulled.names) if self.compare else pulled.rows
