@@ -27,7 +27,13 @@ def flat(draw: Draw, key: jax.Array, shape: Sequence[int], **options: Any) -> ja
 
 
 def split(draw: Draw, key: jax.Array, shapes: Sequence[Sequence[int]]) -> list[jax.Array]:
-  """Arrays of `shapes`, cut one after the other from one vector `draw(key, shape=(n,))`."""
+  """Arrays of `shapes`, cut one after the other from one vector `draw(key, shape=(n,))`.
+
+  Args:
+    draw: as in `flat`.
+    key: of the draw.
+    shapes: of the arrays, in order.
+  """
   vector = draw(key, shape=(sum(map(math.prod, shapes)),))
   out, start = [], 0
   for shape in shapes:

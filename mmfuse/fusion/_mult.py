@@ -15,6 +15,7 @@ from mmfuse.encoders._dropout import Dropout
 from mmfuse.encoders._norm import Norm
 from mmfuse.fusion._attention import MultiHead, check_counts, check_width
 from mmfuse.fusion._features import sequences, within
+from mmfuse.fusion._side_by_side import at, in_order, keys_of, say, start
 
 
 def sinusoids(rows: int, width: int) -> np.ndarray:
@@ -90,7 +91,8 @@ class MulT(nn.Module):
   [B, C], None)`; [B, D] is a sequence of one step. x_m = P_m h_m without bias, to width E; all
   ordered pairs with i = j; o = [h_1; ...; h_M]; logits = W (o + W2 relu(W1 o + b1) + b2) + b. The
   cost grows with M^2. T_m may differ (ours: there all are equal). Where j is absent c_ij reads
-  nothing of it, and h_i = 0 where i is (ours). Any M >= 1.
+  nothing of it, and h_i = 0 where i is (ours). Any M >= 1. Parameters of the cross-encoders are leaves
+  [M, M, ...] under "cross", by i and j in sorted order, those of the self-encoders [M, ...] under "memory".
 
   Args:
     width: E, default 9; defaults are MultiBench's.
@@ -123,83 +125,42 @@ class MulT(nn.Module):
 
   @nn.compact
   def __call__(self, features, mask, *, num_classes: int, train: bool):
-    narrow = lambda m: Dense(self.width, use_bias=False, name=f"project_{m}")
     each = sequences(features, mask)
-    x = [h._replace(values=narrow(m)(h.values)) for m, h in each.items()]
-    # Modalities of as many steps side by side, T by T.
+    narrow = lambda m, h: Dense(self.width, use_bias=False, name=f"project_{m}")(h.values)
+    x = [h._replace(values=narrow(m, h)) for m, h in each.items()]
+    # Encoders of modalities of as many steps run side by side, T by T.
     alike: dict[int, list[int]] = {}
     for i, h in enumerate(x):
       alike.setdefault(h.values.shape[1], []).append(i)
     groups = list(alike.values())
-    stacked = [jax.tree.map(lambda *h: jnp.stack(h), *(x[i] for i in g)) for g in groups]
-    cross = self._many("cross", self.layers, (len(x), len(x)), (x[0], x[0]), train)
-    both = [
-      Sequence(_joined([cross((g, o), (q, k)) for o, k in zip(groups, stacked)], groups), q.length)
-      for g, q in zip(groups, stacked)
-    ]
-    first = Sequence(both[0].values[0], both[0].length[0])
-    deep = max(self.layers, self.memory_layers)
-    memory = self._many("memory", deep, (len(x),), (first, None), train)
-    read = [jax.vmap(last)(memory((g,), (h, None)), h.length) for g, h in zip(groups, both)]
+    beside = [jax.tree.map(lambda *h: jnp.stack(h), *(x[i] for i in g)) for g in groups]
+    cross = self._encoders("cross", self.layers, (len(x), len(x)), x[0], x[0], train=train)
+    both = []
+    for g, q in zip(groups, beside):
+      c = in_order([cross((g, o), q, k) for o, k in zip(groups, beside)], groups, 1)
+      c = jnp.moveaxis(c, 1, -2)  # of [I, M, B, T, E]
+      both.append(Sequence(c.reshape(*c.shape[:-2], -1), q.length))
+    deep, first = max(self.layers, self.memory_layers), jax.tree.map(lambda h: h[0], both[0])
+    memory = self._encoders("memory", deep, (len(x),), first, None, train=train)
+    read = [jax.vmap(last)(memory((g,), h, None), h.length) for g, h in zip(groups, both)]
     present = jnp.stack([mask[m] for m in each])[..., None]
-    h = jnp.where(present, _in_order(read, groups, 0), jnp.zeros((), read[0].dtype))  # [M, B, M E]
-    o = jnp.moveaxis(h, 0, 1).reshape(h.shape[1], -1)
-    h = nn.relu(nn.Dense(o.shape[-1], name="up")(o))
-    o = o + nn.Dense(o.shape[-1], name="down")(Dropout(self.dropout)(h, train=train))
+    states = jnp.where(present, in_order(read, groups, 0), jnp.zeros((), read[0].dtype))
+    o = jnp.moveaxis(states, 0, 1).reshape(states.shape[1], -1)  # of [M, B, M E]
+    hidden = nn.relu(nn.Dense(o.shape[-1], name="up")(o))
+    o = o + nn.Dense(o.shape[-1], name="down")(Dropout(self.dropout)(hidden, train=train))
     return nn.Dense(num_classes, name="out")(o), None
 
-  def _many(self, name: str, layers: int, number: tuple[int, ...], example, train: bool):
-    """Encoders side by side, each leaf [*number, ...]: `(places of each axis, inputs) -> [*places, B, T, E]`.
-
-    One program for all of them: M^2 + M of their own take three times as long to compile, and each of their
-    small products a call. With a context the first axis is of the queries, the second of the contexts.
-    """
+  def _encoders(self, name: str, layers: int, number: tuple[int, ...], *example, train: bool):
+    """`(places, x, context) -> what the encoders at these places say`, of leaves [*number, ...]."""
     encoder = CrossEncoder(layers, self.heads, self.masked, self.dropout, parent=None)
-    keys = lambda key: jax.random.split(key, number)
+    if self.is_initializing():
+      params = self.param(name, lambda key: start(encoder, key, number, *example))
+    else:  # to compare shapes, `param` would trace `start` in every step
+      params = self.get_variable("params", name)
+    keys = keys_of(self.make_rng("dropout"), number) if train and self.dropout else None
 
-    def start(key):
-      params = _nested(lambda k: encoder.init(k, *example, train=False)["params"], len(number))
-      return params(keys(key))
-
-    # Asked for its shape, `param` would trace all of `start` again in every step.
-    params = (
-      self.param(name, start) if self.is_initializing() else self.get_variable("params", name)
-    )
-    drops = keys(self.make_rng("dropout")) if train and self.dropout else None
-
-    def run(places, inputs):
-      x, context = inputs
-      chosen = [tuple(range(n)) for n in number]
-      if [tuple(p) for p in places] != chosen:
-        own = lambda a: a[np.ix_(*places)]
-      else:
-        own = lambda a: a
-      one = lambda p, key, x, context: encoder.apply(
-        {"params": p}, x, context, train=train, rngs=None if key is None else {"dropout": key}
-      )
-      if context is not None:
-        one = jax.vmap(one, (0, 0, None, 0))
-      return jax.vmap(one, (0, 0, 0, None))(*jax.tree.map(own, (params, drops)), x, context)
+    def run(places, x, context):
+      mine, drops = at((params, keys), *places)
+      return say(encoder, mine, drops, x, context, train=train)
 
     return run
-
-
-def _nested(function, times: int):
-  """`function` of arrays with so many leading axes more."""
-  for _ in range(times):
-    function = jax.vmap(function)
-  return function
-
-
-def _in_order(parts, groups, axis: int) -> jax.Array:
-  """Arrays side by side along an axis, in the order of the modalities and not of their groups."""
-  if len(parts) == 1:
-    return parts[0]
-  order = np.argsort([i for g in groups for i in g])
-  return jnp.take(jnp.concatenate(parts, axis), order, axis)
-
-
-def _joined(streams, groups) -> jax.Array:
-  """[c_i1; ...; c_iM] of streams [I, J, B, T, E], a group of contexts each: [I, B, T, M E]."""
-  c = jnp.moveaxis(_in_order(streams, groups, 1), 1, -2)
-  return c.reshape(*c.shape[:-2], -1)

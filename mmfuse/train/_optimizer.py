@@ -12,6 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from mmfuse import tree
+
 # Factor of the learning rate as a function of progress in [0, 1).
 SCHEDULES: dict[str, Callable[[jax.Array], jax.Array]] = {
   "constant": jnp.ones_like,
@@ -58,7 +60,7 @@ def clip_global_norm(max_norm: float = 8.0) -> optax.GradientTransformation:
 
   def update(updates, state, params=None):
     del params
-    factor = jnp.minimum(1.0, max_norm / (optax.tree.norm(updates) + 1e-6))
+    factor = jnp.minimum(1.0, max_norm / (tree.norm(updates) + 1e-6))
     return jax.tree.map(lambda u: u * factor.astype(u.dtype), updates), state
 
   return optax.GradientTransformation(optax.init_empty_state, update)

@@ -25,6 +25,10 @@ class Lambda(NamedTuple):
   lv: jax.Array  # [..., B, L]
 
 
+# (lambda, gradient of the ELBO there) -> lambda, each (mu, lv) side by side, [B, 2 L]
+Update = Callable[[jax.Array, jax.Array], jax.Array]
+
+
 def elbos(
   explain: tuple[Explain, ...], present: jax.Array, q: Lambda, noise: jax.Array
 ) -> jax.Array:
@@ -72,7 +76,7 @@ def refine(
   present: jax.Array,
   q: Lambda,
   noises: jax.Array,
-  update: Callable[[Lambda, Lambda], Lambda],
+  update: Update,
 ) -> Lambda:
   """The trajectory lambda_0..lambda_T, [T + 1, B, L]: T updates inside one `lax.scan`.
 
@@ -81,25 +85,35 @@ def refine(
     present: bool [M, B].
     q: lambda_0.
     noises: [T, B, L] or [T, K, B, L], one draw for each gradient.
-    update: `(lambda, gradient) -> lambda`: `Gated`, or a step of plain ascent.
+    update: `gated`, or a step of plain `ascent`.
   """
 
   def step(at, noise):
-    new = update(at, elbo_gradient(explain, present, at, noise))
+    new = update(at, _flat(elbo_gradient(explain, present, _halves(at), noise)))
     return new, new
 
   if not noises.shape[0]:
     return Lambda(q.mu[None], q.lv[None])
-  _, path = jax.lax.scan(step, q, noises)
-  return jax.tree.map(lambda first, rest: jnp.concatenate([first[None], rest]), q, path)
+  first = _flat(q)
+  _, path = jax.lax.scan(step, first, noises)
+  return _halves(jnp.concatenate([first[None], path]))
 
 
-def ascent(rate: float) -> Callable[[Lambda, Lambda], Lambda]:
+def _flat(q: Lambda) -> jax.Array:
+  """[..., 2 L]."""
+  return jnp.concatenate(q, -1)
+
+
+def _halves(flat: jax.Array) -> Lambda:
+  return Lambda(*jnp.split(flat, 2, -1))
+
+
+def ascent(rate: float) -> Update:
   """lambda + rate * gradient: the limit of a learned update."""
-  return lambda q, g: Lambda(q.mu + rate * g.mu, q.lv + rate * g.lv)
+  return lambda q, g: q + rate * g
 
 
-def gated(params: Any, data: tuple[jax.Array, ...] = ()) -> Callable[[Lambda, Lambda], Lambda]:
+def gated(params: Any, data: tuple[jax.Array, ...] = ()) -> Update:
   r"""lambda <- s(gate) lambda + (1 - s(gate)) proposal, both linear in tanh(W [LN(lambda), LN(g), x_1, ...]).
 
   LN: over the 2 L numbers, without parameters. params: {"hidden", "gate", "proposal"}, each {"kernel",
@@ -107,12 +121,10 @@ def gated(params: Any, data: tuple[jax.Array, ...] = ()) -> Callable[[Lambda, La
   """
   dense = lambda name, h: h @ params[name]["kernel"] + params[name]["bias"][None]
 
-  def update(q: Lambda, g: Lambda) -> Lambda:
-    flat = jnp.concatenate(q, -1)
-    h = jnp.concatenate([_normed(flat), _normed(jnp.concatenate(g, -1)), *data], -1)
-    h = jnp.tanh(dense("hidden", h))
+  def update(q: jax.Array, g: jax.Array) -> jax.Array:
+    h = jnp.tanh(dense("hidden", jnp.concatenate([_normed(q), _normed(g), *data], -1)))
     gate = jax.nn.sigmoid(dense("gate", h))
-    return Lambda(*jnp.split(gate * flat + (1 - gate) * dense("proposal", h), 2, -1))
+    return gate * q + (1 - gate) * dense("proposal", h)
 
   return update
 
