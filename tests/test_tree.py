@@ -50,6 +50,25 @@ def test_dot_is_over_all_leaves_in_float32():
   assert float(tree.dot({}, {})) == 0.0
 
 
+def test_small_leaves_are_one_vector_and_a_large_one_stays_alone():
+  rng = np.random.default_rng(0)
+  sizes = [(3, 4), (), (tree.SMALL,), (tree.SMALL + 1,), (0,), (5,)]
+  leaves = [jnp.asarray(rng.normal(size=s), jnp.float32) for s in sizes]
+  small, large = tree.few_vectors(leaves)
+  flat = lambda chosen: np.concatenate([np.ravel(leaves[i]) for i in chosen])
+  np.testing.assert_array_equal(small, flat([0, 1, 2, 4, 5]))
+  np.testing.assert_array_equal(large, leaves[3])
+  np.testing.assert_allclose(tree.norm(leaves), np.linalg.norm(flat(range(6))), rtol=1e-6)
+
+
+def test_a_norm_is_in_float32_and_0_of_nothing():
+  x = {"a": jnp.full(1000, 0.1, jnp.bfloat16), "b": jnp.asarray([3.0])}
+  want = np.sqrt(np.square(np.asarray(x["a"], np.float64)).sum() + 9.0)
+  assert tree.norm(x).dtype == jnp.float32
+  np.testing.assert_allclose(tree.norm(x), want, rtol=1e-6)
+  assert float(tree.norm({})) == 0.0
+
+
 STACKED = {
   "x": jnp.asarray([[1.0, 0.0], [2.0, 1.0], [0.0, 0.0]]),
   "y": jnp.asarray([[1.0], [0.0], [3.0]]),

@@ -104,6 +104,16 @@ def test_heads_that_no_objective_trains_are_probed_without_touching_the_rest():
   close(head(probed, "fused"), head(bare, "fused"), 1e-6)
 
 
+def test_a_model_that_says_its_unimodal_heads_alone_is_probed_alike():
+  """With dropout before the heads: the same is dropped. A model of functions has no such short way."""
+  model, given = late_fusion(2, "none", 0.3), batch(2)
+  plainly = Functions(model.init, model.encode, model.heads, model.modalities)
+  found, want = (
+    gradient(train.supervised(m, objectives.fused, plain()), given) for m in (model, plainly)
+  )
+  close(found, want, 1e-7)
+
+
 def test_a_probe_of_heads_that_share_the_fused_kernel_leaves_it_alone():
   def heads(variables, features, mask, *, train, rngs=None):
     outputs, stats = DENSE.heads(variables, features, mask, train=train, rngs=rngs)
