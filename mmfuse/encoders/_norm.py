@@ -35,8 +35,9 @@ def _over(vector: jax.Array, x: jax.Array, channel: int) -> jax.Array:
   """sum_c vector_c x_c, that axis kept: a product, on CPU faster than a reduction of short rows."""
   if channel == x.ndim - 1:
     rows = x.reshape(-1, x.shape[-1])
-    both = jnp.matmul(rows, jnp.stack([vector, vector], 1), precision="highest")
-    return both[:, :1].reshape(*x.shape[:-1], 1)
+    # Two columns come from a library; with one, XLA compiles every layer's product for itself.
+    twice = jnp.broadcast_to(vector[:, None], (len(vector), 2))
+    return jnp.matmul(rows, twice, precision="highest")[:, :1].reshape(*x.shape[:-1], 1)
   # A product of matrices where nothing leads, for XLA takes stacks of them one by one.
   columns = x.reshape(*x.shape[: channel + 1], -1)
   total = jnp.matmul(vector[None], columns, precision="highest")
