@@ -170,6 +170,9 @@ class Model(Protocol):
   `encode` touches encoder m only through modality m; `heads` is everything after, and gets the
   statistics that `encode` returned. `variables` is {"params": ..., "batch_stats": ...}; an encoder's
   parameters stand under its modality, those of heads under "heads" (`tree.owners_of`).
+
+  A model may also have `unimodal_heads`, called as `heads` and returning its `unimodal_logits` alone: it
+  spares the probe beside an objective that trains none of them a second fused head.
   """
 
   @property

@@ -173,7 +173,7 @@ class LateFusion:
       stats = {**stats, tree.HEADS: {tree.FUSED: new}}
     return Outputs(logits, unimodal, dict(features), self._aux(beside)), stats
 
-  def unimodal(self, variables, features, mask, *, train: bool, rngs=None):
+  def unimodal_heads(self, variables, features, mask, *, train: bool, rngs=None):
     """{m: [B, C]}, the logits of the uni-modal heads alone, as `heads` returns them."""
     del mask
     return self._unimodal(variables["params"][tree.HEADS], self._dropped(features, train, rngs))

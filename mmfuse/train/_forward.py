@@ -215,7 +215,7 @@ class Forward:
     # stays the rule's, to the last bit.
     features = jax.lax.stop_gradient(features)
     alone = _heads_alone(params, self.modalities)
-    unimodal = getattr(self.of.model, "unimodal", None)
+    unimodal = getattr(self.of.model, "unimodal_heads", None)
     if unimodal is None:
       free = self._heads(alone, features, between)[0]
     else:  # it spares tracing a fused head that nothing comes of
