@@ -196,14 +196,11 @@ class Forward:
     probed = self._probed(params, features, between, batch, outputs, losses)
     return (Losses(tuple(values), tuple(losses)), probed), Passed(outputs, stats, memory)
 
-  def _heads(self, params, features, between: Between) -> tuple[Outputs, Any]:
-    return self.of.model.heads(
-      {"params": params, "batch_stats": between.stats},
-      features,
-      between.mask,
-      train=True,
-      rngs={"dropout": self.keys.dropout},
-    )
+  def _heads(self, params, features, between: Between, say: Any = None) -> Any:
+    """What `say` says of the features, by default the model's `heads`: (Outputs, statistics)."""
+    variables = {"params": params, "batch_stats": between.stats}
+    options: dict[str, Any] = {"train": True, "rngs": {"dropout": self.keys.dropout}}
+    return (say or self.of.model.heads)(variables, features, between.mask, **options)
 
   def _probed(self, params, features, between, batch: Batch, outputs: Outputs, losses) -> jax.Array:
     """The loss of the uni-modal heads that no objective trains, with a gradient for them alone."""
@@ -215,16 +212,11 @@ class Forward:
     # stays the rule's, to the last bit.
     features = jax.lax.stop_gradient(features)
     alone = _heads_alone(params, self.modalities)
-    unimodal = getattr(self.of.model, "unimodal_heads", None)
-    if unimodal is None:
-      free = self._heads(alone, features, between)[0]
-    else:  # it spares tracing a fused head that nothing comes of
-      variables = {"params": alone, "batch_stats": between.stats}
-      options: dict[str, Any] = {"train": True, "rngs": {"dropout": self.keys.dropout}}
-      free = outputs._replace(
-        unimodal_logits=unimodal(variables, features, between.mask, **options)
-      )
-    fit = objectives_lib.unimodal(free, batch)
+    # Where a model says them alone, no fused head is traced of which nothing comes.
+    short = getattr(self.of.model, "unimodal_heads", None)
+    said = self._heads(alone, features, between, short)
+    logits = said if short else said[0].unimodal_logits
+    fit = objectives_lib.unimodal(outputs._replace(unimodal_logits=logits), batch)
     return sum((fit[m] for m in untrained), total)
 
   def _handles(self, params, stats, names: tuple[str, ...]) -> dict[str, Any]:

@@ -20,9 +20,7 @@ def split_params(params: dict, modalities: Sequence[str]) -> tuple[dict, dict]:
 class Structure(NamedTuple):
   """What reaches what in a pass."""
 
-  reads: dict[
-    str, bool
-  ]  # {objective: whether it can depend on the label}, in the order of the losses
+  reads: dict[str, bool]  # {objective: whether it can depend on the label}, as the losses come
   owners: Any  # with the rows that reach each leaf
   separable: bool  # whether the stacked plan is exact
 

@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from mmfuse.encoders._dropout import Dropout
 
@@ -33,6 +34,18 @@ def test_it_drops_what_flax_drops():
 def test_it_is_nothing_outside_training_and_at_rate_0():
   np.testing.assert_array_equal(Two(False).apply({}, X, train=False), X)
   np.testing.assert_array_equal(Dropout(0.0).apply({}, X, train=True), X)
+
+
+def test_rate_1_leaves_zeros_and_no_gradient():
+  run = lambda x: Dropout(1.0).apply({}, x, train=True, rngs={"dropout": KEY})
+  assert not run(X).any()
+  np.testing.assert_array_equal(jax.grad(lambda x: run(x).sum())(X), jnp.zeros_like(X))
+
+
+@pytest.mark.parametrize("rate", [-0.1, 1.5])
+def test_a_rate_that_is_no_probability_is_refused(rate):
+  with pytest.raises(ValueError, match=r"dropout must lie in \[0, 1\], got"):
+    Dropout(rate).apply({}, X, train=False)
 
 
 def test_what_is_dropped_has_no_gradient():

@@ -136,6 +136,25 @@ def test_players_take_turns_by_hand():
   assert set(after.opt["train"]) == {"critic", "model"}
 
 
+def test_the_key_of_a_turn_is_folded_from_its_player_and_its_number():
+  def drawn(who):
+    def loss(variables, batch, key, clock, memory):
+      value, _ = product(variables, batch, key, clock, memory)
+      return value, train.Aux(log={f"drawn/{who}": jax.random.uniform(key)})
+
+    return loss
+
+  method = pair(
+    critic=train.Player(lambda path: path.startswith("critic/"), drawn("critic"), STILL, steps=3),
+    model=train.Player(lambda path: path == "model/w", drawn("model"), STILL),
+  )
+  _, _, log = _problems.one_step(method, _problems.batch(), key=7)
+  for who, place, turn in (("critic", 0, 2), ("model", 1, 0)):
+    own = jax.random.fold_in(jax.random.fold_in(jax.random.key(7), place), turn)
+    want = jax.random.uniform(jax.random.split(own)[0])
+    assert float(log[f"drawn/{who}"]) == float(want)
+
+
 def test_fit_sets_the_rate_of_those_that_are_searched():
   state = train.initial(pair(), jax.random.key(0), _problems.batch())
   assert train.has_learning_rate(state.opt, 0.5)

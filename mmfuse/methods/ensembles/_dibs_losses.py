@@ -71,8 +71,7 @@ def said(
 ) -> dict[str, jax.Array]:
   """{kind: E log D(a, b), or with sign -1 E log(1 - D(a, b))}; 0 of a kind without a pair.
 
-  The mean over both orders, over pairs and over rows. D is asked once about all pairs, and a side of them
-  is one product with zeros and ones: six calls of D and their slices were a third of what a step compiles.
+  The mean over both orders, over pairs and over rows; D is asked once about all of them.
 
   Args:
     judge: logits of D.
@@ -83,11 +82,7 @@ def said(
   a, b = (np.concatenate([pair[i] for pair in kinds.values()]) for i in (0, 1))
   signs = np.concatenate([np.full(len(pair.a), pair.sign) for pair in kinds.values()])
 
-  def side(which):  # points[which], exactly
-    chosen = np.eye(len(points), dtype=np.float32)[which]
-    return jnp.einsum("onp,pbl->onbl", chosen, points, precision="highest")
-
-  logits = judge(side(np.stack([a, b])), side(np.stack([b, a])))  # [2, n, B]
+  logits = judge(points[np.stack([a, b])], points[np.stack([b, a])])  # [2, n, B]
   values = jax.nn.log_sigmoid(signs[None, :, None] * logits).mean(0)
   out, start = {}, 0
   for kind, pair in kinds.items():
