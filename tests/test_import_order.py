@@ -10,7 +10,7 @@ import pytest
 import mmfuse
 
 ROOT = pathlib.Path(mmfuse.__file__).parent
-LEAVES = ("core", "draws", "masks", "names", "tree")
+LEAVES = ("choose", "core", "draws", "masks", "names", "tree")
 ORDER = (
   "data",
   "encoders",

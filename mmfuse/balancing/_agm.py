@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mmfuse import tree
+from mmfuse import objectives, tree
 from mmfuse.balancing import _groups
 
 VARIANTS = ("default", "released")
@@ -230,7 +230,7 @@ def agm_scores(
 
 def _row_loss(logits: jax.Array, label: jax.Array) -> jax.Array:
   if label.ndim == 1:
-    loss = optax.softmax_cross_entropy_with_integer_labels(logits, label)
+    loss = objectives.cross_entropy(logits, label)
     return jnp.minimum(loss, HIGHEST)
   loss = optax.sigmoid_binary_cross_entropy(logits, label.astype(jnp.float32))
   return jnp.minimum(loss, HIGHEST).mean(-1)

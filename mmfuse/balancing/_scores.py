@@ -5,6 +5,8 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 
+from mmfuse import choose
+
 
 def scores(
   unimodal_logits: Mapping[str, jax.Array],
@@ -43,9 +45,7 @@ def scores(
 def _score(logits: jax.Array, label: jax.Array, present: jax.Array | None) -> jax.Array:
   logits = logits.astype(jnp.float32)
   if label.ndim == 1:
-    right = jnp.take_along_axis(jax.nn.softmax(logits), label.astype(jnp.int32)[:, None], axis=1)[
-      :, 0
-    ]
+    right = choose.along(jax.nn.softmax(logits), label, -1)
   else:
     right = jax.nn.sigmoid(jnp.where(label.astype(bool), logits, -logits)).mean(1)
   rows = jnp.ones(right.shape, bool) if present is None else present.astype(bool)

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mmfuse import choose
 from mmfuse.core import Sequence
 from mmfuse.encoders._dense import Dense
 from mmfuse.encoders._dropout import Dropout
@@ -73,8 +74,7 @@ class CrossEncoder(nn.Module):
 
 def last(x: jax.Array, length: jax.Array) -> jax.Array:
   """[B, E]: of x [B, T, E] the last of each row's steps, its first one where it has none."""
-  at = jnp.maximum(length - 1, 0)[:, None, None]
-  return jnp.take_along_axis(x, jnp.broadcast_to(at, (*at.shape[:2], x.shape[-1])), 1)[:, 0]
+  return choose.along(x, jnp.maximum(length - 1, 0)[:, None], 1)
 
 
 def _placed(x):

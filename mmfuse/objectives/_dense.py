@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from mmfuse.names import VOID
+from mmfuse.objectives._cross_entropy import cross_entropy
 
 
 def dense_loss(
@@ -42,7 +42,7 @@ def _of_places(logits: jax.Array, label: jax.Array, known: jax.Array):
   """(cross-entropy, label) of every position; where it is not known nothing is read, and the label is 0."""
   label = jnp.where(known, label, 0)
   logits = jnp.where(known[..., None], logits.astype(jnp.float32), 0.0)
-  return optax.softmax_cross_entropy_with_integer_labels(logits, label), label
+  return cross_entropy(logits, label), label
 
 
 def dense_rows(logits: jax.Array, label: jax.Array, void: int = VOID) -> jax.Array:

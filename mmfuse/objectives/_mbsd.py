@@ -8,24 +8,21 @@ from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
-import optax
 
+from mmfuse import choose
 from mmfuse.core import Batch, Outputs, label_weight
 from mmfuse.objectives._branches import branch_logits, check_classes, pairs
 from mmfuse.objectives._classification import fused, weighted_mean
+from mmfuse.objectives._cross_entropy import cross_entropy
 from mmfuse.tree import FUSED
 
 VARIANTS = ("released", "logarithm")
 
 
-def _of_label(x: jax.Array, label: jax.Array) -> jax.Array:
-  return jnp.take_along_axis(x, label[:, None].astype(jnp.int32), axis=1)[:, 0]
-
-
 def _pair(z1, z2, label, weight, space: str, variant: str) -> jax.Array:
   """mean(w RS) + mean(w KL) of two branches [B, C] over rows of positive weight."""
   p1, p2 = jax.nn.softmax(z1), jax.nn.softmax(z2)
-  own1, own2 = _of_label(p1, label), _of_label(p2, label)
+  own1, own2 = choose.along(p1, label, -1), choose.along(p2, label, -1)
   right = (jnp.argmax(z1, -1) == label) | (jnp.argmax(z2, -1) == label)
   w = jnp.where(right, jnp.abs(own1 - own2), 0.0)
   strong, weak = jnp.maximum(own1, own2), jnp.minimum(own1, own2)
@@ -107,7 +104,7 @@ def branch_losses(branches: Mapping[str, jax.Array], batch: Batch) -> jax.Array:
   return sum(
     (
       weighted_mean(
-        optax.softmax_cross_entropy_with_integer_labels(z.astype(jnp.float32), batch.label),
+        cross_entropy(z.astype(jnp.float32), batch.label),
         jnp.where(batch.mask[m], weight, 0.0),
       )
       for m, z in branches.items()

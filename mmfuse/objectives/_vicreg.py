@@ -44,9 +44,7 @@ def vicreg_loss(
   weight = jnp.ones(x.shape[0]) if weight is None else weight.astype(jnp.float32)
   x, y = (_counted(a, weight) for a in (x, y))
   invariance = weighted_mean(jnp.square(x - y).mean(-1), weight)
-  own = [
-    variance_covariance_loss(a, weight, std=std / 2, cov=cov, gamma=gamma, eps=eps) for a in (x, y)
-  ]
+  own = [_spread(a, weight, std / 2, cov, gamma, eps) for a in (x, y)]
   return jnp.where(jnp.sum(weight > 0) > 1, sim * invariance, 0.0) + own[0] + own[1]
 
 
@@ -72,8 +70,13 @@ def variance_covariance_loss(
   if x.ndim != 2:
     raise ValueError(f"variance_covariance_loss takes [B, D], got {list(x.shape)}")
   weight = jnp.ones(x.shape[0]) if weight is None else weight.astype(jnp.float32)
+  return _spread(_counted(x, weight), weight, std, cov, gamma, eps)
+
+
+def _spread(x, weight, std: float, cov: float, gamma: float, eps: float) -> jax.Array:
+  """`variance_covariance_loss` of what `_counted` made."""
   count = jnp.sum(weight > 0)
-  covariance = _covariance(_counted(x, weight), weight, count)
+  covariance = _covariance(x, weight, count)
   value = std * _hinge(covariance, gamma, eps) + cov * _off_diagonal(covariance)
   return jnp.where(count > 1, value, 0.0)
 

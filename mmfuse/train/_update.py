@@ -8,16 +8,20 @@ import jax.numpy as jnp
 import optax
 
 from mmfuse import tree
+from mmfuse.train._waiting import waits
 
-SHARED = "shared"  # the leaves of no modality, among those that wait for a row (`freeze_absent`)
+SHARED = "shared"  # the leaves of no modality, among those that wait for a row (`since_moved`)
 
 
 def init_opt(
   tx: optax.GradientTransformation, params: Any, modalities: Sequence[str], coast: bool = False
 ) -> dict[str, Any]:
-  """{"tx": the optimiser's state, "seen": who was present since it moved last, unless `coast`}."""
+  """{"tx": the optimiser's state, "seen": who was present since it moved last}.
+
+  The second where the optimiser may wait with an update and what is absent stays (not `coast`).
+  """
   opt: dict[str, Any] = {"tx": tx.init(params)}
-  if not coast:
+  if not coast and waits(opt["tx"]):
     opt["seen"] = {m: jnp.zeros((), bool) for m in (*modalities, SHARED)}
   return opt
 
@@ -40,7 +44,11 @@ def move(
   updates, inner = tx.update(grads, opt["tx"], params, **context)
   after = {**opt, "tx": inner}
   if present is not None:
-    updates, after["seen"] = freeze_absent(updates, owners, opt["seen"], present)
+    owners = jax.tree.map(lambda l: l.modality or SHARED, owners)
+    seen = present
+    if "seen" in opt:
+      seen, after["seen"] = since_moved(updates, owners, opt["seen"], present)
+    updates = jax.tree.map(lambda u, owner: _where(seen[owner], u), updates, owners)
   return optax.apply_updates(params, updates), after
 
 
@@ -50,18 +58,30 @@ def guarded(losses: Mapping[str, jax.Array], total: jax.Array, grads: Any) -> di
   return {**losses, "gradient_norm": norm, "finite": jnp.isfinite(total) & jnp.isfinite(norm)}
 
 
-def freeze_absent(updates, owners, before, now):
-  """(updates, seen): zero for the leaves of a modality absent since they moved last.
+def since_moved(updates, owners, before, now):
+  """(who was present since their leaves moved last, the same after this update), {m or "shared": bool}.
 
-  before, now {m or "shared": bool}: present in a batch since then, and in this one. A transform that
-  accumulates (`optax.MultiSteps`) gives zeros until it emits, which may be on a batch without m.
+  before, now: present in a batch since then, and in this one. A transform that accumulates
+  (`optax.MultiSteps`) gives zeros until it emits, which may be on a batch without m. owners: names, leaf
+  by leaf.
   """
-  owners = jax.tree.map(lambda l: l.modality or SHARED, owners)
   seen = {m: before[m] | now[m] for m in before}
   of: dict[str, list[jax.Array]] = {m: [] for m in seen}
   for u, owner in zip(jax.tree.leaves(updates), jax.tree.leaves(owners), strict=True):
     of[owner].append(u)
   length = lambda mine: sum((jnp.sum(jnp.abs(v)) for v in tree.few_vectors(mine)), jnp.zeros(()))
   moved = {m: length(mine) != 0 for m, mine in of.items()}
-  frozen = jax.tree.map(lambda u, o: jnp.where(seen[o], u, jnp.zeros_like(u)), updates, owners)
-  return frozen, {m: seen[m] & ~moved[m] for m in seen}
+  return seen, {m: seen[m] & ~moved[m] for m in seen}
+
+
+def _where(keep: jax.Array, u: jax.Array) -> jax.Array:
+  """where(keep [], u, 0), as an `and` of bits: a NaN goes too.
+
+  XLA compiles a select by a scalar as two loops, and again for each modality, whose scalar it may meet before
+  or after the learning rate.
+  """
+  if not jnp.issubdtype(u.dtype, jnp.floating):
+    return jnp.where(keep, u, jnp.zeros_like(u))
+  bits = jax.lax.bitcast_convert_type(u, jnp.dtype(f"uint{8 * u.dtype.itemsize}"))
+  mask = -keep.astype(bits.dtype)  # all ones, or zero
+  return jax.lax.bitcast_convert_type(bits & mask, u.dtype)

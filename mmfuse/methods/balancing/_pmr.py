@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mmfuse import objectives, train
+from mmfuse import choose, objectives, train
 from mmfuse.core import Batch, Method, Objective, Outputs, State, label_weight
 from mmfuse.methods.balancing import _hooks, _prototypes
 from mmfuse.names import CLASSIFICATION
@@ -98,7 +98,7 @@ def pmr_objective(
       logits = _prototypes.prototype_logits(outputs.features[m], memory["prototypes"][m], seen)
       weight = jnp.where(batch.mask[m] & seen[batch.label], label_weight(batch), 0.0)
       losses[m] = objectives.weighted_mean(objectives.row_losses(logits, batch.label), weight)
-      chance = jnp.take_along_axis(jax.nn.softmax(logits), batch.label[:, None], axis=1)[:, 0]
+      chance = choose.along(jax.nn.softmax(logits), batch.label, -1)
       scores[m] = objectives.weighted_mean(chance, weight)
       present[m] = jnp.any(weight > 0)
     ks = _prototypes.pmr_coefficients(jax.lax.stop_gradient(scores), alpha, present)

@@ -6,6 +6,8 @@ Hua, Xu, Bao, Yang and Huang, ReconBoost: Boosting Can Achieve Modality Reconcil
 import jax
 import jax.numpy as jnp
 
+from mmfuse import choose, objectives
+
 
 def reconboost_loss(
   logits: jax.Array,
@@ -27,9 +29,8 @@ def reconboost_loss(
     label: int [B].
     own, residual: weights of the two terms, defaults 5 and 1 (BalanceBenchmark).
   """
-  index = label[:, None].astype(jnp.int32)
-  log_p = jnp.take_along_axis(jax.nn.log_softmax(logits.astype(jnp.float32)), index, 1)[:, 0]
-  known = jnp.take_along_axis(jax.nn.softmax(ensemble.astype(jnp.float32)), index, 1)[:, 0]
+  log_p = -objectives.cross_entropy(logits.astype(jnp.float32), label)
+  known = choose.along(jax.nn.softmax(ensemble.astype(jnp.float32)), label, -1)
   weight = own - residual * jax.lax.stop_gradient(known)
   return -weight * log_p / logits.shape[-1]
 

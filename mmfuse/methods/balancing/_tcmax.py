@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mmfuse import fusion, objectives, train
+from mmfuse import choose, fusion, objectives, train
 from mmfuse.core import Batch, Method, Outputs, Unavailable, label_weight
 from mmfuse.tree import FUSED
 
@@ -48,7 +48,7 @@ def tcmax_loss(outputs: Outputs, batch: Batch, **extra: Any) -> dict[str, jax.Ar
     of_classes += jnp.where(some, total, 0.0)
     combinations += jnp.where(some, jnp.log(counted.sum()), 0.0)
   of_all = jax.nn.logsumexp(of_classes) - combinations
-  own = jnp.take_along_axis(outputs.logits.astype(jnp.float32), batch.label[:, None], -1)[:, 0]
+  own = choose.along(outputs.logits.astype(jnp.float32), batch.label, -1)
   there = jnp.any(weight > 0)  # else there is nothing to learn from
   return {FUSED: jnp.where(there, of_all, 0.0) - objectives.weighted_mean(own, weight)}
 

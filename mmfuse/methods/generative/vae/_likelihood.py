@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mmfuse import encoders
+from mmfuse import encoders, objectives
 from mmfuse.core import Sequence, Unavailable
 from mmfuse.names import closest
 
@@ -46,12 +46,10 @@ class Likelihood:
   def _each(self, said: jax.Array, x: jax.Array) -> jax.Array:
     """Element by element, `x` with as many axes as `said` (tokens: one less)."""
     if self.kind == "categorical":
-      log_p = jax.nn.log_softmax(said, -1)
       if not _tokens(x):
-        return jnp.sum(x * log_p, -1)
+        return jnp.sum(x * jax.nn.log_softmax(said, -1), -1)
       known = jnp.clip(x, 0, said.shape[-1] - 1)
-      of = jnp.take_along_axis(log_p, jnp.broadcast_to(known, log_p.shape[:-1])[..., None], -1)
-      return jnp.where(x < 0, 0.0, of[..., 0])
+      return jnp.where(x < 0, 0.0, -objectives.cross_entropy(said, known))
     if self.kind == "bernoulli":
       return x * said - jax.nn.softplus(said)
     away = (x - said) / self.scale
