@@ -93,3 +93,19 @@ def test_what_reads_no_label_learns_from_such_a_batch():
   state = train.initial(method, jax.random.key(0), given)
   new, _ = compiled(method.phases[0].step)(state, given, jax.random.key(1), clock())
   assert largest(moved(state.params, new.params, "a")) > 0
+
+
+@pytest.mark.parametrize("mixes", [False, True])
+def test_a_label_that_a_perturbation_mixes_into_features_is_read(mixes):
+  def spread(outputs, given, **extra):
+    return {"spread": objectives.weighted_mean((outputs.features["a"] ** 2).sum(-1), given.weight)}
+
+  def perturb(features, given, **extra):
+    shift = given.label[:, None].astype(np.float32) if mixes else 1.0
+    return {**features, "a": features["a"] + shift}
+
+  method = train.supervised(MODEL, spread, train.sgd(0.1), perturb=perturb)
+  given = WITH._replace(labelled=np.zeros(8, bool))
+  state = train.initial(method, jax.random.key(0), given)
+  new, _ = compiled(method.phases[0].step)(state, given, jax.random.key(1), clock())
+  assert (largest(moved(state.params, new.params, "a")) > 0) != mixes
