@@ -60,16 +60,10 @@ class Losses:
   values: tuple[Any, ...]  # S * K scalars, part by part, then by objective
   # K, in the order in which the objective returns them: a plain dict would come back sorted.
   names: tuple[str, ...] = dataclasses.field(metadata={"static": True})
-  # K, whether each can depend on the label, where the pass was asked (`Forward.asks`).
-  reads: tuple[bool, ...] = dataclasses.field(default=(), metadata={"static": True})
 
   def like(self, values) -> "Losses":
     """Other values in their places, such as cotangents."""
     return dataclasses.replace(self, values=tuple(values))
-
-  def reading(self) -> dict[str, bool]:
-    """{objective: whether it can depend on the label}, of a pass that was asked."""
-    return dict(zip(self.names, self.reads, strict=True))
 
   def stacked(self) -> jax.Array:
     """[S * K]."""
@@ -143,9 +137,6 @@ class Forward:
   keys: Keys
   clock: Clock
   probe: bool  # whether heads that no objective trains are fitted beside
-  asks: bool = (
-    False  # whether the losses tell which of them read the label: one more trace of the heads
-  )
 
   @property
   def parts(self) -> int:
@@ -162,19 +153,11 @@ class Forward:
     batch = self.batch._replace(label=label)
     return dataclasses.replace(self, batch=batch, probe=False).run(params)[0][0]
 
-  def _reads(self, params, features, between: Between) -> tuple[bool, ...]:
-    """Of each objective, whether it can depend on the label: the heads alone are asked."""
-    plain = dataclasses.replace(self, probe=False, asks=False)
-
-    def losses(label) -> Losses:
-      of = dataclasses.replace(plain, batch=self.batch._replace(label=label))
-      if self.of.perturb is not None:  # it may mix labels into the features
-        return of.run(params)[0][0]
-      return of.heads(params, features, between)[0][0]
-
-    reach: Losses = dependence(losses, self.batch.label)
+  def reads_label(self) -> dict[str, bool]:
+    """{objective: whether it can depend on the label}, in the order of the losses."""
+    reach: Losses = dependence(lambda l: self.losses(self.state.params, l), self.batch.label)
     count = len(reach.names)
-    return tuple(any(map(bool, reach.values[k::count])) for k in range(count))
+    return {n: any(map(bool, reach.values[k::count])) for k, n in enumerate(reach.names)}
 
   def run(self, params) -> tuple[tuple[Losses, jax.Array], Passed]:
     """The whole pass: params -> ((losses, probe), what the step keeps)."""
@@ -211,8 +194,7 @@ class Forward:
       losses, memory = self.of.objective.apply(outputs, group, memory, **extra)
       values += [l.astype(jnp.float32) for l in losses.values()]
     probed = self._probed(params, features, between, batch, outputs, losses)
-    reads = self._reads(params, features, between) if self.asks else ()
-    return (Losses(tuple(values), tuple(losses), reads), probed), Passed(outputs, stats, memory)
+    return (Losses(tuple(values), tuple(losses)), probed), Passed(outputs, stats, memory)
 
   def _heads(self, params, features, between: Between, say: Any = None) -> Any:
     """What `say` says of the features, by default the model's `heads`: (Outputs, statistics)."""

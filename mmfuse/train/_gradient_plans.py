@@ -33,9 +33,6 @@ class Pulled(NamedTuple):
   rows: Any = None  # [S * K, *param], a gradient a loss
   probe: Any = None  # the probe's gradient, where there are rows
   carried: Any = None  # the rule's state after it; None where the plan asks no rule
-  reads: dict[str, bool] | None = (
-    None  # `Losses.reading` of a plan that `structure` was not asked for
-  )
 
 
 def sum_gradient(forward: Forward, params: dict) -> Pulled:
@@ -46,20 +43,20 @@ def sum_gradient(forward: Forward, params: dict) -> Pulled:
     return sum(losses.values) + probe, (losses, losses.stacked(), passed)
 
   gradient, (losses, stacked, passed) = jax.grad(total, has_aux=True)(params)
-  return Pulled(stacked, losses.names, passed, gradient, reads=losses.reading())
+  return Pulled(stacked, losses.names, passed, gradient)
 
 
 def weighted_gradient(
-  forward: Forward, params: dict, weigh: Callable[[Losses, Passed], tuple[jax.Array, Any]]
+  forward: Forward, params: dict, weigh: Callable[[jax.Array, Passed], tuple[jax.Array, Any]]
 ) -> Pulled:
-  """sum_k w_k grad_k and the probe's gradient, w = `weigh(losses, passed)` -> (w [K], carried)."""
+  """sum_k w_k grad_k and the probe's gradient, w = `weigh(losses [K], passed)` -> (w [K], carried)."""
   (losses, probe), pull, passed = jax.vjp(forward.run, params, has_aux=True)
-  weights, carried = weigh(losses, passed)
+  stacked = losses.stacked()
+  weights, carried = weigh(stacked, passed)
   # A cotangent must have the dtype of its loss; the rule may have computed in another.
   cotangents = losses.like(weights[k].astype(l.dtype) for k, l in enumerate(losses.values))
   gradient = pull((cotangents, jnp.ones_like(probe)))[0]
-  found = {"carried": carried, "reads": losses.reading()}
-  return Pulled(losses.stacked(), losses.names, passed, gradient, **found)
+  return Pulled(stacked, losses.names, passed, gradient, carried=carried)
 
 
 def _one_hot(losses: Losses, hot: int | None) -> Losses:

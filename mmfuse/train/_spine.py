@@ -15,7 +15,7 @@ from mmfuse.core import Batch, Clock, Outputs, State, label_weight, used
 from mmfuse.names import REGRESSION, SEGMENTATION
 from mmfuse.train import _gradient_plans, _update
 from mmfuse.train._counted import counted, is_supervised
-from mmfuse.train._forward import Forward, Losses, Minimised, evaluated
+from mmfuse.train._forward import Forward, Minimised, evaluated
 from mmfuse.train._gradient_plans import Pulled
 from mmfuse.train._initial import init_module
 from mmfuse.train._row_groups import over_parts, part_shares, row_weights
@@ -56,11 +56,12 @@ class Spine:
       batch = self.augment(batch, augment_key)
     batch = counted(of.modalities, batch)
     forward = of.forward(state, batch, forward_key, clock)
-    plan, found = self._planned(forward)
-    owners = found.owners if found else tree.owners_of(state.params, of.modalities)
+    plan, (reads, owners, separable) = self._planned(forward)
     # From here on, what the step drops counts as absent: the encoders alone still see it.
     batch = used(batch)
     context = {
+      # Objectives without a row are left out of a rule's minima, means and Gram matrices.
+      "present": jnp.stack([jnp.any(w > 0) for w in row_weights(reads, batch)]),
       "owners": owners,
       "key": rule_key,
       "clock": clock,
@@ -68,14 +69,13 @@ class Spine:
       "weight": label_weight(batch),  # read with `label`: 0 where that is unknown
       "mask": batch.mask,
     }
-    pulled = self._pulled(plan, forward, found, batch, context)
+    pulled = self._pulled(plan, forward, separable, reads, batch, context)
     losses, (outputs, stats, memory) = pulled.losses, pulled.passed
-    reads: Any = found.reads if found else pulled.reads
     opt = dict(state.opt[of.name])
     if self.aggregator is not None:
       opt["aggregator"] = pulled.carried
     # Links of `tx` read what a rule read, and the losses over all parts.
-    context |= {"present": present_objectives(reads, batch), **seen(outputs, batch)}
+    context |= seen(outputs, batch)
     # A row without a label moves nothing where every loss reads it.
     moving = label_weight(batch) > 0 if all(reads.values()) else batch.weight > 0
     present = None if self.coast else _update.present_in(batch.mask, moving)
@@ -114,13 +114,16 @@ class Spine:
     warnings.warn(f"{cause}: one full backward pass per objective", stacklevel=2)
     return "general"
 
-  def _planned(self, forward: Forward) -> tuple[str, Structure | None]:
+  def _planned(self, forward: Forward) -> tuple[str, Structure]:
     """The plan, and what it is chosen by."""
+    params = forward.state.params
     plan = self._chosen(separable=True)
     if plan in ("sum", "weights"):
       # Neither asks which loss reaches which leaf, and finding out takes further traces.
-      return plan, None
-    found = structure(forward, forward.state.params)
+      return plan, Structure(
+        forward.reads_label(), tree.owners_of(params, forward.modalities), False
+      )
+    found = structure(forward, params)
     found = found._replace(separable=found.separable and not self.minimised.through_encoders)
     return self._chosen(found.separable), found
 
@@ -128,7 +131,8 @@ class Spine:
     self,
     plan: str,
     forward: Forward,
-    found: Structure | None,
+    separable: bool,
+    reads: Mapping[str, bool],
     batch: Batch,
     context: Mapping[str, Any],
   ) -> Pulled:
@@ -136,21 +140,15 @@ class Spine:
     params: Any = forward.state.params
     rule: Any = self.aggregator
     kept = forward.state.opt[self.minimised.name].get("aggregator")
-    if found is None:
-      forward = dataclasses.replace(forward, asks=True)
     if plan == "sum":
       return _gradient_plans.sum_gradient(forward, params)
     if plan == "weights":
 
-      def weigh(losses: Losses, passed):
-        values, there = losses.stacked(), present_objectives(losses.reading(), batch)
-        extra = {"value": values.sum(), "present": there, **context, **seen(passed.outputs, batch)}
-        return rule.weigh(values, kept, params, **extra)
+      def weigh(losses, passed):
+        extra = {"value": losses.sum(), **context, **seen(passed.outputs, batch)}
+        return rule.weigh(losses, kept, params, **extra)
 
       return _gradient_plans.weighted_gradient(forward, params, weigh)
-    assert found is not None  # the remaining plans are chosen by it
-    reads, separable = found.reads, found.separable
-    context = {"present": present_objectives(reads, batch), **context}
     if plan == "features":
       context = {**context, "owners": feature_owners(tuple(reads), forward.modalities, separable)}
 
@@ -196,11 +194,6 @@ class Spine:
     if num > 1:
       losses = over_parts(part_shares(reads, batch, num), losses.reshape(num, -1))
     return self.aggregator.after(losses, kept)  # type: ignore[union-attr]
-
-
-def present_objectives(reads: Mapping[str, bool], batch: Batch) -> jax.Array:
-  """bool [K]: which objectives have a row. The others are left out of minima, means and Gram matrices."""
-  return jnp.stack([jnp.any(w > 0) for w in row_weights(reads, batch)])
 
 
 def _zeros(tree_: Any) -> Any:
