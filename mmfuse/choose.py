@@ -17,7 +17,8 @@ def matches(index: jax.Array, shape: tuple[int, ...], axis: int) -> jax.Array:
     axis: where.
   """
   axis %= len(shape)
-  return jnp.expand_dims(index, axis) == jax.lax.broadcasted_iota(index.dtype, shape, axis)
+  index = jnp.expand_dims(index.astype(jnp.int32), axis)  # int8 would count from 0 again
+  return index == jax.lax.broadcasted_iota(jnp.int32, shape, axis)
 
 
 def along(x: jax.Array, index: jax.Array, axis: int) -> jax.Array:

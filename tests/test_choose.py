@@ -41,3 +41,9 @@ def test_half_precision_stays():
   assert (
     choose.along(jnp.ones((2, 3), jnp.bfloat16), jnp.zeros(2, jnp.int8), 1).dtype == jnp.bfloat16
   )
+
+
+@pytest.mark.parametrize("kind", [jnp.uint8, jnp.int8, bool])
+def test_a_small_kind_of_index_does_not_count_from_zero_again(kind):
+  x = jnp.arange(1.0, 301.0)[None]
+  np.testing.assert_array_equal(choose.along(x, jnp.array([1], kind), 1), [2.0])

@@ -15,7 +15,7 @@ def cross_entropy(logits: jax.Array, label: jax.Array) -> jax.Array:
 
   Args:
     logits: float [..., C].
-    label: int [...]; another than 0..C-1 has z_y = 0.
+    label: int [...]; of another than 0..C-1 the loss is NaN, its derivative finite (for rows not read).
   """
   return _loss_and_shares(logits, label)[0]
 
@@ -24,7 +24,10 @@ def _loss_and_shares(z, label):
   highest = jnp.max(z, -1, keepdims=True)
   shares = jnp.exp(z - highest)
   total = jnp.sum(shares, -1, keepdims=True)
-  return (jnp.log(total) + highest)[..., 0] - choose.along(z, label, -1), shares / total
+  loss = (jnp.log(total) + highest)[..., 0] - choose.along(z, label, -1)
+  label = label.astype(jnp.int32)
+  known = (label >= 0) & (label < z.shape[-1])
+  return jnp.where(known, loss, jnp.nan), shares / total
 
 
 @cross_entropy.defjvp
