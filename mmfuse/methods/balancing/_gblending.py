@@ -57,7 +57,8 @@ def measure(model, state: State, split) -> np.ndarray:
   rows = _hooks.spread_rows(split, MEASURED)
   small = state._replace(params={}, stats={})
   losses, weights = train.over_split(_Losses(model), small, split, rows)
-  return (losses * weights).sum(0) / np.maximum(weights.sum(0), 1e-12)
+  read = np.where(weights > 0, losses, 0.0)  # of a row that does not count the loss may be NaN
+  return (read * weights).sum(0) / np.maximum(weights.sum(0), 1e-12)
 
 
 def total_only(log):
