@@ -230,7 +230,7 @@ def agm_scores(
 
 def _row_loss(logits: jax.Array, label: jax.Array) -> jax.Array:
   if label.ndim == 1:
-    loss = objectives.cross_entropy(logits, label)
+    loss = objectives.row_losses(logits, label)
     return jnp.minimum(loss, HIGHEST)
   loss = optax.sigmoid_binary_cross_entropy(logits, label.astype(jnp.float32))
   return jnp.minimum(loss, HIGHEST).mean(-1)

@@ -10,7 +10,7 @@ from mmfuse.objectives._classification import task_of
 from mmfuse.objectives._classification import unimodal
 from mmfuse.objectives._classification import weighted_mean
 from mmfuse.objectives._cml import cml
-from mmfuse.objectives._cross_entropy import cross_entropy
+from mmfuse.objectives._cross_entropy import cross_entropy_loss
 from mmfuse.objectives._dense import dense_loss
 from mmfuse.objectives._dense import multi_scale_loss
 from mmfuse.objectives._kl import kl_losses
@@ -30,7 +30,7 @@ from mmfuse.objectives._vicreg import vicreg_loss
 __all__ = [
   "cca_loss",
   "cml",
-  "cross_entropy",
+  "cross_entropy_loss",
   "dense_loss",
   "dense_margin_distillation",
   "feature_distillation",

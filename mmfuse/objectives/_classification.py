@@ -14,7 +14,7 @@ import optax
 
 from mmfuse.core import Batch, Outputs, label_weight
 from mmfuse.names import CLASSIFICATION, MULTILABEL, REGRESSION, SEGMENTATION
-from mmfuse.objectives._cross_entropy import cross_entropy
+from mmfuse.objectives._cross_entropy import cross_entropy_loss
 from mmfuse.objectives._dense import dense_loss, dense_rows
 from mmfuse.tree import FUSED
 
@@ -51,7 +51,7 @@ def row_losses(logits: jax.Array, label: jax.Array, *, label_smoothing: float = 
       raise ValueError("label_smoothing is for one label a row, these are maps")
     return dense_rows(logits, label)
   if label_smoothing == 0.0:
-    return cross_entropy(logits, label)
+    return cross_entropy_loss(logits, label)
   target = optax.smooth_labels(jax.nn.one_hot(label, logits.shape[-1]), label_smoothing)
   return optax.softmax_cross_entropy(logits, target)
 

@@ -7,7 +7,7 @@ from mmfuse import choose
 
 
 @jax.custom_jvp
-def cross_entropy(logits: jax.Array, label: jax.Array) -> jax.Array:
+def cross_entropy_loss(logits: jax.Array, label: jax.Array) -> jax.Array:
   r"""log \sum_c e^{z_c} - z_y, [...], of logits z [..., C] and labels y int [...], in nats.
 
   Its derivative, softmax(z) - onehot(y), is written down: what `jax.nn.logsumexp` does for infinite sums
@@ -30,7 +30,7 @@ def _loss_and_shares(z, label):
   return jnp.where(known, loss, jnp.nan), shares / total
 
 
-@cross_entropy.defjvp
+@cross_entropy_loss.defjvp
 def _derivative(primals, tangents):
   z, label = primals
   loss, p = _loss_and_shares(z, label)

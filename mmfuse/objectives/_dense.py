@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from mmfuse.names import VOID
-from mmfuse.objectives._cross_entropy import cross_entropy
+from mmfuse.objectives._cross_entropy import cross_entropy_loss
 
 
 def dense_loss(
@@ -42,7 +42,7 @@ def _of_places(logits: jax.Array, label: jax.Array, known: jax.Array):
   """(cross-entropy, label) of every position; where it is not known nothing is read, and the label is 0."""
   label = jnp.where(known, label, 0)
   logits = jnp.where(known[..., None], logits.astype(jnp.float32), 0.0)
-  return cross_entropy(logits, label), label
+  return cross_entropy_loss(logits, label), label
 
 
 def dense_rows(logits: jax.Array, label: jax.Array, void: int = VOID) -> jax.Array:

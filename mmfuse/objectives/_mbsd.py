@@ -12,8 +12,7 @@ import jax.numpy as jnp
 from mmfuse import choose
 from mmfuse.core import Batch, Outputs, label_weight
 from mmfuse.objectives._branches import branch_logits, check_classes, pairs
-from mmfuse.objectives._classification import fused, weighted_mean
-from mmfuse.objectives._cross_entropy import cross_entropy
+from mmfuse.objectives._classification import fused, row_losses, weighted_mean
 from mmfuse.tree import FUSED
 
 VARIANTS = ("released", "logarithm")
@@ -103,10 +102,7 @@ def branch_losses(branches: Mapping[str, jax.Array], batch: Batch) -> jax.Array:
   weight = label_weight(batch)
   return sum(
     (
-      weighted_mean(
-        cross_entropy(z.astype(jnp.float32), batch.label),
-        jnp.where(batch.mask[m], weight, 0.0),
-      )
+      weighted_mean(row_losses(z, batch.label), jnp.where(batch.mask[m], weight, 0.0))
       for m, z in branches.items()
     ),
     jnp.zeros(()),

@@ -22,7 +22,7 @@ def both(name):
   logits, label = CASES[name]
   z, y = jnp.asarray(logits, jnp.float32), jnp.asarray(label)
   theirs = optax.softmax_cross_entropy_with_integer_labels
-  return z, [lambda z, f=f: f(z, y) for f in (objectives.cross_entropy, theirs)]
+  return z, [lambda z, f=f: f(z, y) for f in (objectives.cross_entropy_loss, theirs)]
 
 
 def close(found, wanted):
@@ -44,7 +44,7 @@ def test_value_and_derivatives_are_those_of_optax(name):
 
 def test_a_class_may_be_impossible():
   z = jnp.array([[1.0, -jnp.inf, 2.0]])
-  loss = lambda z: objectives.cross_entropy(z, jnp.array([2])).sum()
+  loss = lambda z: objectives.cross_entropy_loss(z, jnp.array([2])).sum()
   close(loss(z), np.log1p(np.exp(-1.0)))
   slope = jax.grad(loss)(z)
   assert float(slope[0, 1]) == 0.0 and np.isfinite(slope).all()
@@ -53,10 +53,10 @@ def test_a_class_may_be_impossible():
 @pytest.mark.parametrize("label", [-1, 2])
 def test_a_label_that_is_no_class_is_told_and_hurts_nobody_who_does_not_read_it(label):
   z, y = jnp.array([[1.0, 2.0], [0.5, 0.0]]), jnp.array([label, 0])
-  assert np.isnan(objectives.cross_entropy(z, y)).tolist() == [True, False]
+  assert np.isnan(objectives.cross_entropy_loss(z, y)).tolist() == [True, False]
 
   def read(z):
-    return objectives.weighted_mean(objectives.cross_entropy(z, y), jnp.array([0.0, 1.0]))
+    return objectives.weighted_mean(objectives.cross_entropy_loss(z, y), jnp.array([0.0, 1.0]))
 
   loss, slope = jax.value_and_grad(read)(z)
   assert np.isfinite(loss) and np.isfinite(slope).all() and not slope[0].any()

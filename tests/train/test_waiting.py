@@ -1,5 +1,7 @@
 """Which optimisers may hold an update back; what a step keeps for those, and how it stops what is absent."""
 
+from typing import Any, NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,10 +15,15 @@ from mmfuse.train import _update, _waiting
 PARAMS = {"a": jnp.ones((2, 3)), "b": {"w": jnp.zeros(4)}}
 
 
-def own():
-  """A transform that Optax does not know."""
-  state = type("Kept", (tuple,), {"_fields": ()})
-  return optax.GradientTransformation(lambda _: state(), lambda u, s, p=None: (u, s))
+class Kept(NamedTuple):
+  """The state of a transform of the user's."""
+
+  sums: Any
+
+
+def own(made):
+  """A transform of the user's, which keeps what `made` makes of the parameters."""
+  return optax.GradientTransformation(made, lambda u, s, p=None: (u, s))
 
 
 STEADY = {
@@ -28,6 +35,7 @@ STEADY = {
   "clipped": optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.1, momentum=0.9)),
   "injected": optax.inject_hyperparams(optax.sgd)(learning_rate=0.1),
   "parts": optax.partition({"a": optax.sgd(0.1), "b": optax.adam(0.1)}, {"a": "a", "b": "b"}),
+  "keeps nothing": own(lambda _: None),
   "masked": optax.masked(optax.sgd(0.1), {"a": True, "b": False}),
   "a modulator": optax.chain(ogm_ge(), train.sgd()),
 }
@@ -39,7 +47,13 @@ WAITING = {
     {"a": "a", "b": "b"},
   ),
   "if finite": optax.apply_if_finite(optax.sgd(0.1), 3),
-  "unknown": own(),
+  "a state of its own": own(Kept),
+  "the parameters": own(lambda params: params),
+  "a pair": own(lambda params: (jnp.zeros((), int), params)),
+  "a number in a chain": optax.chain(own(lambda _: jnp.zeros(())), optax.sgd(0.1)),
+  "around another": train.unsearched(
+    optax.masked(own(lambda params: params), {"a": True, "b": False})
+  ),
 }
 
 

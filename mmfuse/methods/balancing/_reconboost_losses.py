@@ -29,7 +29,7 @@ def reconboost_loss(
     label: int [B].
     own, residual: weights of the two terms, defaults 5 and 1 (BalanceBenchmark).
   """
-  log_p = -objectives.cross_entropy(logits.astype(jnp.float32), label)
+  log_p = -objectives.row_losses(logits, label)
   known = choose.along(jax.nn.softmax(ensemble.astype(jnp.float32)), label, -1)
   weight = own - residual * jax.lax.stop_gradient(known)
   return -weight * log_p / logits.shape[-1]

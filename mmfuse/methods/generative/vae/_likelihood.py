@@ -49,7 +49,7 @@ class Likelihood:
       if not _tokens(x):
         return jnp.sum(x * jax.nn.log_softmax(said, -1), -1)
       known = jnp.clip(x, 0, said.shape[-1] - 1)
-      return jnp.where(x < 0, 0.0, -objectives.cross_entropy(said, known))
+      return jnp.where(x < 0, 0.0, -objectives.cross_entropy_loss(said, known))
     if self.kind == "bernoulli":
       return x * said - jax.nn.softplus(said)
     away = (x - said) / self.scale
